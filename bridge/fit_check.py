@@ -1,0 +1,90 @@
+"""Does a vector belong to a model? Told before sampling where that is possible, and again at run time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..safety_steering.errors import MismatchError
+from ..safety_steering.hook_point import parse_hook_point
+from ..safety_steering.vector import SafetyVector
+from .model_map import Shape, block_space, state_space
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+_SAMPLED_WEIGHTS = 16
+_SAMPLED_VALUES = 64
+
+
+def check_fits(vector: SafetyVector, hook_points: tuple[str, ...], shape: Shape) -> None:
+    """Raise MismatchError unless `vector` was made for the spaces that this model has at `hook_points`."""
+    info = vector.info
+    if info.kind == "source":
+        raise MismatchError(
+            "This is a source vector: its directions live in a language model, not in this one. "
+            "Carry it over first with Fit Benign Alignment and Transfer Direction from LLM."
+        )
+    for name in hook_points:
+        directions = vector.at(name)
+        point = parse_hook_point(name)
+        if point.kind == "block":
+            _check_blocks(vector, name, shape)
+            space, width = block_space(shape, point), shape.width
+        else:
+            space, width = state_space(shape.family, name, directions.width), directions.width
+        if (directions.space, directions.width) != (space, width):
+            raise MismatchError(
+                f"This vector is for {_made_for(vector)}: at {name} it lives in the space {directions.space} "
+                f"({directions.width} wide). This model ({shape.name}) has {space} ({width} wide) there. "
+                "Load a vector made for this model."
+            )
+
+
+def _check_blocks(vector: SafetyVector, name: str, shape: Shape) -> None:
+    info = vector.info
+    if info.family != shape.family.name or dict(info.block_counts) != dict(shape.block_counts):
+        raise MismatchError(
+            f"This vector is for {_made_for(vector)} (family {info.family or 'not given'}, blocks "
+            f"{_counts(info.block_counts)}). This model is {shape.name} (family {shape.family.name}, blocks "
+            f"{_counts(shape.block_counts)}), so {name} is another place. Load a vector made for this model."
+        )
+
+
+def _made_for(vector: SafetyVector) -> str:
+    return vector.info.model_name or vector.info.family or "another model"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "not given"
+
+
+def fingerprint(patcher: ModelPatcher) -> str:
+    """A short hash of a model's weights before any LoRA: shapes, and a few values of tensors spread over the model.
+
+    Another precision, quantisation or merge gives another fingerprint.
+    """
+    weights = list(patcher.model.diffusion_model.named_parameters())
+    digest = hashlib.sha256(repr([(name, tuple(weight.shape)) for name, weight in weights]).encode())
+    stride = max(1, len(weights) // _SAMPLED_WEIGHTS)
+    for name, weight in weights[::stride]:
+        saved = patcher.backup.get(f"diffusion_model.{name}")
+        original = weight if saved is None else saved.weight
+        values = original.detach().flatten()[:_SAMPLED_VALUES].to("cpu", torch.float32)
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint_warning(vector: SafetyVector, hook_points: tuple[str, ...], patcher: ModelPatcher) -> str:
+    """A sentence if block directions were fitted on other weights than this model's, else an empty string."""
+    fitted = vector.info.weight_fingerprint
+    in_blocks = any(parse_hook_point(name).kind == "block" for name in hook_points)
+    if not fitted or not in_blocks or fitted == fingerprint(patcher):
+        return ""
+    return (
+        f"The vector was fitted on other weights of {_made_for(vector)} than those loaded (another precision, "
+        "quantisation, merge or fine-tune). It still applies; judge its effect before you rely on it."
+    )

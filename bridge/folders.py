@@ -1,0 +1,80 @@
+"""Where safety vectors are found: `models/safety_vectors`, and those bundled in this pack's `vectors/`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import folder_paths
+
+from ..safety_steering.errors import VectorFileError
+from ..safety_steering.vector_file import read_label
+
+VECTORS = "safety_vectors"
+SUFFIX = ".safetensors"
+BUNDLED = Path(__file__).resolve().parent.parent / "vectors"
+
+
+def register_folders() -> None:
+    """Tell ComfyUI about the folder, so that extra_model_paths.yaml and the model library know it too."""
+    folder_paths.add_model_folder_path(VECTORS, str(Path(folder_paths.models_dir) / VECTORS))
+    folder_paths.add_model_folder_path(VECTORS, str(BUNDLED))
+    folder_paths.folder_names_and_paths[VECTORS][1].update({SUFFIX})
+
+
+def vector_labels() -> list[str]:
+    """One label a vector file: its name and, in brackets, what it fits."""
+    names = [name for name in folder_paths.get_filename_list(VECTORS) if name.endswith(SUFFIX)]
+    return [f"{name} ({_label(find_vector(name))})" for name in names]
+
+
+def vector_name(label: str) -> str:
+    """The file name in a label. A bare file name is its own label, so that workflows survive a changed label."""
+    name, suffix, _ = label.partition(SUFFIX)
+    return name + suffix
+
+
+def find_vector(label: str) -> Path:
+    """The path of a vector chosen by label or file name.
+
+    Raises:
+        VectorFileError: no such file in the folders of safety vectors (nothing outside of them is ever read).
+    """
+    name = vector_name(label)
+    known = folder_paths.get_filename_list(VECTORS)
+    path = folder_paths.get_full_path(VECTORS, name) if name in known else None
+    if path is None:
+        folder = Path(folder_paths.get_folder_paths(VECTORS)[0])
+        raise VectorFileError(
+            f"The safety vector '{name}' was not found. Put the file into {folder.parent.name}/{folder.name} and press "
+            f"R to refresh, or choose one of: {', '.join(known) or 'none there yet'}."
+        )
+    return Path(path)
+
+
+def new_vector_path(name: str) -> Path:
+    """Where a new vector of this name is to be written, in the user's folder.
+
+    Raises:
+        VectorFileError: the name is empty or leads out of the folder.
+    """
+    folder = Path(folder_paths.get_folder_paths(VECTORS)[0]).resolve()
+    file_name = name.strip().removesuffix(SUFFIX)
+    path = (folder / f"{file_name}{SUFFIX}").resolve()
+    if not file_name or not path.is_relative_to(folder):
+        raise VectorFileError(f"'{name}' is no file name inside the folder {folder.name}. Give a plain name.")
+    return path
+
+
+def _label(path: Path) -> str:
+    stat = path.stat()
+    return _read_label(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=512)
+def _read_label(path: Path, modified: int, size: int) -> str:
+    """`read_label`, once for each version of a file; a damaged file is listed as such."""
+    try:
+        return read_label(path)
+    except VectorFileError:
+        return "cannot be read"

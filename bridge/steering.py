@@ -1,0 +1,166 @@
+"""Steering: what Apply Safety Steering puts on a model, and how it acts in a sampler run.
+
+Two wrappers on a cloned ModelPatcher do the work. OUTER_SAMPLE opens a run, learns which conditioning is positive or
+negative, and judges the run at its end. APPLY_MODEL edits one model call. Nothing stays on the shared model, and a
+Steering holds no state of a run but the traces of those that ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import deque
+from dataclasses import asdict
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from comfy_execution.utils import get_executing_context
+
+from ..safety_steering.trace import ACTED, OFF, RunTrace
+from ..safety_steering.vector import SafetyVector
+from .fit_check import check_fits, fingerprint_warning
+from .injection import Injection, ModelCall
+from .model_map import read_shape, unwrap
+from .roles import call_roles, is_targeted, roles_by_uuid
+from .run import OTHER_BRANCH, OUTSIDE_WINDOW, Call, Run, finish
+from .settings import SteeringSettings
+
+WRAPPER_KEY = "safety_steering"
+KEPT_TRACES = 16
+
+# A whole-model torch.compile would otherwise go on running graphs that lack our hooks: their presence must be guarded.
+torch._dynamo.config.skip_nnmodule_hook_guards = False
+
+
+def apply_steering(patcher: ModelPatcher, vector: SafetyVector, settings: SteeringSettings) -> ModelPatcher:
+    """A clone of `patcher` that steers every sampler run; the original is not touched.
+
+    Raises:
+        MismatchError: the model is not supported, or the vector was made for another one.
+    """
+    check_fits(vector, settings.hook_points, read_shape(patcher.model.diffusion_model))
+    steering = Steering(vector, settings, fingerprint_warning(vector, settings.hook_points, patcher))
+    steered = patcher.clone()
+    steered.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, steering.outer_sample)
+    steered.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, steering.apply_model)
+    return steered
+
+
+def steerings_of(patcher: ModelPatcher) -> list[Steering]:
+    """The steerings on a model, in the order in which they were applied."""
+    return [wrapper.__self__ for wrapper in patcher.get_wrappers(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY)]
+
+
+class Steering:
+    """One vector applied with one set of settings to one model patcher and its clones.
+
+    traces: what the last sampler runs did, oldest first. warning: goes into every trace, if not empty.
+    """
+
+    def __init__(self, vector: SafetyVector, settings: SteeringSettings, warning: str = "") -> None:
+        self.vector = vector
+        self.settings = settings
+        self.traces: deque[RunTrace] = deque(maxlen=KEPT_TRACES)
+        self._warning = warning
+        self._run_key = f"{WRAPPER_KEY}.{uuid.uuid4().hex}"
+        self._injection = Injection(vector, settings)
+        self._checked: WeakSet[torch.nn.Module] = WeakSet()
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """The OUTER_SAMPLE wrapper: one sampler run.
+
+        Raises:
+            NotSteeredError: the run should have been steered and was not.
+        """
+        if self.settings.strength == 0:
+            self._record(RunTrace(OFF, reason="strength is 0.", **self._about()))
+            return executor(*args, **kwargs)
+        guider = executor.class_obj
+        run = Run(roles_by_uuid(guider.conds), warnings=[self._warning] if self._warning else [])
+        # core has made this dict for this run alone
+        guider.model_options["transformer_options"][self._run_key] = run
+        samples = executor(*args, **kwargs)
+        self._record(finish(run, self.settings.branch, **self._about()))
+        return samples
+
+    def apply_model(
+        self,
+        executor: Any,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c_concat: torch.Tensor | None = None,
+        c_crossattn: torch.Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """The APPLY_MODEL wrapper: one model call.
+
+        Raises:
+            NotSteeredError: the model ran and a target was not steered.
+        """
+        options = transformer_options or {}
+        arguments = {"c_concat": c_concat, "c_crossattn": c_crossattn, "control": control, **kwargs}
+        model = executor.class_obj
+        run: Run | None = options.get(self._run_key)
+        roles = call_roles(options, run.roles if run else {})
+        call = Call(float(options.get("sigmas", t).max()), roles, x.shape[0] // len(roles))
+        call.note = self._why_not(call, model.model_sampling)
+        if run is not None:
+            run.calls.append(call)
+        if call.note or self.settings.strength == 0:
+            return _proceed(executor, x, t, arguments, options)
+
+        diffusion_model = unwrap(model.diffusion_model)
+        shape = read_shape(diffusion_model)
+        if diffusion_model not in self._checked:
+            check_fits(self.vector, self.settings.hook_points, shape)
+            self._checked.add(diffusion_model)
+        model_call = ModelCall(diffusion_model, shape.family, x, arguments, options)
+        arguments = self._injection.edit_states(model_call, call)
+        with self._injection.hooked(model_call, call):
+            result = _proceed(executor, x, t, arguments, options)
+        if run is None:  # somebody calls the model outside of a sampler run: judge the call by itself
+            finish(Run(calls=[call]), self.settings.branch, **self._about())
+        return result
+
+    def _why_not(self, call: Call, model_sampling: Any) -> str:
+        """Why a call is left alone, or an empty string. Sigmas are compared, not steps counted: samplers differ."""
+        start, end = self.settings.window
+        first, last = (float(model_sampling.percent_to_sigma(edge)) for edge in (start, end))
+        if not (call.sigma <= first and (call.sigma > last or end == 1)):
+            return OUTSIDE_WINDOW
+        return "" if any(is_targeted(role, self.settings.branch) for role in call.roles) else OTHER_BRANCH
+
+    def _about(self) -> dict[str, Any]:
+        context = get_executing_context()
+        info = self.vector.info
+        return {
+            "settings": {**asdict(self.settings), "mix": dict(self.vector.mix)},
+            "prompt_id": context.prompt_id if context else "",
+            "node_id": context.node_id if context else "",
+            "vector": {
+                "sha256": self.vector.sha256,
+                "kind": info.kind,
+                "gap_kind": info.gap_kind,
+                "model_name": info.model_name,
+                "spaces": {name: self.vector.at(name).space for name in self.settings.hook_points},
+            },
+        }
+
+    def _record(self, trace: RunTrace) -> None:
+        self.traces.append(trace)
+        level = logging.INFO if trace.status in (ACTED, OFF) else logging.WARNING
+        logging.log(level, "Safety Steering: %s", trace.summary())
+        for warning in trace.warnings:
+            logging.warning("Safety Steering: %s", warning)
+
+
+def _proceed(executor: Any, x: torch.Tensor, t: torch.Tensor, arguments: dict[str, Any], options: Any) -> torch.Tensor:
+    """Call the next wrapper with the positional arguments that core uses: other packs count on them."""
+    rest = dict(arguments)
+    first = [rest.pop(name) for name in ("c_concat", "c_crossattn", "control")]
+    return executor(x, t, *first, options, **rest)

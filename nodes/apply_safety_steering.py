@@ -1,0 +1,134 @@
+"""Apply Safety Steering."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..bridge.roles import BRANCHES
+from ..bridge.settings import SteeringSettings
+from ..bridge.steering import apply_steering
+from ..safety_steering.hook_point import select_hook_points
+from ..safety_steering.interventions import INTERVENTIONS, NORMS, Intervention
+from ..safety_steering.vector import SafetyVector
+from .types import CATEGORY, SafetyVectorType
+
+
+def _threshold() -> io.Float.Input:
+    return io.Float.Input(
+        "threshold",
+        default=-1.0,
+        min=-10.0,
+        max=10.0,
+        step=0.1,
+        tooltip="Acts where the state lies below this, in standard deviations of benign prompts. -1 leaves most benign "
+        "prompts alone; raise it towards 0 to act on more.",
+    )
+
+
+class ApplySafetySteering(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SafetySteering_ApplySafetySteering",
+            display_name="Apply Safety Steering",
+            category=CATEGORY,
+            description="Steers a model's hidden states towards safe content while it generates. Put it between the "
+            "model loader and the sampler. Stops the run if it was meant to act and did not.",
+            search_aliases=["safety", "nsfw", "guardrail", "steering", "censor", "REINS"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to steer. It is not changed; a steered copy comes out."),
+                SafetyVectorType.Input("safety_vector", tooltip="From Load Safety Vector."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-50.0,
+                    max=50.0,
+                    step=0.05,
+                    tooltip="Try this first. How far to move, in gaps between unsafe and safe. 0 is off (bit for bit), "
+                    "1 is the usual start, 2 to 4 is strong. Negative makes results less safe.",
+                ),
+                io.Combo.Input(
+                    "intervention",
+                    options=list(INTERVENTIONS),
+                    default="add",
+                    tooltip="add: moves everything the same way. ablate: takes the difference between safe and unsafe "
+                    "out. clamp: moves only what lies on the unsafe side, so benign prompts change least.",
+                ),
+                io.Combo.Input(
+                    "norm",
+                    options=list(NORMS),
+                    default="token",
+                    tooltip="Keeps the size of the hidden states: of each token (token), of each channel (channel), or "
+                    "not at all (none). If colours burn out, use token.",
+                ),
+                io.Float.Input(
+                    "window_start",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="When to begin, as a fraction of denoising: 0 is pure noise. Early steps decide most.",
+                ),
+                io.Float.Input(
+                    "window_end",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="When to stop. 0.5 is the usual; use 1 for second stages, refiners and low denoise, whose "
+                    "steps all lie late.",
+                ),
+                io.Combo.Input(
+                    "branch",
+                    options=list(BRANCHES),
+                    default="both",
+                    tooltip="Which side of guidance to steer. both is steady; positive alone is amplified by cfg.",
+                ),
+                io.DynamicCombo.Input(
+                    "gate",
+                    options=[
+                        io.DynamicCombo.Option("off", []),
+                        io.DynamicCombo.Option("pooled", [_threshold()]),
+                        io.DynamicCombo.Option("token", [_threshold()]),
+                    ],
+                    tooltip="Acts only where something unsafe is felt: off always acts, pooled decides once for a "
+                    "whole picture or video, token decides for each token.",
+                ),
+                io.String.Input(
+                    "hook_points",
+                    default="auto",
+                    tooltip="Where in the model. auto takes the vector's own suggestion. Or: all, a depth such as 0.5, "
+                    "or names such as block.blocks.15.image, separated by commas.",
+                ),
+            ],
+            outputs=[io.Model.Output("model", tooltip="The steered model: connect to the sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: io.Model.Type,
+        safety_vector: SafetyVector,
+        strength: float,
+        intervention: str,
+        norm: str,
+        window_start: float,
+        window_end: float,
+        branch: str,
+        gate: dict[str, Any],
+        hook_points: str,
+    ) -> io.NodeOutput:
+        info = safety_vector.info
+        chosen = select_hook_points(
+            hook_points, safety_vector.hook_points, info.block_counts, info.suggestion.hook_points
+        )
+        settings = SteeringSettings(
+            strength=strength,
+            hook_points=chosen,
+            intervention=Intervention(intervention, norm, gate["gate"], gate.get("threshold", -1.0)),
+            window=(window_start, window_end),
+            branch=branch,
+        )
+        return io.NodeOutput(apply_steering(model, safety_vector, settings))

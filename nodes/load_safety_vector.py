@@ -1,0 +1,56 @@
+"""Load Safety Vector."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..bridge.folders import find_vector, vector_labels
+from ..safety_steering.card import describe
+from ..safety_steering.errors import VectorFileError
+from ..safety_steering.vector_file import file_sha256, load_vector
+from .types import CATEGORY, SafetyVectorType
+
+
+class LoadSafetyVector(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SafetySteering_LoadSafetyVector",
+            display_name="Load Safety Vector",
+            category=CATEGORY,
+            description="Loads a safety vector: a small file that tells a model which way is safe. "
+            "Put files into models/safety_vectors.",
+            search_aliases=["safety", "nsfw", "guardrail", "steering", "censor", "safe vector"],
+            inputs=[
+                io.Combo.Input(
+                    "vector",
+                    options=vector_labels(),
+                    tooltip="The file to load. The brackets say which model family and which place in the model it "
+                    "fits; it must match the model you steer.",
+                ),
+            ],
+            outputs=[
+                SafetyVectorType.Output("safety_vector", tooltip="Connect to Apply Safety Steering."),
+                io.String.Output(
+                    "card", tooltip="What the vector is, where it comes from, and how well it was measured."
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, vector: str) -> bool | str:
+        try:
+            find_vector(vector)
+        except VectorFileError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, vector: str) -> str:
+        return file_sha256(find_vector(vector))
+
+    @classmethod
+    def execute(cls, vector: str) -> io.NodeOutput:
+        path = find_vector(vector)
+        loaded = load_vector(path)
+        return io.NodeOutput(loaded, f"{path.name}\n{describe(loaded)}")

@@ -1,0 +1,60 @@
+"""Steering Report."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+from comfy_execution.utils import get_executing_context
+
+from ..bridge.steering import steerings_of
+from ..safety_steering.charts import draw_runs
+from ..safety_steering.trace import OFF, RunTrace
+from .types import CATEGORY
+
+
+class SteeringReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SafetySteering_SteeringReport",
+            display_name="Steering Report",
+            category=CATEGORY,
+            description="Shows what Apply Safety Steering did in this run: at which steps, how far, and a "
+            "warning where it did not act.",
+            search_aliases=["safety", "steering", "trace", "proof"],
+            inputs=[
+                io.Model.Input("model", tooltip="The steered model, from Apply Safety Steering."),
+                io.Latent.Input("samples", tooltip="From the sampler, so that the report is made after it has run."),
+            ],
+            outputs=[
+                io.Image.Output("chart", tooltip="The report as a picture."),
+                io.String.Output("report", tooltip="The same as JSON: every model call, before and after."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model: io.Model.Type, samples: dict[str, Any]) -> io.NodeOutput:
+        traces = _traces_of_this_prompt(model)
+        picture = torch.from_numpy(draw_runs(traces)).float().div(255)[None]
+        report = json.dumps([trace.as_dict() for trace in traces], indent=1)
+        shown = "\n".join(trace.summary() for trace in traces)
+        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(shown).as_dict()}
+        return io.NodeOutput(picture, report, ui=previews)
+
+
+def _traces_of_this_prompt(model: io.Model.Type) -> list[RunTrace]:
+    """The runs of the prompt being executed; of an earlier one where the sampler's result came out of the cache."""
+    context = get_executing_context()
+    traces: list[RunTrace] = []
+    for steering in steerings_of(model):
+        kept = list(steering.traces)
+        now = [trace for trace in kept if context and trace.prompt_id == context.prompt_id]
+        traces += now or kept[-1:]
+    if not traces:
+        reason = "Apply Safety Steering is missing or bypassed, or this model was not sampled."
+        traces = [RunTrace(OFF, settings={}, reason=reason)]
+    return traces

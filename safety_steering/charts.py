@@ -1,0 +1,88 @@
+"""Pictures of what was measured. matplotlib is imported inside, so that loading the pack stays quick."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .trace import ACTED, CallTrace, RunTrace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_INK, _QUIET, _WARNING = "#22303c", "#8a99a6", "#c0392b"
+_WIDTH, _ROW, _DPI = 8.0, 3.2, 110
+
+
+def draw_runs(traces: Sequence[RunTrace]) -> NDArray[np.uint8]:
+    """One row a run: projections before and after steering over the steps, and how far tokens moved.
+
+    Returns an RGB picture (H, W, 3), uint8.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, _ROW * len(traces)), dpi=_DPI, layout="constrained")
+    canvas: Any = FigureCanvasAgg(figure)
+    rows: Any = figure.subfigures(len(traces), 1, squeeze=False)[:, 0]
+    for row, trace in zip(rows, traces, strict=True):
+        _draw_run(row, trace)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]
+
+
+def _draw_run(figure: Any, trace: RunTrace) -> None:
+    acted = trace.status == ACTED
+    figure.suptitle(_wrapped(trace.summary()), fontsize=9, color=_INK if acted else _WARNING)
+    if not acted:
+        figure.text(0.5, 0.4, trace.status, ha="center", fontsize=22, color=_WARNING)
+        return
+    projection, shift = figure.subplots(1, 2, width_ratios=[3, 2])
+    _draw_projections(projection, trace.calls)
+    _draw_shift(shift, trace.calls)
+    for warning in trace.warnings:
+        figure.text(0.01, 0.01, _wrapped(warning), fontsize=7, color=_WARNING)
+
+
+def _draw_projections(axes: Axes, calls: Sequence[CallTrace]) -> None:
+    names = list(dict.fromkeys(name for call in calls for hook in call.hooks for name in hook.before))
+    for number, name in enumerate(names):
+        color = f"C{number}"
+        before, after = (
+            [_mean([getattr(hook, side)[name] for hook in call.hooks]) for call in calls]
+            for side in ("before", "after")
+        )
+        axes.plot(before, color=color, linestyle=":", marker=".", label=f"{name} before")
+        axes.plot(after, color=color, marker=".", label=f"{name} after")
+    _finish(axes, calls, "projection, up is safe")
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _draw_shift(axes: Axes, calls: Sequence[CallTrace]) -> None:
+    axes.bar(range(len(calls)), [100 * _mean([hook.shift for hook in call.hooks], 0.0) for call in calls], color="C2")
+    _finish(axes, calls, "shift, % of the token norm")
+
+
+def _finish(axes: Axes, calls: Sequence[CallTrace], title: str) -> None:
+    axes.set_title(title, fontsize=8, color=_INK)
+    axes.set_xlim(-0.5, len(calls) - 0.5)
+    ticks = np.unique(np.linspace(0, len(calls) - 1, min(6, len(calls))).astype(int))
+    axes.set_xticks(ticks, [f"{calls[tick].sigma:.2f}" for tick in ticks])
+    axes.set_xlabel("noise level (sigma) of each model call, grey: left alone", fontsize=7, color=_QUIET)
+    axes.tick_params(labelsize=7, colors=_QUIET)
+    axes.spines[["top", "right"]].set_visible(False)
+    for index, call in enumerate(calls):
+        if not call.hooks:
+            axes.axvspan(index - 0.5, index + 0.5, color=_QUIET, alpha=0.15, linewidth=0)
+
+
+def _mean(values: Sequence[float], empty: float = float("nan")) -> float:
+    return sum(values) / len(values) if values else empty
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, 110))

@@ -1,0 +1,17 @@
+"""What can go wrong, each with a sentence that says what was expected, what came and what to do."""
+
+
+class SafetySteeringError(ValueError):
+    """Base of every error this package raises on purpose."""
+
+
+class VectorFileError(SafetySteeringError):
+    """A file is not a usable safety vector: wrong format, damaged, missing or non-finite content."""
+
+
+class MismatchError(SafetySteeringError):
+    """A vector does not belong to this model, hook point or category."""
+
+
+class NotSteeredError(SafetySteeringError):
+    """Steering was asked for and did not act. Raised so that an unsteered result is never delivered as safe."""
