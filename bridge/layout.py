@@ -62,11 +62,11 @@ LAYOUTS: dict[str, Callable[[Any, torch.Tensor, Mapping[str, Any]], TokenRange]]
 }
 
 
-def stream_tokens(stream: Stream, image: TokenRange, states: torch.Tensor, mask: torch.Tensor) -> TokenRange:
-    """The tokens of one stream in a block's output: `image` as a layout found it, text as the states (B, N, D) say."""
+def stream_tokens(stream: Stream, image: TokenRange, text: TokenRange) -> TokenRange:
+    """The editable tokens of one stream in a block's output, from those of the image and of the text states."""
     if stream.name == "text":
-        return TokenRange(0, states.shape[1], mask)
-    before = states.shape[1] if "text" in stream.after else 0
+        return text
+    before = text.count if "text" in stream.after else 0
     return TokenRange(before + image.start, image.count, image.mask)
 
 

@@ -22,7 +22,8 @@ from comfy_execution.utils import get_executing_context
 from ..safety_steering.trace import ACTED, OFF, RunTrace
 from ..safety_steering.vector import SafetyVector
 from .fit_check import check_fits, fingerprint_warning
-from .injection import Injection, ModelCall
+from .injection import Injection
+from .model_call import ModelCall
 from .model_map import read_shape, unwrap
 from .roles import call_roles, is_targeted, roles_by_uuid
 from .run import OTHER_BRANCH, OUTSIDE_WINDOW, Call, Run, finish

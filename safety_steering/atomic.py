@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+
+import torch
+from safetensors.torch import save
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = True) -> Path:
@@ -26,3 +30,16 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, overwrite: bo
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def write_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    *,
+    overwrite: bool = True,
+) -> Path:
+    """Write a safetensors file with `write_atomically`."""
+    # clones: safetensors refuses tensors that share memory, as two equal statistics may
+    own = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    return write_atomically(path, save(own, metadata=dict(metadata)), overwrite=overwrite)

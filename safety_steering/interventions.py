@@ -19,6 +19,7 @@ of the mean over a sample's editable tokens (pooled), or of each token.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Intervention:
     """What to do at a hook point. `threshold` is in benign standard deviations and belongs to `gate`.
 
     Raises:
-        SafetySteeringError: on construction, for an unknown name.
+        SafetySteeringError: on construction, for an unknown name or a threshold that is not a number.
     """
 
     kind: str = "add"
@@ -50,6 +51,8 @@ class Intervention:
         for value, allowed in ((self.kind, INTERVENTIONS), (self.norm, NORMS), (self.gate, GATES)):
             if value not in allowed:
                 raise SafetySteeringError(f"'{value}' is not one of {', '.join(allowed)}.")
+        if math.isnan(self.threshold):
+            raise SafetySteeringError("The gate's threshold must be a number, not NaN.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,11 +149,11 @@ def restore_norm(new: torch.Tensor, old: torch.Tensor, norm: str, mask: torch.Te
     """Rescale `new` (B, N, D) to the norms of `old`, as `norm` says; zeros stay zeros."""
     if norm == "none":
         return new
-    tiny = torch.finfo(new.dtype).tiny
-    if norm == "token":
-        return new * (old.norm(dim=-1, keepdim=True) / new.norm(dim=-1, keepdim=True).clamp_min(tiny))
-    before, after = (x if mask is None else x.masked_fill(~mask, 0) for x in (old, new))
-    return new * (before.norm(dim=1, keepdim=True) / after.norm(dim=1, keepdim=True).clamp_min(tiny))
+    dim = -1 if norm == "token" else 1
+    counted = (old, new) if dim == -1 or mask is None else (old.masked_fill(~mask, 0), new.masked_fill(~mask, 0))
+    before, after = (torch.linalg.vector_norm(x, dim=dim, keepdim=True) for x in counted)
+    restored: torch.Tensor = new * (before / after.clamp_min(torch.finfo(new.dtype).tiny))
+    return restored
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,13 +40,21 @@ def format_mix(weights: Mapping[str, float]) -> str:
 
 
 def check_mix(weights: Mapping[str, float], categories: Iterable[str]) -> None:
-    """Raise MismatchError if `weights` names a category that is not among `categories`."""
+    """Check weights against a vector's categories.
+
+    Raises:
+        MismatchError: a category is not among `categories`.
+        SafetySteeringError: a weight is not a finite number.
+    """
     known = tuple(categories)
     unknown = [name for name in weights if name not in known]
     if unknown:
         raise MismatchError(
             f"The mix names '{', '.join(unknown)}', which this vector lacks. Its categories: {', '.join(known)}."
         )
+    for name, weight in weights.items():
+        if not math.isfinite(weight):
+            raise SafetySteeringError(f"The mix gives '{name}' the weight {weight}, which is not a finite number.")
 
 
 def _number(weight: float) -> str:

@@ -222,8 +222,6 @@ def _check_hook_point(name: str, point: HookPointDirections) -> None:
         f"{name}/sigma_edges are not {bins + 1} ascending values",
     )
     _require(bool(point.space), f"{name} names no space")
-    widths = {direction.direction.shape[-1] for direction in point.categories.values()}
-    _require(len(widths) == 1, f"{name} mixes directions of widths {sorted(widths)}")
     for category, direction in point.categories.items():
         where = f"{name}/{category}"
         shape = tuple(direction.direction.shape)
@@ -235,6 +233,8 @@ def _check_hook_point(name: str, point: HookPointDirections) -> None:
             _require(value.shape == (bins,), f"{where}/{statistic} has shape {tuple(value.shape)}, expected ({bins},)")
         for statistic in ("gap", "std_pooled", "std_token"):
             _require(bool((getattr(direction, statistic) >= 0).all()), f"{where}/{statistic} is negative")
+    widths = {direction.direction.shape[1] for direction in point.categories.values()}
+    _require(len(widths) == 1, f"{name} mixes directions of widths {sorted(widths)}")
 
 
 def _require(condition: bool, complaint: str) -> None:

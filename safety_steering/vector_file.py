@@ -9,23 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from .atomic import write_atomically
+from .atomic import write_tensors
 from .errors import SafetySteeringError, VectorFileError
 from .vector import STATISTICS, Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
 
 FORMAT = "safety_vector"
 FORMAT_VERSION = 1
 REQUIRED_METADATA = ("format", "format_version", "kind", "gap_kind", "spaces", "categories")
+# What a file can make the loader allocate is bounded before it is parsed: `[]` takes 2 bytes in JSON, 56 in Python.
 MAX_HEADER_BYTES = 16 * 1024 * 1024
+MAX_JSON_ITEMS = 100_000
+MAX_JSON_DEPTH = 32
+MAX_COMPLAINT = 500
+_DTYPES = ("F32", "F16", "BF16")
 _TEXT_FIELDS = {f.name for f in fields(VectorInfo) if f.type == "str"}
 
 
@@ -38,27 +43,20 @@ def save_vector(vector: SafetyVector, path: str | os.PathLike[str], *, overwrite
     """
     if Path(path).suffix != ".safetensors":
         raise VectorFileError(f"'{Path(path).name}' must end in .safetensors.")
-    # clones: safetensors refuses tensors that share memory, as two equal statistics may
-    tensors = {name: tensor.contiguous().clone() for name, tensor in vector.tensors().items()}
-    return write_atomically(path, save(tensors, metadata=_metadata(vector)), overwrite=overwrite)
+    return write_tensors(path, vector.tensors(), _metadata(vector), overwrite=overwrite)
 
 
 def load_vector(path: str | os.PathLike[str]) -> SafetyVector:
-    """Read and check a safety vector.
+    """Read and check a safety vector. Tensors that no vector needs are never read.
 
     Raises:
         VectorFileError: the file is missing, damaged, of another format or a newer version, or its content is invalid.
     """
     path = Path(path)
-    metadata = read_metadata(path)
-    try:
+    with _one_sentence(path):
+        metadata = _read_metadata(path)
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        return _assemble(metadata, tensors)
-    except (SafetensorError, OSError) as error:
-        raise VectorFileError(f"{path.name} cannot be read: {error}.") from error
-    except SafetySteeringError as error:
-        raise VectorFileError(f"{path.name}: {error}") from error
+            return _assemble(metadata, file)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -68,25 +66,43 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         VectorFileError: as `load_vector`.
     """
     path = Path(path)
+    with _one_sentence(path):
+        return _read_metadata(path)
+
+
+@contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside becomes a short VectorFileError that opens with the file's name."""
     try:
-        _check_header_size(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+        yield
+        return
     except (SafetensorError, OSError) as error:
-        raise VectorFileError(f"{path.name} is not a readable safetensors file: {error}.") from error
+        complaint, cause = f"not a readable safetensors file: {error}. Download or save it again.", error
+    except SafetySteeringError as error:
+        complaint, cause = str(error), error
+    # the file's own words may be in it
+    complaint = complaint.encode(errors="backslashreplace").decode()
+    if len(complaint) > MAX_COMPLAINT:
+        complaint = f"{complaint[: MAX_COMPLAINT // 2]} ... {complaint[-MAX_COMPLAINT // 2 :]}"
+    raise VectorFileError(f"{path.name}: {complaint}") from cause
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    _check_header_size(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
     if metadata.get("format") != FORMAT:
         raise VectorFileError(
-            f"{path.name} is a safetensors file, but not a safety vector (its format is "
+            "a safetensors file, but not a safety vector (its format is "
             f"'{metadata.get('format', 'not given')}'). Choose a file made by Save Safety Vector."
         )
     missing = [key for key in REQUIRED_METADATA if key not in metadata]
     if missing:
-        raise VectorFileError(f"{path.name} lacks the metadata {', '.join(missing)}. The file was not written whole.")
+        raise VectorFileError(f"it lacks the metadata {', '.join(missing)}. The file was not written whole.")
     version = metadata["format_version"][:20]
     if not (version.isascii() and version.isdecimal() and 1 <= int(version) <= FORMAT_VERSION):
         raise VectorFileError(
-            f"{path.name} has format version {version}; this pack reads versions 1 to {FORMAT_VERSION}. "
-            "Update Safety Steering."
+            f"it has format version {version}; this pack reads versions 1 to {FORMAT_VERSION}. Update Safety Steering."
         )
     return metadata
 
@@ -97,11 +113,10 @@ def read_label(path: str | os.PathLike[str]) -> str:
     Raises:
         VectorFileError: as `load_vector`.
     """
-    metadata = read_metadata(path)
-    try:
+    path = Path(path)
+    with _one_sentence(path):
+        metadata = _read_metadata(path)
         info, spaces = read_info(metadata), _json(metadata, "spaces", dict)
-    except VectorFileError as error:
-        raise VectorFileError(f"{Path(path).name}: {error}") from error
     places = [name for name in info.suggestion.hook_points if name in spaces] or list(spaces)
     more = f" +{len(spaces) - 1}" if len(spaces) > 1 else ""
     return f"{info.model_name or info.family or info.kind}, {spaces[places[0]]}{more}" if places else info.kind
@@ -119,8 +134,7 @@ def _check_header_size(path: Path) -> None:
         header = int.from_bytes(file.read(8), "little")
     if size < 10 or not 2 <= header <= min(size - 8, MAX_HEADER_BYTES):
         raise VectorFileError(
-            f"{path.name} is not a whole safetensors file: its header claims {header} bytes of {size}. "
-            "Download or save it again."
+            f"not a whole safetensors file: its header claims {header} bytes of {size}. Download or save it again."
         )
 
 
@@ -145,11 +159,17 @@ def _metadata(vector: SafetyVector) -> dict[str, str]:
     return metadata
 
 
-def _assemble(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> SafetyVector:
+def _assemble(metadata: Mapping[str, str], file: Any) -> SafetyVector:
+    names = frozenset(file.keys())
+
     def tensor(name: str) -> torch.Tensor:
-        if name not in tensors:
+        if name not in names:
             raise VectorFileError(f"the tensor {name} is missing.")
-        return tensors[name].float()
+        dtype, shape = file.get_slice(name).get_dtype(), file.get_slice(name).get_shape()
+        if dtype not in _DTYPES or len(shape) > 2:
+            raise VectorFileError(f"the tensor {name} is {dtype} of shape {shape}, expected F32 in one or two dimensions.")
+        values: torch.Tensor = file.get_tensor(name)
+        return values.float()
 
     spaces = _json(metadata, "spaces", dict)
     categories = _json(metadata, "categories", list)
@@ -171,7 +191,7 @@ def _assemble(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) 
         for name, space in spaces.items()
     }
     anchors = None
-    if "anchors/activations" in tensors:
+    if "anchors/activations" in names:
         anchors = Anchors(tensor("anchors/activations"), tuple(map(str, _json(metadata, "anchor_texts", list))))
     return SafetyVector(hook_points, read_info(metadata), anchors=anchors)
 
@@ -200,7 +220,7 @@ def read_info(metadata: Mapping[str, str]) -> VectorInfo:
             intervention=str(suggestion.get("intervention", "")),
             mix={str(name): float(weight) for name, weight in dict(suggestion.get("mix", {})).items()},
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise VectorFileError(f"the metadata holds a value of the wrong kind: {error}.") from error
     return VectorInfo(**values)
 
@@ -209,10 +229,27 @@ def _json(metadata: Mapping[str, str], key: str, kind: type, default: Any = None
     """The JSON value under `key`, checked to be a `kind`."""
     if key not in metadata and default is not None:
         return default
+    text = metadata.get(key, "")
+    if sum(map(text.count, "[{,")) > MAX_JSON_ITEMS:
+        raise VectorFileError(f"the metadata '{key}' holds more than {MAX_JSON_ITEMS} items.")
     try:
-        value = json.loads(metadata[key])
-    except (KeyError, ValueError, RecursionError):
+        value = json.loads(text)
+        _check_plain(value, MAX_JSON_DEPTH)
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
         raise VectorFileError(f"the metadata '{key}' does not read as a JSON {kind.__name__}.")
     return value
+
+
+def _check_plain(value: Any, depth: int) -> None:
+    """Raise ValueError for JSON nested deeper than `depth`, or with half a surrogate pair that no file can hold."""
+    if depth < 0:
+        raise ValueError("nested too deeply")
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, dict):
+        _check_plain([*value, *value.values()], depth)
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item, depth - 1)

@@ -1,0 +1,164 @@
+"""Capture: pooled hidden states of the prompts that a sampler run generates, read through the same hooks that steer.
+
+One run gives one row a sample of its batch. At each hook point and sigma bin a row holds the mean state over the
+editable tokens, averaged over the model calls of that bin, and one token's state from the last of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+
+from ..safety_steering.activations import Source, States
+from ..safety_steering.hook_point import parse_hook_point
+from .edit import EntryHook
+from .fit_check import fingerprint
+from .layout import TokenRange
+from .model_call import ModelCall
+from .model_map import block_space, find_family, find_list, is_block, read_shape, state_space, unwrap
+from .roles import call_roles, is_targeted, roles_by_uuid
+
+WRAPPER_KEY = "safety_steering_capture"
+
+
+def capture_source(
+    patcher: ModelPatcher, hook_points: tuple[str, ...], sigma_edges: tuple[float, ...], text_width: int
+) -> Source:
+    """What a capture on this model is a capture of; MismatchError if the model lacks a hook point.
+
+    text_width: channels of the conditioning states, which the model itself does not tell.
+    """
+    shape = read_shape(patcher.model.diffusion_model)
+    return Source(
+        hook_points={
+            name: (block_space(shape, parse_hook_point(name)), shape.width)
+            if is_block(name)
+            else (state_space(shape.family, name, text_width), text_width)
+            for name in hook_points
+        },
+        sigma_edges=sigma_edges,
+        family=shape.family.name,
+        model_name=shape.name,
+        weight_fingerprint=fingerprint(patcher),
+        block_counts=shape.block_counts,
+    )
+
+
+@dataclass
+class _Sums:
+    """Running sums of one hook point: total (B, K, D), count (B, K), token (B, K, D)."""
+
+    total: torch.Tensor
+    count: torch.Tensor
+    token: torch.Tensor
+
+
+class Capture:
+    """Put on a model with `attach`; after each sampler run `states` holds what that run's samples showed.
+
+    branch: which side of guidance is read. Several conditionings of that side are averaged.
+    places: for each sample of the next run, which of its tokens to keep, as a fraction in [0, 1) of the editable ones.
+    """
+
+    def __init__(self, source: Source, branch: str = "positive") -> None:
+        self.source = source
+        self.states: dict[str, States] = {}
+        self.places: Sequence[float] = ()
+        self._branch = branch
+        self._roles: dict[Any, str] = {}
+        self._sums: dict[str, _Sums] = {}
+
+    def attach(self, patcher: ModelPatcher) -> ModelPatcher:
+        """A clone of `patcher` whose sampler runs are captured."""
+        captured = patcher.clone()
+        captured.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, self.outer_sample)
+        captured.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, self.apply_model)
+        return captured
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """The OUTER_SAMPLE wrapper: one sampler run."""
+        self._roles = roles_by_uuid(executor.class_obj.conds)
+        self._sums = {}
+        samples = executor(*args, **kwargs)
+        self.states = {name: _finish(sums) for name, sums in self._sums.items()}
+        self._sums = {}
+        return samples
+
+    def apply_model(
+        self,
+        executor: Any,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c_concat: torch.Tensor | None = None,
+        c_crossattn: torch.Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """The APPLY_MODEL wrapper: one model call."""
+        options = transformer_options or {}
+        arguments = {"c_concat": c_concat, "c_crossattn": c_crossattn, "control": control, **kwargs}
+        diffusion_model = unwrap(executor.class_obj.diffusion_model)
+        model_call = ModelCall(diffusion_model, find_family(diffusion_model), x, arguments, options)
+        sigma_bin = self._bin_of(float(options.get("sigmas", t).max()))
+        rows = x.shape[0] // len(roles := call_roles(options, self._roles))
+        chunks = [i for i, role in enumerate(roles) if is_targeted(role, self._branch)]
+
+        def collect(name: str, h: torch.Tensor, tokens: TokenRange) -> None:
+            for chunk in chunks:
+                part = h[chunk * rows : (chunk + 1) * rows, tokens.start : tokens.start + tokens.count]
+                mask = tokens.mask
+                if mask is not None and mask.shape[0] > 1:
+                    mask = mask[chunk * rows : (chunk + 1) * rows]
+                self._add(name, part, mask, sigma_bin)
+
+        hooks = {}
+        for name in self.source.hook_points:
+            if is_block(name):
+                hooks[name] = self._reader(name, model_call, collect)
+            else:
+                collect(name, *model_call.states(name))
+        with model_call.hooked(hooks, EntryHook()):
+            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    def _reader(self, name: str, model_call: ModelCall, collect: Any) -> Any:
+        stream = find_list(model_call.family, parse_hook_point(name))[1]
+        tokens = model_call.tokens(name)
+
+        def read(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            collect(name, output if stream.item is None else output[stream.item], tokens)
+
+        return read
+
+    def _bin_of(self, sigma: float) -> int:
+        return int(torch.bucketize(torch.tensor(sigma), torch.tensor(self.source.sigma_edges[1:-1]), right=True))
+
+    def _add(self, name: str, h: torch.Tensor, mask: torch.Tensor | None, k: int) -> None:
+        """Reduce now: core changes block outputs in place later on."""
+        rows, count, width = h.shape
+        if name not in self._sums:
+            zeros = torch.zeros(rows, self.source.bins, width, dtype=torch.float64, device=h.device)
+            self._sums[name] = _Sums(zeros, zeros[..., 0].clone(), zeros.clone())
+        sums = self._sums[name]
+        kept = (
+            torch.ones(rows, count, 1, dtype=torch.bool, device=h.device) if mask is None else mask.expand(rows, -1, 1)
+        )
+        number = kept.sum(dim=1).double()
+        wide = h.double()
+        sums.total[:, k] += (wide * kept).sum(dim=1) / number.clamp_min(1)
+        sums.count[:, k] += (number[:, 0] > 0).double()
+        place = torch.tensor(self.places or (0.5,), dtype=torch.float64, device=h.device).expand(rows)
+        passed = kept[..., 0].cumsum(dim=1) <= (place[:, None] * number)
+        sums.token[:, k] = wide[torch.arange(rows, device=h.device), passed.sum(dim=1).clamp_max(count - 1)]
+
+
+def _finish(sums: _Sums) -> States:
+    """Means, NaN where a bin was never seen; float32 on the CPU."""
+    seen = sums.count[..., None] > 0
+    pooled = torch.where(seen, sums.total / sums.count[..., None].clamp_min(1), torch.nan)
+    return States(pooled.float().cpu(), torch.where(seen, sums.token, torch.nan).float().cpu())

@@ -1,0 +1,76 @@
+"""One call of a diffusion model: what it was given, where its tokens are, and hooks that last as long as the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ..safety_steering.errors import NotSteeredError
+from ..safety_steering.hook_point import parse_hook_point
+from .layout import LAYOUTS, TokenRange, editable_states, stream_tokens
+from .model_map import Family, find_block, find_list
+
+ForwardHook = Callable[[torch.nn.Module, Any, Any], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelCall:
+    """One call as an APPLY_MODEL wrapper sees it. arguments: all of apply_model's but x, t and the options."""
+
+    diffusion_model: torch.nn.Module
+    family: Family
+    x: torch.Tensor
+    arguments: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+    def states(self, name: str) -> tuple[torch.Tensor, TokenRange]:
+        """The conditioning states at a hook point, on the call's device, and which of their rows may be edited.
+
+        Raises:
+            NotSteeredError: the call does not carry them.
+        """
+        source = self.family.states[name]
+        states, mask = self.arguments.get(source.argument), None
+        if states is None:
+            raise NotSteeredError(f"The model was called without the states of '{name}', so nothing can be steered.")
+        states = states.to(self.x.device)
+        if source.mask and self.arguments.get(source.mask) is not None:
+            mask = self.arguments[source.mask].to(self.x.device)
+        return states, TokenRange(0, states.shape[1], editable_states(states, mask))
+
+    @cached_property
+    def _image(self) -> TokenRange:
+        return LAYOUTS[self.family.layout](self.diffusion_model, self.x, self.arguments)
+
+    @cached_property
+    def _text(self) -> TokenRange:
+        return self.states("conditioning")[1]
+
+    def tokens(self, name: str) -> TokenRange:
+        """The editable tokens in the output stream of a block."""
+        _, stream = find_list(self.family, parse_hook_point(name))
+        return stream_tokens(stream, self._image, self._text)
+
+    @contextmanager
+    def hooked(self, hooks: Mapping[str, ForwardHook], entry: ForwardHook) -> Iterator[None]:
+        """Hang forward hooks on blocks (hook point -> hook) and on the family's entry module for one call."""
+        handles = [getattr(self.diffusion_model, self.family.entry).register_forward_hook(entry)]
+        try:
+            for name, hook in hooks.items():
+                block = find_block(self.diffusion_model, parse_hook_point(name))
+                handles.append(block.register_forward_hook(hook))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def is_replaced(self, name: str) -> bool:
+        """Whether another node answers in a block's place."""
+        point = parse_hook_point(name)
+        blocks, _ = find_list(self.family, point)
+        return (blocks.replaced_as, point.index) in self.options.get("patches_replace", {}).get("dit", {})

@@ -1,0 +1,147 @@
+"""Activations on disk: an append-only folder of safetensors shards and a manifest.
+
+Each row is one prompt. Per hook point it has, for each of K sigma bins,
+
+    pooled (D,)   the mean state of the editable tokens
+    token  (D,)   one token's state, chosen by the row's id (its spread over rows is the spread of tokens)
+
+A row that was never seen in a bin is NaN there. Resuming is skipping the ids that are present, merging is copying
+shards, and reading goes one hook point at a time, so that memory stays flat.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from .atomic import write_atomically, write_tensors
+from .errors import SafetySteeringError
+
+FORMAT = "safety_activations"
+FORMAT_VERSION = 1
+SAFE, UNSAFE = "safe", "unsafe"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the activations were captured from. hook_points: name -> (space, width). sigma_edges: K + 1 ascending."""
+
+    hook_points: Mapping[str, tuple[str, int]]
+    sigma_edges: tuple[float, ...]
+    family: str = ""
+    model_name: str = ""
+    weight_fingerprint: str = ""
+    block_counts: Mapping[str, int] = field(default_factory=dict)
+    branch: str = "positive"
+    pooling: str = "mean over editable tokens"
+
+    @property
+    def bins(self) -> int:
+        """K, the number of sigma bins."""
+        return len(self.sigma_edges) - 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt. label: "safe" or "unsafe". pair: id shared by an unsafe prompt and its safe twin, or empty."""
+
+    id: str
+    label: str
+    category: str
+    pair: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """The states of n rows at one hook point: pooled and token, each (n, K, D) float32."""
+
+    pooled: torch.Tensor
+    token: torch.Tensor
+
+
+class Activations:
+    """A folder of activations, opened for reading and appending."""
+
+    def __init__(self, folder: Path, source: Source) -> None:
+        self.folder = folder
+        self.source = source
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike[str], source: Source) -> Activations:
+        """Open `folder` for `source`, making it if it is not there.
+
+        Raises:
+            SafetySteeringError: the folder holds activations of another source.
+        """
+        path = Path(folder)
+        if (path / "manifest.json").exists():
+            found = cls.open(path)
+            if found.source != source:
+                raise SafetySteeringError(
+                    f"{path.name} holds activations of {found.source.model_name or 'another model'}, captured with "
+                    "other settings. Choose an empty folder, or the same model and settings to resume."
+                )
+            return found
+        manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(source)}
+        write_atomically(path / "manifest.json", json.dumps(manifest, indent=1).encode())
+        return cls(path, source)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Activations:
+        """Open a folder of activations; SafetySteeringError if it is none."""
+        path = Path(folder)
+        try:
+            manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
+            if (manifest.pop("format"), manifest.pop("format_version")) != (FORMAT, FORMAT_VERSION):
+                raise ValueError("another format")
+            manifest["hook_points"] = {name: tuple(value) for name, value in manifest["hook_points"].items()}
+            manifest["sigma_edges"] = tuple(manifest["sigma_edges"])
+            return cls(path, Source(**manifest))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SafetySteeringError(f"{path.name} is no folder of safety activations: {error}.") from error
+
+    def append(self, rows: Sequence[Row], states: Mapping[str, States]) -> None:
+        """Write `rows` as one new shard, whole or not at all. `states` has every hook point of the source."""
+        tensors: dict[str, torch.Tensor] = {}
+        for name, (_, width) in self.source.hook_points.items():
+            for kind in ("pooled", "token"):
+                value = getattr(states[name], kind)
+                expected = (len(rows), self.source.bins, width)
+                if tuple(value.shape) != expected:
+                    raise SafetySteeringError(f"{name}/{kind} has shape {tuple(value.shape)}, expected {expected}.")
+                tensors[f"{name}/{kind}"] = value.float()
+        metadata = {"rows": json.dumps([asdict(row) for row in rows])}
+        number = len(self._shards())
+        write_tensors(self.folder / f"shard-{number:05d}.safetensors", tensors, metadata, overwrite=False)
+
+    def rows(self) -> list[Row]:
+        """Every row, in the order in which `read` gives their states."""
+        found: list[Row] = []
+        for shard in self._shards():
+            with safe_open(shard, framework="pt") as file:
+                found += [Row(**row) for row in json.loads(file.metadata()["rows"])]
+        return found
+
+    def read(self, hook_point: str) -> States:
+        """The states of every row at one hook point."""
+        if hook_point not in self.source.hook_points:
+            raise SafetySteeringError(f"Nothing was captured at {hook_point}.")
+        parts: dict[str, list[torch.Tensor]] = {"pooled": [], "token": []}
+        for shard in self._shards():
+            with safe_open(shard, framework="pt") as file:
+                for kind, tensors in parts.items():
+                    tensors.append(file.get_tensor(f"{hook_point}/{kind}"))
+        if not parts["pooled"]:
+            raise SafetySteeringError(f"{self.folder.name} holds no activations yet.")
+        return States(torch.cat(parts["pooled"]), torch.cat(parts["token"]))
+
+    def _shards(self) -> list[Path]:
+        return sorted(self.folder.glob("shard-*.safetensors"))
