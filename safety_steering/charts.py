@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _INK, _QUIET, _WARNING = "#22303c", "#8a99a6", "#c0392b"
-_WIDTH, _ROW, _DPI = 8.0, 3.2, 110
+_WIDTH, _ROW, _DPI = 5.6, 4.8, 120  # stacked and narrow: it is shown inside a node
 
 
 def draw_runs(traces: Sequence[RunTrace]) -> NDArray[np.uint8]:
@@ -37,15 +37,15 @@ def draw_runs(traces: Sequence[RunTrace]) -> NDArray[np.uint8]:
 
 def _draw_run(figure: Any, trace: RunTrace) -> None:
     acted = trace.status == ACTED
-    figure.suptitle(_wrapped(trace.summary()), fontsize=9, color=_INK if acted else _WARNING)
+    text = "\n".join(textwrap.fill(line, 58) for line in (trace.summary(), *trace.warnings))
+    figure.suptitle(text, fontsize=11, color=_INK if acted and not trace.warnings else _WARNING)
     if not acted:
-        figure.text(0.5, 0.4, trace.status, ha="center", fontsize=22, color=_WARNING)
+        figure.text(0.5, 0.4, trace.status, ha="center", fontsize=26, color=_WARNING)
         return
-    projection, shift = figure.subplots(1, 2, width_ratios=[3, 2])
+    projection, shift = figure.subplots(2, 1, height_ratios=[3, 2], sharex=True)
     _draw_projections(projection, trace.calls)
     _draw_shift(shift, trace.calls)
-    for warning in trace.warnings:
-        figure.text(0.01, 0.01, _wrapped(warning), fontsize=7, color=_WARNING)
+    shift.set_xlabel("noise level (sigma) of each model call; grey: left alone", fontsize=10, color=_INK)
 
 
 def _draw_projections(axes: Axes, calls: Sequence[CallTrace]) -> None:
@@ -58,22 +58,21 @@ def _draw_projections(axes: Axes, calls: Sequence[CallTrace]) -> None:
         )
         axes.plot(before, color=color, linestyle=":", marker=".", label=f"{name} before")
         axes.plot(after, color=color, marker=".", label=f"{name} after")
-    _finish(axes, calls, "projection, up is safe")
-    axes.legend(fontsize=7, frameon=False)
+    _finish(axes, calls, "projection: up is safe")
+    axes.legend(fontsize=9, frameon=False)
 
 
 def _draw_shift(axes: Axes, calls: Sequence[CallTrace]) -> None:
     axes.bar(range(len(calls)), [100 * _mean([hook.shift for hook in call.hooks], 0.0) for call in calls], color="C2")
-    _finish(axes, calls, "shift, % of the token norm")
+    _finish(axes, calls, "shift, % of token norm")
 
 
 def _finish(axes: Axes, calls: Sequence[CallTrace], title: str) -> None:
-    axes.set_title(title, fontsize=8, color=_INK)
+    axes.set_title(title, fontsize=10, color=_INK, loc="left")
     axes.set_xlim(-0.5, len(calls) - 0.5)
     ticks = np.unique(np.linspace(0, len(calls) - 1, min(6, len(calls))).astype(int))
     axes.set_xticks(ticks, [f"{calls[tick].sigma:.2f}" for tick in ticks])
-    axes.set_xlabel("noise level (sigma) of each model call, grey: left alone", fontsize=7, color=_QUIET)
-    axes.tick_params(labelsize=7, colors=_QUIET)
+    axes.tick_params(labelsize=9, colors=_INK)
     axes.spines[["top", "right"]].set_visible(False)
     for index, call in enumerate(calls):
         if not call.hooks:
@@ -82,7 +81,3 @@ def _finish(axes: Axes, calls: Sequence[CallTrace], title: str) -> None:
 
 def _mean(values: Sequence[float], empty: float = float("nan")) -> float:
     return sum(values) / len(values) if values else empty
-
-
-def _wrapped(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, 110))

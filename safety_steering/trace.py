@@ -49,7 +49,6 @@ class RunTrace:
     warnings: tuple[str, ...] = ()
     prompt_id: str = ""
     node_id: str = ""
-    samples: int = 0
     vector: Mapping[str, Any] = field(default_factory=dict)
 
     @property

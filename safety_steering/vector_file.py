@@ -26,8 +26,8 @@ FORMAT = "safety_vector"
 FORMAT_VERSION = 1
 REQUIRED_METADATA = ("format", "format_version", "kind", "gap_kind", "spaces", "categories")
 # What a file can make the loader allocate is bounded before it is parsed: `[]` takes 2 bytes in JSON, 56 in Python.
-MAX_HEADER_BYTES = 16 * 1024 * 1024
-MAX_JSON_ITEMS = 100_000
+MAX_HEADER_BYTES = 2 * 1024 * 1024
+MAX_JSON_ITEMS = 50_000
 MAX_JSON_DEPTH = 32
 MAX_COMPLAINT = 500
 _DTYPES = ("F32", "F16", "BF16")
@@ -75,16 +75,17 @@ def _one_sentence(path: Path) -> Iterator[None]:
     """Whatever goes wrong inside becomes a short VectorFileError that opens with the file's name."""
     try:
         yield
-        return
     except (SafetensorError, OSError) as error:
-        complaint, cause = f"not a readable safetensors file: {error}. Download or save it again.", error
+        complaint = f"not a readable safetensors file: {error}. Download or save it again."
+        raise VectorFileError(f"{path.name}: {_shortened(complaint)}") from error
     except SafetySteeringError as error:
-        complaint, cause = str(error), error
-    # the file's own words may be in it
-    complaint = complaint.encode(errors="backslashreplace").decode()
-    if len(complaint) > MAX_COMPLAINT:
-        complaint = f"{complaint[: MAX_COMPLAINT // 2]} ... {complaint[-MAX_COMPLAINT // 2 :]}"
-    raise VectorFileError(f"{path.name}: {complaint}") from cause
+        raise VectorFileError(f"{path.name}: {_shortened(str(error))}") from error
+
+
+def _shortened(complaint: str) -> str:
+    """A complaint may quote the file, which can hold anything: printable and of bounded length."""
+    text = complaint.encode(errors="backslashreplace").decode()
+    return text if len(text) <= MAX_COMPLAINT else f"{text[: MAX_COMPLAINT // 2]} ... {text[-MAX_COMPLAINT // 2 :]}"
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
@@ -167,7 +168,9 @@ def _assemble(metadata: Mapping[str, str], file: Any) -> SafetyVector:
             raise VectorFileError(f"the tensor {name} is missing.")
         dtype, shape = file.get_slice(name).get_dtype(), file.get_slice(name).get_shape()
         if dtype not in _DTYPES or len(shape) > 2:
-            raise VectorFileError(f"the tensor {name} is {dtype} of shape {shape}, expected F32 in one or two dimensions.")
+            raise VectorFileError(
+                f"the tensor {name} is {dtype} of shape {shape}, expected F32 in one or two dimensions."
+            )
         values: torch.Tensor = file.get_tensor(name)
         return values.float()
 

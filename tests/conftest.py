@@ -1,0 +1,50 @@
+"""Import mechanics shared by all tests.
+
+- The pack is one package in every test process: ``safety_steering_pack`` (see ``tools/pack.py``). Unit tests write
+  ``from safety_steering_pack.safety_steering.vector import SafetyVector`` and need no ComfyUI.
+- The helpers in ``tools/`` and ``demo/`` are plain modules (``comfy_server``, ``prompt_graph``, ``tiny_models``, ...).
+- The repo root is never on ``sys.path``: its ``nodes/`` would shadow ComfyUI's. Hence ``--import-mode=importlib``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+sys.path += [str(REPO_ROOT / "tools"), str(REPO_ROOT / "demo"), str(REPO_ROOT / "tests" / "helpers")]
+
+import pack  # noqa: E402
+
+pack.register()
+
+import playground  # noqa: E402
+from comfy_server import ComfyServer  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-docs", action="store_true", help="renew docs/images and workflow thumbnails")
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    return REPO_ROOT
+
+
+@pytest.fixture(scope="session")
+def base_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ComfyUI's base directory, filled by ``playground.prepare``: every tiny checkpoint (``tiny_models.TINY_MODELS``),
+    the vectors that the workflows name in ``models/safety_vectors``, and the workflows' tiny variants."""
+    directory = tmp_path_factory.mktemp("comfyui")
+    playground.prepare(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def server(base_directory: Path) -> Iterator[ComfyServer]:
+    """A running ComfyUI with this pack and the development nodes; ``server.client.run(prompt)`` runs a prompt."""
+    with ComfyServer(base_directory) as running:
+        yield running

@@ -1,0 +1,102 @@
+"""What the browser tests do in ComfyUI's frontend, and what they read off it."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Page
+
+NODE_PROBLEMS = """() => app.graph.nodes.flatMap(node => {
+    const known = node.type in LiteGraph.registered_node_types || ["Note", "MarkdownNote"].includes(node.type);
+    const unknownChoices = (node.widgets ?? []).filter(widget => {
+        const values = typeof widget.options?.values === "function" ? widget.options.values() : widget.options?.values;
+        return Array.isArray(values) && values.length && !values.includes(widget.value);
+    }).map(widget => `${node.type}: ${widget.name} = ${widget.value} is not on offer`);
+    return [...(known ? [] : [`${node.type} is unknown`]), ...(node.has_errors ? [`${node.type} is red`] : []),
+            ...unknownChoices];
+})"""
+GRAPH_BOUNDS = """() => {
+    const boxes = [...app.graph.groups.map(g => [...g.pos, ...g.size]),
+                   ...app.graph.nodes.map(n => [n.pos[0], n.pos[1] - 30, n.size[0], n.size[1] + 30])];
+    const [left, top] = [0, 1].map(axis => Math.min(...boxes.map(b => b[axis])));
+    const [right, bottom] = [0, 1].map(axis => Math.max(...boxes.map(b => b[axis] + b[axis + 2])));
+    const { scale, offset } = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
+    return { x: canvas.x + (left + offset[0]) * scale, y: canvas.y + (top + offset[1]) * scale,
+             width: (right - left) * scale, height: (bottom - top) * scale };
+}"""
+OVERLAPS = """() => {
+    const boxes = app.graph.nodes.map(n =>
+        ({ type: n.type, x: n.pos[0], y: n.pos[1] - 30, w: n.size[0], h: n.size[1] + 30 }));
+    return boxes.flatMap((a, i) => boxes.slice(i + 1)
+        .filter(b => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h)
+        .map(b => `${a.type} overlaps ${b.type}`));
+}"""
+
+
+def open_template(page: Page, pack: str, name: str) -> None:
+    """Open a pack's workflow as an artist does: through the template browser."""
+    page.get_by_role("button", name="Templates").first.click()
+    page.get_by_text(pack).click()
+    page.get_by_test_id(f"template-workflow-{name}").click()
+    page.wait_for_function("name => app.extensionManager.workflow.activeWorkflow?.filename === name", arg=name)
+    fit_view(page)
+
+
+def open_workflow(page: Page, workflow: dict[str, Any], name: str) -> None:
+    """Open a workflow's JSON under a name."""
+    page.evaluate("([workflow, name]) => app.loadGraphData(workflow, true, true, name)", [workflow, name])
+    page.wait_for_function("name => app.extensionManager.workflow.activeWorkflow?.filename === name", arg=name)
+    fit_view(page)
+
+
+def fit_view(page: Page) -> None:
+    """Show the whole graph and wait for the animation's end."""
+    page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(1500)
+
+
+def api_prompt(page: Page) -> dict[str, Any]:
+    """The API-format prompt that the Run button would send."""
+    return page.evaluate("async () => (await app.graphToPrompt()).output")
+
+
+def run_from_the_button(page: Page, timeout: float = 120.0) -> dict[str, Any]:
+    """Press Run, wait for the end, and return what the frontend knows of the nodes' outputs.
+
+    Raises RuntimeError when the server refuses the prompt or a node raises.
+    """
+    with page.expect_response(
+        lambda response: response.url.endswith("/prompt") and response.request.method == "POST"
+    ) as sent:
+        page.get_by_role("button", name="Run", exact=True).first.click()
+    answer = sent.value.json()
+    if sent.value.status != 200:
+        raise RuntimeError(f"the server refused the workflow's prompt: {json.dumps(answer)}")
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        history = page.evaluate("id => fetch(`/history/${id}`).then(r => r.json())", answer["prompt_id"])
+        if entry := history.get(answer["prompt_id"]):
+            if entry["status"]["status_str"] != "success":
+                raise RuntimeError(f"the workflow failed: {json.dumps(entry['status'])}")
+            page.wait_for_timeout(2000)  # the previews load
+            return page.evaluate("() => app.nodeOutputs")
+        page.wait_for_timeout(250)
+    raise TimeoutError(f"the workflow was not done within {timeout} s")
+
+
+def picture_of_graph(page: Page, margin: int = 20) -> Image.Image:
+    """A screenshot cut to the graph."""
+    box = page.evaluate(GRAPH_BOUNDS)
+    screen = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    edges = (box["x"] - margin, box["y"] - margin, box["x"] + box["width"] + margin, box["y"] + box["height"] + margin)
+    limits = (0, 0, screen.width, screen.height)
+    return screen.crop(
+        tuple(
+            round(max(edge, limit) if index < 2 else min(edge, limit))
+            for index, (edge, limit) in enumerate(zip(edges, limits, strict=True))
+        )
+    )
