@@ -19,7 +19,7 @@ from ..safety_steering.hook_point import parse_hook_point
 from .edit import EntryHook
 from .fit_check import fingerprint
 from .layout import TokenRange
-from .model_call import ModelCall
+from .model_call import ModelCall, named, sigma_of
 from .model_map import block_space, find_family, find_list, is_block, read_shape, state_space, unwrap
 from .roles import call_roles, is_targeted, roles_by_uuid
 
@@ -89,24 +89,13 @@ class Capture:
         self._sums = {}
         return samples
 
-    def apply_model(
-        self,
-        executor: Any,
-        x: torch.Tensor,
-        t: torch.Tensor,
-        c_concat: torch.Tensor | None = None,
-        c_crossattn: torch.Tensor | None = None,
-        control: Any = None,
-        transformer_options: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
+    def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The APPLY_MODEL wrapper: one model call."""
-        options = transformer_options or {}
-        arguments = {"c_concat": c_concat, "c_crossattn": c_crossattn, "control": control, **kwargs}
         diffusion_model = unwrap(executor.class_obj.diffusion_model)
-        model_call = ModelCall(diffusion_model, find_family(diffusion_model), x, arguments, options)
-        sigma_bin = self._bin_of(float(options.get("sigmas", t).max()))
-        rows = x.shape[0] // len(roles := call_roles(options, self._roles))
+        model_call = ModelCall(diffusion_model, find_family(diffusion_model), named(args, kwargs))
+        sigma_bin = self._bin_of(sigma_of(model_call.arguments))
+        roles = call_roles(model_call.options, self._roles)
+        rows = model_call.x.shape[0] // len(roles)
         chunks = [i for i, role in enumerate(roles) if is_targeted(role, self._branch)]
 
         def collect(name: str, h: torch.Tensor, tokens: TokenRange) -> None:
@@ -124,7 +113,7 @@ class Capture:
             else:
                 collect(name, *model_call.states(name))
         with model_call.hooked(hooks, EntryHook()):
-            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+            return executor(*args, **kwargs)
 
     def _reader(self, name: str, model_call: ModelCall, collect: Any) -> Any:
         stream = find_list(model_call.family, parse_hook_point(name))[1]

@@ -12,6 +12,7 @@ from ..safety_steering.vector_file import read_label
 
 VECTORS = "safety_vectors"
 SUFFIX = ".safetensors"
+LONGEST_NAME = 180  # bytes; file systems stop at 255, and a temporary name is longer than the final one
 BUNDLED = Path(__file__).resolve().parent.parent / "vectors"
 
 
@@ -56,12 +57,13 @@ def new_vector_path(name: str) -> Path:
     """Where a new vector of this name is to be written, in the user's folder.
 
     Raises:
-        VectorFileError: the name is empty or leads out of the folder.
+        VectorFileError: the name is empty, leads out of the folder, or is none that every file system takes.
     """
     folder = Path(folder_paths.get_folder_paths(VECTORS)[0]).resolve()
     file_name = name.strip().removesuffix(SUFFIX)
-    path = (folder / f"{file_name}{SUFFIX}").resolve()
-    if not file_name or not path.is_relative_to(folder):
+    usable = bool(file_name) and file_name.isprintable() and len(file_name.encode()) <= LONGEST_NAME
+    path = (folder / f"{file_name}{SUFFIX}").resolve() if usable else None
+    if path is None or not path.is_relative_to(folder):
         raise VectorFileError(f"'{name}' is no file name inside the folder {folder.name}. Give a plain name.")
     return path
 

@@ -37,47 +37,46 @@ class Injection:
         self._hooks: dict[tuple[str, torch.device], BlockHook] = {}
         self._entries: dict[torch.device, EntryHook] = {}
 
-    def edit_states(self, model_call: ModelCall, call: Call) -> dict[str, Any]:
-        """The call's arguments with the conditioning states edited; the caller's tensors stay as they are.
-
-        Raises:
-            NotSteeredError: the call does not carry the states of a hook point.
-        """
-        arguments = dict(model_call.arguments)
-        for name in self._states:
-            states, tokens = model_call.states(name)
-            edit = self._edit(name, tokens, call, model_call.x.device)
-            arguments[model_call.family.states[name].argument], effect = edit_tokens(states, edit)
-            call.evidence.append(Evidence(name, edit.targets, effect))
-        return arguments
-
     @contextmanager
-    def hooked(self, model_call: ModelCall, call: Call) -> Iterator[None]:
-        """Hooks on the target blocks for the time of one model call; afterwards what they did is collected.
+    def steered(self, model_call: ModelCall, call: Call) -> Iterator[dict[str, Any]]:
+        """Steers one model call that is made inside, with the arguments this yields; then collects what was done.
 
         Raises:
-            NotSteeredError: on leaving, if the transformer ran and a target block neither fired nor was replaced.
+            NotSteeredError: the call lacks the states of a hook point; or, on leaving, the transformer ran and a
+                target block neither fired nor was replaced.
         """
-        if not self._blocks:
-            yield
-            return
         device = model_call.x.device
         entry = self._entries.setdefault(device, EntryHook())
         entry.ran = False
+        arguments, evidence = self._edit_states(model_call, call)
         hooks = {name: self._hook(name, model_call) for name in self._blocks}
         try:
             for name, hook in hooks.items():
                 hook.edit = self._edit(name, model_call.tokens(name), call, device)
             with model_call.hooked(hooks, entry):
-                yield
+                yield arguments
+            if not entry.ran:
+                call.note = CACHED
+                return
             for name, hook in hooks.items():
                 if hook.edit is not None and hook.effect is not None:
-                    call.evidence.append(Evidence(name, hook.edit.targets, hook.effect))
+                    evidence.append(Evidence(name, hook.edit.targets, hook.effect))
                 else:
-                    call.note = _why_missed(name, entry.ran, model_call)
+                    call.note = _why_missed(name, model_call)
+            call.evidence += evidence
         finally:
             for hook in hooks.values():
                 hook.edit = hook.effect = None
+
+    def _edit_states(self, model_call: ModelCall, call: Call) -> tuple[dict[str, Any], list[Evidence]]:
+        """The call's arguments with the conditioning states edited; the caller's tensors stay as they are."""
+        arguments, evidence = dict(model_call.arguments), []
+        for name in self._states:
+            states, tokens = model_call.states(name)
+            edit = self._edit(name, tokens, call, model_call.x.device)
+            arguments[model_call.family.states[name].argument], effect = edit_tokens(states, edit)
+            evidence.append(Evidence(name, edit.targets, effect))
+        return arguments, evidence
 
     def _hook(self, name: str, model_call: ModelCall) -> BlockHook:
         key = (name, model_call.x.device)
@@ -103,10 +102,8 @@ class Injection:
         return self._targets[key]
 
 
-def _why_missed(name: str, ran: bool, model_call: ModelCall) -> str:
-    """Why a hook did not fire, if another node answered in the block's place; NotSteeredError otherwise."""
-    if not ran:
-        return CACHED
+def _why_missed(name: str, model_call: ModelCall) -> str:
+    """Why a hook did not fire though the model ran, if another node took the block's place; else NotSteeredError."""
     if model_call.is_replaced(name):
         return REPLACED
     raise NotSteeredError(

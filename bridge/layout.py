@@ -73,11 +73,13 @@ def stream_tokens(stream: Stream, image: TokenRange, text: TokenRange) -> TokenR
 def editable_states(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Which rows of conditioning states (B, N, D) may be edited: (B, N, 1) boolean.
 
-    The model's own mask (B, N) decides if it takes one, else rows that are not exactly zero (umT5 pads with zeros).
+    Not those that are exactly zero (umT5's padding, ConditioningZeroOut), nor those outside of the model's own mask
+    (B, N), if it takes one.
     """
+    rows = (states != 0).any(dim=-1, keepdim=True)
     if mask is not None and mask.numel() == states.shape[0] * states.shape[1]:
-        return mask.reshape(*states.shape[:2], 1) > 0
-    return (states != 0).any(dim=-1, keepdim=True)
+        rows = rows & (mask.reshape(*states.shape[:2], 1) > 0)
+    return rows
 
 
 def _patches(x: torch.Tensor, patch: tuple[int, ...]) -> list[int]:

@@ -16,17 +16,47 @@ from .layout import LAYOUTS, TokenRange, editable_states, stream_tokens
 from .model_map import Family, find_block, find_list
 
 ForwardHook = Callable[[torch.nn.Module, Any, Any], Any]
+# apply_model's own order, which other packs' wrappers count on
+POSITIONAL = ("x", "t", "c_concat", "c_crossattn", "control", "transformer_options")
+
+
+def named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """apply_model's arguments by name, however they were passed."""
+    return {**dict.fromkeys(POSITIONAL), **dict(zip(POSITIONAL, args, strict=False)), **kwargs}
+
+
+def proceed(executor: Any, arguments: Mapping[str, Any]) -> torch.Tensor:
+    """Call the next wrapper with arguments from `named`, as core would."""
+    rest = dict(arguments)
+    result: torch.Tensor = executor(*[rest.pop(name) for name in POSITIONAL], **rest)
+    return result
+
+
+def sigma_of(arguments: Mapping[str, Any]) -> float:
+    """The noise level of a call: the one read of a tensor on the host, before the model runs."""
+    sigmas = (arguments["transformer_options"] or {}).get("sigmas")
+    return float((arguments["t"] if sigmas is None else sigmas).max())
 
 
 @dataclass(frozen=True, eq=False)
 class ModelCall:
-    """One call as an APPLY_MODEL wrapper sees it. arguments: all of apply_model's but x, t and the options."""
+    """One call as an APPLY_MODEL wrapper sees it, with apply_model's arguments by name."""
 
     diffusion_model: torch.nn.Module
     family: Family
-    x: torch.Tensor
     arguments: Mapping[str, Any]
-    options: Mapping[str, Any]
+
+    @property
+    def x(self) -> torch.Tensor:
+        """The noisy latents; their device is the call's."""
+        x = self.arguments["x"]
+        assert isinstance(x, torch.Tensor)
+        return x
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The call's transformer_options."""
+        return self.arguments["transformer_options"] or {}
 
     def states(self, name: str) -> tuple[torch.Tensor, TokenRange]:
         """The conditioning states at a hook point, on the call's device, and which of their rows may be edited.

@@ -1,12 +1,12 @@
 """Which branch of guidance each sample of a model call belongs to.
 
-Core numbers the conditionings of a call by their place in a list, and guiders fill that list as they like; the uuid of
-a conditioning is what stays.
+Core numbers the chunks of a call by the list of conditionings they come from, and guiders order these lists as they
+like. The uuid of a list's first conditioning tells which one it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 BRANCHES = ("both", "positive", "negative")
@@ -18,8 +18,24 @@ def roles_by_uuid(conds: Mapping[str, Iterable[Mapping[str, Any]]]) -> dict[Any,
     return {cond["uuid"]: role for role, entries in conds.items() for cond in entries or () if "uuid" in cond}
 
 
-def call_roles(transformer_options: Mapping[str, Any], roles: Mapping[Any, str]) -> tuple[str, ...]:
-    """The role of each equal chunk of a model call's batch; one chunk of unknown role if core does not say."""
+def list_roles(conds: Sequence[Sequence[Mapping[str, Any]] | None], roles: Mapping[Any, str]) -> tuple[str, ...]:
+    """The role of each list of conditionings that core batches together: that of its first entry.
+
+    The later ones may be copies that core made of another list's areas, and those carry the other list's uuid.
+    """
+    return tuple(roles.get(entries[0].get("uuid"), UNKNOWN) if entries else UNKNOWN for entries in conds)
+
+
+def call_roles(
+    transformer_options: Mapping[str, Any], roles: Mapping[Any, str], lists: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The role of each equal chunk of a model call's batch; one chunk of unknown role if core does not say.
+
+    `lists` is what `list_roles` said of the batch that the call is a part of; without it the uuids decide.
+    """
+    indices = transformer_options.get("cond_or_uncond")
+    if indices and max(indices) < len(lists):
+        return tuple(lists[index] for index in indices)
     return tuple(roles.get(key, UNKNOWN) for key in transformer_options.get("uuids") or (None,))
 
 

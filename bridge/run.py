@@ -45,9 +45,13 @@ class Call:
 
 @dataclass
 class Run:
-    """Everything that belongs to one sampler run. Lives in that run's transformer_options, shared by its threads."""
+    """Everything that belongs to one sampler run. Lives in that run's transformer_options, shared by its threads.
+
+    roles: uuid of a conditioning -> role. lists: role of each list of conditionings, while core batches them.
+    """
 
     roles: Mapping[Any, str] = field(default_factory=dict)
+    lists: tuple[str, ...] = ()
     calls: list[Call] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

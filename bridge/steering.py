@@ -1,8 +1,8 @@
 """Steering: what Apply Safety Steering puts on a model, and how it acts in a sampler run.
 
-Two wrappers on a cloned ModelPatcher do the work. OUTER_SAMPLE opens a run, learns which conditioning is positive or
-negative, and judges the run at its end. APPLY_MODEL edits one model call. Nothing stays on the shared model, and a
-Steering holds no state of a run but the traces of those that ended.
+Three wrappers on a cloned ModelPatcher do the work. OUTER_SAMPLE opens a run, learns which conditioning is positive or
+negative, and judges the run at its end. CALC_COND_BATCH notes whose conditionings core batches. APPLY_MODEL edits one
+model call. Nothing stays on the shared model, and a Steering holds no state of a run but the traces of ended ones.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ..safety_steering.trace import ACTED, OFF, RunTrace
 from ..safety_steering.vector import SafetyVector
 from .fit_check import check_fits, fingerprint_warning
 from .injection import Injection
-from .model_call import ModelCall
+from .model_call import ModelCall, named, proceed, sigma_of
 from .model_map import read_shape, unwrap
-from .roles import call_roles, is_targeted, roles_by_uuid
+from .roles import call_roles, is_targeted, list_roles, roles_by_uuid
 from .run import OTHER_BRANCH, OUTSIDE_WINDOW, Call, Run, finish
 from .settings import SteeringSettings
 
@@ -46,6 +46,7 @@ def apply_steering(patcher: ModelPatcher, vector: SafetyVector, settings: Steeri
     steering = Steering(vector, settings, fingerprint_warning(vector, settings.hook_points, patcher))
     steered = patcher.clone()
     steered.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, steering.outer_sample)
+    steered.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, WRAPPER_KEY, steering.calc_cond_batch)
     steered.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, steering.apply_model)
     return steered
 
@@ -87,43 +88,47 @@ class Steering:
         self._record(finish(run, self.settings.branch, **self._about()))
         return samples
 
-    def apply_model(
-        self,
-        executor: Any,
-        x: torch.Tensor,
-        t: torch.Tensor,
-        c_concat: torch.Tensor | None = None,
-        c_crossattn: torch.Tensor | None = None,
-        control: Any = None,
-        transformer_options: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
+    def calc_cond_batch(
+        self, executor: Any, model: Any, conds: Any, x_in: torch.Tensor, timestep: torch.Tensor, model_options: Any
+    ) -> Any:
+        """The CALC_COND_BATCH wrapper: which branch each of the lists is that core now batches into model calls."""
+        run: Run | None = model_options.get("transformer_options", {}).get(self._run_key)
+        if run is None:
+            return executor(model, conds, x_in, timestep, model_options)
+        outer, run.lists = run.lists, list_roles(conds, run.roles)
+        try:
+            return executor(model, conds, x_in, timestep, model_options)
+        finally:
+            run.lists = outer
+
+    def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The APPLY_MODEL wrapper: one model call.
 
         Raises:
             NotSteeredError: the model ran and a target was not steered.
         """
-        options = transformer_options or {}
-        arguments = {"c_concat": c_concat, "c_crossattn": c_crossattn, "control": control, **kwargs}
+        if self.settings.strength == 0:
+            return executor(*args, **kwargs)
+        arguments = named(args, kwargs)
+        # the model must not see the run: a compiled graph would hold this run's key and ask later runs for it
+        options = arguments["transformer_options"] = dict(arguments["transformer_options"] or {})
+        run: Run | None = options.pop(self._run_key, None)
         model = executor.class_obj
-        run: Run | None = options.get(self._run_key)
-        roles = call_roles(options, run.roles if run else {})
-        call = Call(float(options.get("sigmas", t).max()), roles, x.shape[0] // len(roles))
+        roles = call_roles(options, run.roles, run.lists) if run else call_roles(options, {})
+        call = Call(sigma_of(arguments), roles, arguments["x"].shape[0] // len(roles))
         call.note = self._why_not(call, model.model_sampling)
         if run is not None:
             run.calls.append(call)
-        if call.note or self.settings.strength == 0:
-            return _proceed(executor, x, t, arguments, options)
+        if call.note:
+            return proceed(executor, arguments)
 
         diffusion_model = unwrap(model.diffusion_model)
         shape = read_shape(diffusion_model)
         if diffusion_model not in self._checked:
             check_fits(self.vector, self.settings.hook_points, shape)
             self._checked.add(diffusion_model)
-        model_call = ModelCall(diffusion_model, shape.family, x, arguments, options)
-        arguments = self._injection.edit_states(model_call, call)
-        with self._injection.hooked(model_call, call):
-            result = _proceed(executor, x, t, arguments, options)
+        with self._injection.steered(ModelCall(diffusion_model, shape.family, arguments), call) as steered:
+            result = proceed(executor, steered)
         if run is None:  # somebody calls the model outside of a sampler run: judge the call by itself
             finish(Run(calls=[call]), self.settings.branch, **self._about())
         return result
@@ -158,10 +163,3 @@ class Steering:
         logging.log(level, "Safety Steering: %s", trace.summary())
         for warning in trace.warnings:
             logging.warning("Safety Steering: %s", warning)
-
-
-def _proceed(executor: Any, x: torch.Tensor, t: torch.Tensor, arguments: dict[str, Any], options: Any) -> torch.Tensor:
-    """Call the next wrapper with the positional arguments that core uses: other packs count on them."""
-    rest = dict(arguments)
-    first = [rest.pop(name) for name in ("c_concat", "c_crossattn", "control")]
-    return executor(x, t, *first, options, **rest)

@@ -145,15 +145,13 @@ def coefficients(p: torch.Tensor, acts: torch.Tensor, targets: Targets, kind: st
     return (acts * targets.weight * deficit) @ targets.solve
 
 
-def restore_norm(new: torch.Tensor, old: torch.Tensor, norm: str, mask: torch.Tensor | None) -> torch.Tensor:
-    """Rescale `new` (B, N, D) to the norms of `old`, as `norm` says; zeros stay zeros."""
-    if norm == "none":
-        return new
-    dim = -1 if norm == "token" else 1
-    counted = (old, new) if dim == -1 or mask is None else (old.masked_fill(~mask, 0), new.masked_fill(~mask, 0))
-    before, after = (torch.linalg.vector_norm(x, dim=dim, keepdim=True) for x in counted)
-    restored: torch.Tensor = new * (before / after.clamp_min(torch.finfo(new.dtype).tiny))
-    return restored
+def kept_norms(h: torch.Tensor, norm: str, mask: torch.Tensor | None) -> torch.Tensor:
+    """The L2 norms of `h` (B, N, D) that `norm` keeps: (B, N, 1) of its tokens, or (B, 1, D) of its channels."""
+    counted, dim = h, -1
+    if norm == "channel":
+        counted, dim = h if mask is None else h.masked_fill(~mask, 0), 1
+    norms: torch.Tensor = torch.linalg.vector_norm(counted, dim=dim, keepdim=True)
+    return norms
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,20 +183,43 @@ def intervene(
         strength: in gaps; a number, or a tensor that broadcasts to (B, 1, 1).
         mask: (B or 1, N, 1) boolean, the editable tokens; None: all.
     """
-    wide = h.to(targets.directions.dtype)
-    p = project(wide, targets)
+    # one wide copy, edited in place: what a hook costs is how often it passes over the hidden states
+    moved = h.to(targets.directions.dtype, copy=True)
+    p = project(moved, targets)
     acts = gate_open(p, targets, how, mask)
-    moved = wide + (strength * coefficients(p, acts, targets, how.kind)) @ targets.directions
-    moved = restore_norm(moved, wide, how.norm, mask)
-    shift = (moved - wide).norm(dim=-1, keepdim=True) / wide.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    any_acts = acts.any(dim=-1, keepdim=True).to(p.dtype).expand(*p.shape[:2], 1)
-    every = torch.ones_like(p[..., :1], dtype=torch.bool) if mask is None else mask.expand(*p.shape[:2], 1)
+    step = (strength * coefficients(p, acts, targets, how.kind)).expand_as(p)
+    size = kept_norms(moved, "token", mask)
+    former = kept_norms(moved, "channel", mask) if how.norm == "channel" else size
+    moved.baddbmm_(step, targets.directions.expand(len(h), -1, -1))
+    scale = torch.ones_like(size)
+    if how.norm != "none":  # zeros stay zeros
+        scale = former / kept_norms(moved, how.norm, mask).clamp_min(torch.finfo(moved.dtype).tiny)
+        moved.mul_(scale)
+    if how.norm == "channel":
+        after, change = project(moved, targets), kept_norms(moved - h, "token", mask)
+    else:
+        after, change = _derived(p, step, size, scale, targets)
+    any_acts = acts.any(dim=-1, keepdim=True).to(p.dtype).expand_as(size)
+    every = torch.ones_like(size, dtype=torch.bool) if mask is None else mask.expand_as(size)
     effect = Effect(
         editable=every.sum(dim=1)[:, 0],
         before=pooled(p, mask)[:, 0],
-        after=pooled(project(moved, targets), mask)[:, 0],
+        after=pooled(after, mask)[:, 0],
         acted=pooled(any_acts, mask)[:, 0, 0],
-        shift=pooled(shift, mask)[:, 0, 0],
+        shift=pooled(change / size.clamp_min(1e-12), mask)[:, 0, 0],
     )
     steered = moved.to(h.dtype)
     return (steered if mask is None else torch.where(mask, steered, h)), effect
+
+
+def _derived(
+    p: torch.Tensor, step: torch.Tensor, size: torch.Tensor, scale: torch.Tensor, targets: Targets
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Projections (B, N, C) of k (h + step U) and length (B, N, 1) of its change, without another pass over h.
+
+    ||k (h + step U) - h||^2 = (k - 1)^2 ||h||^2 + 2 k (k - 1) <step, p> + k^2 <step, step U U^T>, k = `scale`.
+    """
+    turned = step @ (targets.directions @ targets.directions.T)
+    along, length = ((step * x).sum(dim=-1, keepdim=True) for x in (p, turned))
+    squared = ((scale - 1) * size) ** 2 + 2 * scale * (scale - 1) * along + scale**2 * length
+    return scale * (p + turned), squared.clamp_min(0).sqrt()

@@ -1,0 +1,28 @@
+"""Development nodes: what cannot shrink through the stock loaders, and instruments for the tests. Not part of the pack.
+
+The test server, the demo and ``make ui`` link this folder into ``custom_nodes`` beside the pack.
+"""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .clip_vision import ClipVision
+from .compile_model import CompileModel, GraphCount
+from .fail import Fail
+from .hook_census import HookCensus
+from .minilm_text_encode import MiniLMTextEncode
+from .replace_block import ReplaceBlock
+from .start_frame import StartFrame
+from .text_encode import TextEncode
+from .trace import Trace
+
+
+class DevelopmentNodes(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        stand_ins = [TextEncode, ClipVision, StartFrame, MiniLMTextEncode]
+        disturbances = [Fail, ReplaceBlock, CompileModel]
+        instruments = [HookCensus, Trace, GraphCount]
+        return [*stand_ins, *disturbances, *instruments]
+
+
+async def comfy_entrypoint() -> ComfyExtension:
+    return DevelopmentNodes()
