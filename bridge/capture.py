@@ -61,7 +61,8 @@ class _Sums:
 class Capture:
     """Put on a model with `attach`; after each sampler run `states` holds what that run's samples showed.
 
-    branch: which side of guidance is read. Several conditionings of that side are averaged.
+    branch: which side of guidance is read. Several conditionings of that side are averaged; prompts with areas, which
+        core copies between the branches, are not told apart.
     places: for each sample of the next run, which of its tokens to keep, as a fraction in [0, 1) of the editable ones.
     """
 

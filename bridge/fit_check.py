@@ -48,8 +48,8 @@ def _check_blocks(vector: SafetyVector, name: str, shape: Shape) -> None:
     info = vector.info
     if info.family != shape.family.name or dict(info.block_counts) != dict(shape.block_counts):
         raise MismatchError(
-            f"This vector is for {_made_for(vector)} (family {info.family or 'not given'}, blocks "
-            f"{_counts(info.block_counts)}). This model is {shape.name} (family {shape.family.name}, blocks "
+            f"This vector is for {_made_for(vector)} (family {info.family or 'not given'}, "
+            f"{_counts(info.block_counts)}). This model is {shape.name} (family {shape.family.name}, "
             f"{_counts(shape.block_counts)}), so {name} is another place. Load a vector made for this model."
         )
 
@@ -59,7 +59,7 @@ def _made_for(vector: SafetyVector) -> str:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "not given"
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "number of blocks not given"
 
 
 def fingerprint(patcher: ModelPatcher) -> str:

@@ -9,8 +9,9 @@ from comfy_api.latest import io
 from ..bridge.roles import BRANCHES
 from ..bridge.settings import SteeringSettings
 from ..bridge.steering import apply_steering
+from ..safety_steering.errors import SafetySteeringError
 from ..safety_steering.hook_point import select_hook_points
-from ..safety_steering.interventions import INTERVENTIONS, NORMS, Intervention
+from ..safety_steering.interventions import GATES, INTERVENTIONS, NORMS, Intervention
 from ..safety_steering.vector import SafetyVector
 from .types import CATEGORY, SafetyVectorType
 
@@ -117,9 +118,11 @@ class ApplySafetySteering(io.ComfyNode):
         window_start: float,
         window_end: float,
         branch: str,
-        gate: dict[str, Any],
         hook_points: str,
+        gate: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
+        if gate is None:  # core leaves out a choice that it does not know
+            raise SafetySteeringError(f"The gate is none of {', '.join(GATES)}. Choose one of them.")
         info = safety_vector.info
         chosen = select_hook_points(
             hook_points, safety_vector.hook_points, info.block_counts, info.suggestion.hook_points

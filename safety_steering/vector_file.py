@@ -38,12 +38,26 @@ def save_vector(vector: SafetyVector, path: str | os.PathLike[str], *, overwrite
     """Write `vector` to `path`, whole or not at all; returns the path. `load_vector` reads it back bit-exactly.
 
     Raises:
-        VectorFileError: the name does not end in `.safetensors`.
+        VectorFileError: the name does not end in `.safetensors`, or there is more metadata than `load_vector` takes.
         FileExistsError: the file exists and `overwrite` is False.
     """
     if Path(path).suffix != ".safetensors":
         raise VectorFileError(f"'{Path(path).name}' must end in .safetensors.")
-    return write_tensors(path, vector.tensors(), _metadata(vector), overwrite=overwrite)
+    tensors, metadata = vector.tensors(), _metadata(vector)
+    _check_readable(metadata, tensors)
+    return write_tensors(path, tensors, metadata, overwrite=overwrite)
+
+
+def _check_readable(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise VectorFileError for what `load_vector` would refuse for its size."""
+    read_info(metadata)
+    _json(metadata, "anchor_texts", list, [])
+    header = len(json.dumps(dict(metadata))) + sum(len(name) + 128 for name in tensors)
+    if header > MAX_HEADER_BYTES:
+        raise VectorFileError(
+            f"the vector's texts and names take {header} bytes, more than the {MAX_HEADER_BYTES} a file may hold. "
+            "Use fewer anchors, hook points or categories."
+        )
 
 
 def load_vector(path: str | os.PathLike[str]) -> SafetyVector:

@@ -1,0 +1,236 @@
+"""What steering costs: steered over unsteered model calls, paired and interleaved in one process, and peak memory.
+
+    .venv/bin/python bench/overhead.py          # `make bench`; about 20 minutes on a quiet machine with 2 cores
+    .venv/bin/python bench/overhead.py --quick  # a look at it: few blocks, few pairs, nothing written
+
+Writes bench/results/overhead.json. How it is measured, and the bar: bench/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from predict import GPUS, predict
+from wan import REPO_ROOT, SHAPE, Call, build, in_sampler_run
+
+RESULTS = Path(__file__).parent / "results" / "overhead.json"
+SEED = 0
+LATENT = (16, 2, 24, 24)
+LARGE_LATENT = (16, 9, 60, 60)
+BARS = {"one block": 1.02, "all blocks": 1.05}
+MEMORY_BAR = 1.01
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    places: str
+    kind: str
+    norm: str
+    gate: str = "off"
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}, {self.places}"
+
+
+SETTINGS = tuple(
+    Setting(name, places, *how)
+    for places in ("one block", "all blocks")
+    for name, *how in (
+        ("add", "add", "none"),
+        ("clamp + token norm", "clamp", "token"),
+        ("pooled gate + clamp + token norm", "clamp", "token", "pooled"),
+    )
+)
+
+
+def steered(patcher: Any, setting: Setting) -> Any:
+    """`patcher` with Apply Safety Steering on it: one category, always acting."""
+    from safety_steering_pack.bridge.settings import SteeringSettings
+    from safety_steering_pack.bridge.steering import apply_steering
+    from safety_steering_pack.safety_steering.hook_point import select_hook_points
+    from safety_steering_pack.safety_steering.interventions import Intervention
+    from tiny_vectors import vector_for
+
+    vector = vector_for(patcher.model.diffusion_model)
+    blocks = tuple(name for name in vector.hook_points if name.startswith("block."))
+    text = "0.5" if setting.places == "one block" else ",".join(blocks)
+    chosen = select_hook_points(text, vector.hook_points, vector.info.block_counts)
+    how = Intervention(setting.kind, setting.norm, setting.gate, threshold=10.0)
+    return apply_steering(patcher, vector, SteeringSettings(1.0, chosen, how, window=(0.0, 1.0)))
+
+
+def timed(call: Call) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def paired_ratios(patcher: Any, setting: Setting, pairs: int) -> list[float]:
+    """steered / unsteered seconds of `pairs` neighbouring calls; each pair's order is the reverse of the last one's.
+
+    Two sampler runs are open at once, one inside the other, so that calls of both can take turns.
+    """
+    ratios: list[float] = []
+
+    def measure(plain: Call, steered_call: Call) -> None:
+        for _ in range(WARM_UP):
+            plain(), steered_call()
+        for pair in range(pairs):
+            if pair % 2:
+                top, bottom = timed(steered_call), timed(plain)
+            else:
+                bottom, top = timed(plain), timed(steered_call)
+            ratios.append(top / bottom)
+
+    def outer(plain: Call) -> None:
+        in_sampler_run(steered(patcher, setting), LATENT, lambda call: measure(plain, call))
+
+    in_sampler_run(patcher, LATENT, outer)
+    return ratios
+
+
+def bootstrap(ratios: list[float], draws: int = 10_000) -> tuple[float, float]:
+    """The 95 % interval of the median."""
+    rng = random.Random(SEED)
+    medians = sorted(median(rng.choices(ratios, k=len(ratios))) for _ in range(draws))
+    return medians[int(0.025 * draws)], medians[int(0.975 * draws)]
+
+
+def peak_memory(index: int) -> None:
+    """Print the peak of resident memory that one model call reaches. Runs in a process of its own.
+
+    Two blocks and a large latent, so that the weights do not hide what a call needs. -1: unsteered.
+    """
+    torch.set_num_threads(2)
+    patcher = build(layers=2)
+    chosen = patcher if index < 0 else steered(patcher, SETTINGS[index])
+    in_sampler_run(chosen, (16, 1, 16, 16), lambda call: call())  # what a first call loads is no part of the price
+    print(json.dumps(_peak_of(chosen)))
+
+
+def _peak_of(patcher: Any) -> dict[str, int]:
+    def resident(key: str) -> int:
+        status = Path("/proc/self/status").read_text()
+        return next(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(key))
+
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
+    before = resident("VmRSS")
+    in_sampler_run(patcher, LARGE_LATENT, lambda call: call())
+    return {"before": before, "peak": resident("VmHWM")}
+
+
+def peaks() -> dict[str, dict[str, int]]:
+    """Peak memory of a call of each setting, and unsteered ("none")."""
+    # glibc keeps freed blocks of some sizes for later; told not to, what is resident is what is alive
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
+    found = {}
+    for index in range(-1, len(SETTINGS)):
+        command = [sys.executable, __file__, "--peak-of", str(index)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+        found[SETTINGS[index].label if index >= 0 else "none"] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def row(setting: Setting, ratios: list[float], peak: dict[str, int] | None, unsteered: dict[str, int] | None) -> dict:
+    low, high = bootstrap(ratios)
+    measured = {
+        "setting": setting.label,
+        "ratio_median": round(median(ratios), 4),
+        "ratio_ci": [round(low, 4), round(high, 4)],
+        "pairs": len(ratios),
+        "bar": BARS[setting.places],
+    }
+    if peak and unsteered:
+        measured["peak_memory_ratio"] = round(peak["peak"] / unsteered["peak"], 4)
+        measured["working_memory_ratio"] = round(
+            (peak["peak"] - peak["before"]) / (unsteered["peak"] - unsteered["before"]), 4
+        )
+    return measured | {"predicted": predict(setting.kind, setting.norm, setting.gate, setting.places == "all blocks")}
+
+
+def missed(rows: list[dict[str, Any]]) -> list[str]:
+    """The settings that miss their bar."""
+    return [
+        measured["setting"]
+        for measured in rows
+        if measured["ratio_ci"][1] > measured["bar"] or measured.get("peak_memory_ratio", 0) > MEMORY_BAR
+    ]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        f"{'setting':46} {'ratio':>7}  {'95 % interval':16} {'bar':>5}  {'memory':>7}  predicted at 720p, 480p on a GPU"
+    ]
+    for r in rows:
+        low, high = r["ratio_ci"]
+        predicted = "  ".join(f"{value:.4f}" for value in r["predicted"].values())
+        lines.append(
+            f"{r['setting']:46} {r['ratio_median']:7.4f}  [{low:.4f}, {high:.4f}] {r['bar']:5.2f}"
+            f"  {r.get('peak_memory_ratio', float('nan')):7.4f}  {predicted}"
+        )
+    return "\n".join(lines)
+
+
+def commit() -> str:
+    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO_ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="2 blocks, 4 pairs, no memory, nothing written")
+    parser.add_argument("--pairs", type=int, default=30)
+    parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak_of is not None:
+        peak_memory(options.peak_of)
+        return 0
+    torch.set_num_threads(2)
+    patcher = build(layers=2 if options.quick else SHAPE["num_layers"])
+    ratios = []
+    for setting in SETTINGS:
+        ratios.append(paired_ratios(patcher, setting, 4 if options.quick else options.pairs))
+        print(f"{setting.label:46} {median(ratios[-1]):7.4f}", flush=True)
+    del patcher
+    memory = {} if options.quick else peaks()
+    rows = [
+        row(setting, measured, memory.get(setting.label), memory.get("none"))
+        for setting, measured in zip(SETTINGS, ratios, strict=True)
+    ]
+    print(f"\n{table(rows)}")
+    if options.quick:
+        return 0
+    result = {
+        "command": "python bench/overhead.py",
+        "commit": commit(),
+        "seeds": [SEED],
+        "model": {**SHAPE, "dtype": "bfloat16", "latent": LATENT, "memory_latent": LARGE_LATENT},
+        "gpu": GPUS,
+        "memory": memory,
+        "rows": rows,
+    }
+    from safety_steering_pack.safety_steering.atomic import write_atomically
+
+    write_atomically(RESULTS, (json.dumps(result, indent=1) + "\n").encode())
+    if failures := missed(rows):
+        print(f"Over the bar: {'; '.join(failures)}")
+    return bool(failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

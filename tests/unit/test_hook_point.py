@@ -1,0 +1,102 @@
+"""Names of hook points, and which of a vector's hook points a user's words mean."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safety_steering_pack.safety_steering import MismatchError, SafetySteeringError
+from safety_steering_pack.safety_steering.hook_point import (
+    STREAMS,
+    HookPoint,
+    depth,
+    parse_hook_point,
+    select_hook_points,
+)
+
+properties = settings(max_examples=100, deadline=None)  # no deadline: the machine may be busy
+
+FLUX = {"double_blocks": 4, "single_blocks": 8}
+BLOCKS = tuple(f"block.{name}.{index}.image" for name, count in FLUX.items() for index in range(count))
+EVERY = ("conditioning", *BLOCKS)
+
+points = st.one_of(
+    st.sampled_from([HookPoint("conditioning"), HookPoint("clip_vision")]),
+    st.builds(
+        HookPoint,
+        st.just("block"),
+        st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True),
+        st.integers(0, 9999),
+        st.sampled_from(STREAMS),
+    ),
+    st.builds(lambda layer: HookPoint("source", index=layer), st.integers(0, 9999)),
+)
+
+
+@properties
+@given(points)
+def test_a_name_reads_back_as_the_same_hook_point(point):
+    assert parse_hook_point(str(point)) == point
+
+
+@pytest.mark.parametrize(
+    "name", ["", "text", "block", "block.blocks.image", "block.blocks.-1.image", "block.blocks.1.depth", "source.x",
+             "block.a/b.1.image", "source.1 ", "CONDITIONING", "block.blocks.12345.image"]
+)  # fmt: skip
+def test_another_name_is_refused(name):
+    with pytest.raises(SafetySteeringError, match=r"is not a hook point. Expected 'conditioning'"):
+        parse_hook_point(name)
+
+
+def test_depth_runs_over_all_lists_in_order():
+    depths = [depth(parse_hook_point(name), FLUX) for name in BLOCKS]
+    assert depths == [index / 11 for index in range(12)]
+    assert depth(HookPoint("block", "blocks", 0, "image"), {"blocks": 1}) == 0
+    with pytest.raises(MismatchError, match="no block list 'blocks'; it has double_blocks, single_blocks"):
+        depth(HookPoint("block", "blocks", 0, "image"), FLUX)
+
+
+@pytest.mark.parametrize(
+    ("text", "available", "suggested", "expected"),
+    [
+        ("auto", EVERY, (), ("conditioning",)),
+        ("auto", EVERY, (BLOCKS[3], BLOCKS[1]), (BLOCKS[1], BLOCKS[3])),
+        ("auto", BLOCKS[:6], (), (BLOCKS[5],)),
+        ("auto", ("source.9",), (), ("source.9",)),
+        ("all", EVERY, (), EVERY),
+        ("0", EVERY, (), (BLOCKS[0],)),
+        ("1", EVERY, (), (BLOCKS[11],)),
+        (".3", EVERY, (), (BLOCKS[3],)),  # the last double block
+        ("0.4", EVERY, (), (BLOCKS[4],)),  # the first single block
+        ("0.5", (BLOCKS[0], BLOCKS[11]), (), (BLOCKS[0],)),  # of two as near: the first
+        ("0.9, conditioning", EVERY, (), ("conditioning", BLOCKS[10])),
+        (f" {BLOCKS[2]} ,{BLOCKS[0]},, 0 ", EVERY, (), (BLOCKS[0], BLOCKS[2])),
+        ("auto, 1.0", EVERY, (), ("conditioning", BLOCKS[11])),
+    ],
+)
+def test_what_a_choice_means(text, available, suggested, expected):
+    assert select_hook_points(text, available, FLUX, suggested) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "available", "words"),
+    [
+        ("", EVERY, "No hook point was given"),
+        (" , ", EVERY, "No hook point was given"),
+        ("clip_vision", EVERY, "no hook point 'clip_vision'. It has: conditioning, .* and 7 more"),
+        ("1.5", EVERY, "A depth .1.5. must lie between 0 and 1"),
+        ("0.5", ("conditioning",), "needs a vector with block hook points"),
+        ("-0.5", EVERY, "no hook point '-0.5'"),
+    ],
+)
+def test_a_choice_that_means_nothing_is_refused(text, available, words):
+    with pytest.raises(SafetySteeringError, match=words):
+        select_hook_points(text, available, FLUX)
+
+
+@properties
+@given(st.floats(0, 1), st.sets(st.sampled_from(BLOCKS), min_size=1))
+def test_a_fraction_finds_the_nearest_block_that_the_vector_has(fraction, available):
+    (chosen,) = select_hook_points(f"{fraction:.6f}", sorted(available), FLUX)
+    nearest = min(abs(depth(parse_hook_point(name), FLUX) - fraction) for name in available)
+    assert abs(depth(parse_hook_point(chosen), FLUX) - fraction) == pytest.approx(nearest, abs=1e-5)

@@ -1,0 +1,123 @@
+"""What people are told: the trace and its chart, a vector's card, and the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safety_steering_pack.safety_steering import Suggestion, save_vector
+from safety_steering_pack.safety_steering.__main__ import main
+from safety_steering_pack.safety_steering.card import describe
+from safety_steering_pack.safety_steering.charts import draw_runs
+from safety_steering_pack.safety_steering.trace import ACTED, NOT_IN_WINDOW, CallTrace, HookTrace, RunTrace
+from tiny_vectors import random_vector
+
+SPACES = {f"block.blocks.{i}.image": (f"tiny/{i}", 6) for i in range(5)}
+
+
+def hook(point: str, gaps: float, shift: float) -> HookTrace:
+    return HookTrace(point, {"violence": -1.0}, {"violence": -1 + gaps}, {"violence": gaps}, shift, acted=1.0)
+
+
+@pytest.fixture
+def trace() -> RunTrace:
+    """Three noise levels; the model is called twice at the first, and the last lies outside the window."""
+    one, two = hook("conditioning", 1.0, 0.1), hook("conditioning", -2.0, 0.3)
+    rows = {"positive": 1, "negative": 1}
+    calls = (
+        CallTrace(1.0, rows, (one,)),
+        CallTrace(1.0, rows, (one,)),
+        CallTrace(0.5, rows, (two,)),
+        CallTrace(0.1, rows, note="outside the window"),
+    )
+    return RunTrace(ACTED, {"strength": 1.0}, calls, warnings=("other weights",))
+
+
+def test_the_summary_counts_noise_levels_and_averages_sizes(trace):
+    assert (trace.steps, trace.steered_steps) == (3, 2)
+    expected = "Acted on 2 of 3 steps at conditioning: mean shift 1.33 gaps (16.7% of the token norm)."
+    assert trace.summary() == expected
+
+
+def test_several_hook_points_are_counted():
+    call = CallTrace(1.0, {}, (hook("block.blocks.1.image", 1, 0.1), hook("block.blocks.2.image", 1, 0.1)))
+    assert "at 2 hook points" in RunTrace(ACTED, {}, (call,)).summary()
+
+
+def test_a_run_that_did_not_act_says_why():
+    trace = RunTrace(NOT_IN_WINDOW, {}, reason="the sampler never called the model.")
+    assert trace.summary() == "Steering did not act (not in window): the sampler never called the model."
+
+
+def test_a_trace_is_plain_data(trace):
+    data = json.loads(json.dumps(trace.as_dict()))
+    assert data["summary"] == trace.summary()
+    assert data["calls"][2]["hooks"][0]["after"] == {"violence": -3.0}
+    assert data["calls"][3] == {
+        "sigma": 0.1,
+        "rows": {"positive": 1, "negative": 1},
+        "hooks": [],
+        "note": "outside the window",
+    }
+
+
+def test_the_chart_has_a_row_a_run_and_colour_where_something_was_measured(trace):
+    idle = RunTrace(NOT_IN_WINDOW, {}, reason="the run went from sigma 0.2 to 0.")
+    one, two, quiet = draw_runs([trace]), draw_runs([trace, idle]), draw_runs([idle])
+    assert one.dtype == np.uint8
+    assert one.shape[2] == 3
+    assert (two.shape[0], two.shape[1]) == (2 * one.shape[0], one.shape[1])
+
+    def coloured(picture: np.ndarray) -> int:
+        spread = picture.max(axis=2).astype(int) - picture.min(axis=2)
+        return int((spread > 60).sum())
+
+    assert coloured(one) > coloured(quiet) > 0
+
+
+def test_a_chart_of_two_categories_shows_both(trace):
+    both = HookTrace("conditioning", {"a": 0.0, "b": 1.0}, {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 1.0}, 0.1, 1.0)
+    picture = draw_runs([RunTrace(ACTED, {}, (CallTrace(1.0, {}, (both,)), CallTrace(0.5, {}, (both,))))])
+    assert not np.array_equal(picture, draw_runs([trace]))
+
+
+def test_the_card_tells_what_is_known_and_leaves_out_the_rest():
+    vector = random_vector(SPACES, categories=("violence", "gore"), family="wan")
+    card = describe(vector)
+    assert card.splitlines()[:4] == [
+        "for: wan",
+        "kind: native, gap estimated",
+        "categories: violence, gore",
+        "mix: violence=1, gore=1",
+    ]
+    assert "block.blocks.0.image, block.blocks.1.image, block.blocks.2.image and 2 more" in card
+    assert "measured on: no model: try it carefully" in card
+    assert "validation AUC" not in card
+    suggestion = Suggestion(2.5, ("block.blocks.1.image",), "clamp")
+    measured = vector.with_info(validation_auc={"gore": 0.987}, validated_on=("wan2.1-1.3b",), suggestion=suggestion)
+    card = describe(measured)
+    assert "validation AUC: gore 0.99" in card
+    assert "measured on: wan2.1-1.3b" in card
+    assert "suggested: strength 2.5 clamp block.blocks.1.image" in card
+
+
+def test_the_command_line_prints_a_card_or_one_sentence(tmp_path, capsys):
+    vector = random_vector(SPACES)
+    assert main(["inspect", str(save_vector(vector, tmp_path / "a.safetensors"))]) == 0
+    assert capsys.readouterr().out == f"{describe(vector)}\n"
+    (tmp_path / "b.safetensors").write_bytes(b"nothing of the kind")
+    assert main(["inspect", str(tmp_path / "b.safetensors")]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("b.safetensors: not a whole safetensors file")
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_python_dash_m_works_from_the_packs_folder(repo_root, tmp_path):
+    path = save_vector(random_vector(SPACES), tmp_path / "a.safetensors")
+    command = [sys.executable, "-m", "safety_steering", "inspect", str(path)]
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("for: tiny/0")

@@ -1,0 +1,293 @@
+"""The vector's file: what is written is what is read, bit for bit; what cannot be used is refused in one sentence."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+from safety_steering_pack.safety_steering import (
+    MismatchError,
+    SafetySteeringError,
+    SafetyVector,
+    Suggestion,
+    VectorFileError,
+    VectorInfo,
+    load_vector,
+    save_vector,
+)
+from safety_steering_pack.safety_steering.atomic import write_atomically
+from safety_steering_pack.safety_steering.vector import STATISTICS, Anchors
+from safety_steering_pack.safety_steering.vector_file import file_sha256, read_label, read_metadata
+from tiny_vectors import random_vector
+
+SPACES = {"conditioning": ("umt5xxl.last", 8), "block.blocks.2.image": ("tiny/block.blocks.2.image", 6)}
+
+texts = st.text(max_size=20)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | numbers | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+infos = st.builds(
+    VectorInfo,
+    kind=st.sampled_from(["source", "native", "transferred"]),
+    gap_kind=st.sampled_from(["measured", "estimated"]),
+    family=texts,
+    model_name=texts,
+    weight_fingerprint=texts,
+    block_counts=st.dictionaries(texts, st.integers(1, 99), max_size=2),
+    pooling=texts,
+    window=st.tuples(st.floats(0, 0.4), st.floats(0.5, 1)),
+    branch=texts,
+    method=texts,
+    parameters=st.dictionaries(texts, plain, max_size=2),
+    counts=st.dictionaries(texts, st.dictionaries(texts, st.integers(), max_size=2), max_size=2),
+    prompts_sha256=texts,
+    validation_auc=st.dictionaries(texts, st.floats(0, 1), max_size=2),
+    suggestion=st.builds(
+        Suggestion,
+        strength=numbers,
+        hook_points=st.lists(texts, max_size=2).map(tuple),
+        intervention=texts,
+        mix=st.dictionaries(st.sampled_from(["violence", "gore"]), numbers, max_size=2),
+    ),
+    validated_on=st.lists(texts, max_size=2).map(tuple),
+    licence=texts,
+    provenance=st.lists(st.dictionaries(texts, plain, max_size=2), max_size=2).map(tuple),
+)
+
+
+def vector(**options: Any) -> SafetyVector:
+    return random_vector(SPACES, family="wan", block_counts={"blocks": 4}, **options)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "vector.safetensors"
+
+
+def change_file(path, *, metadata: dict[str, str] | None = None, **tensors: torch.Tensor | None) -> None:
+    """Write the file again with some metadata or tensors replaced, or dropped where the new value is None."""
+    with safe_open(path, framework="pt") as file:
+        old = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        facts = file.metadata() | (metadata or {})
+    kept = {name: tensor for name, tensor in (old | tensors).items() if tensor is not None}
+    save_file(kept, path, metadata={key: value for key, value in facts.items() if value is not None})
+
+
+@given(infos, st.integers(1, 3), st.integers(0, 1000), st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_saved_is_what_is_loaded_bit_for_bit(path, info, bins, seed, portable):
+    generator = torch.Generator().manual_seed(seed)
+    edges = [0.1 * edge for edge in range(bins + 1)]
+    first = vector(categories=("violence", "gore"), sigma_edges=edges, seed=seed)
+    anchors = Anchors(torch.randn(3, 5, generator=generator), ("a dog", "", "Straße \U0001f600")) if portable else None
+    saved = SafetyVector(first.hook_points, info, anchors=anchors)
+    loaded = load_vector(save_vector(saved, path))
+    assert loaded.info == saved.info
+    assert loaded.mix == saved.mix
+    assert (loaded.anchors.texts if loaded.anchors else None) == (anchors.texts if anchors else None)
+    before, after = saved.tensors(), loaded.tensors()
+    assert set(before) == set(after)
+    for name, tensor in before.items():
+        assert torch.equal(tensor.view(torch.int32), after[name].view(torch.int32)), name
+    assert loaded.sha256 == saved.sha256
+    assert [*loaded.hook_points] == [*saved.hook_points]
+    assert {name: point.space for name, point in loaded.hook_points.items()} == {n: s for n, (s, _) in SPACES.items()}
+
+
+def test_the_hash_is_of_the_content_and_not_of_the_mix():
+    one = vector(categories=("violence", "gore"))
+    assert one.sha256 == vector(categories=("violence", "gore")).sha256
+    assert one.with_mix({"gore": 0.5}).sha256 == one.sha256
+    assert one.sha256 != vector(categories=("violence", "gore"), seed=1).sha256
+    assert one.sha256 != one.with_info(licence="other").sha256
+
+
+def test_unknown_metadata_and_tensors_are_ignored(path):
+    saved = vector()
+    save_vector(saved, path)
+    change_file(path, metadata={"from_the_future": "{"}, unheard_of=torch.ones(3))
+    assert load_vector(path).sha256 == saved.sha256
+
+
+def test_a_minimal_file_is_enough(path):
+    save_vector(vector(), path)
+    kept = ("format", "format_version", "kind", "gap_kind", "spaces", "categories")
+    change_file(path, metadata={field.name: None for field in fields(VectorInfo) if field.name not in kept})
+    assert load_vector(path).info == VectorInfo("native", "estimated")
+
+
+def test_half_precision_tensors_are_read_as_float32(path):
+    saved = vector()
+    save_vector(saved, path)
+    change_file(path, **{name: tensor.half() for name, tensor in saved.tensors().items()})
+    assert {tensor.dtype for tensor in load_vector(path).tensors().values()} == {torch.float32}
+
+
+METADATA_CASES = {
+    "another format": ({"format": "lora"}, "not a safety vector .its format is 'lora'.. Choose a file made by Save"),
+    "no format": ({"format": None}, "its format is 'not given'"),
+    "newer version": ({"format_version": "2"}, "has format version 2; this pack reads versions 1 to 1. Update"),
+    "version in words": ({"format_version": "one"}, "format version one"),
+    "no kind": ({"kind": None}, "lacks the metadata kind. The file was not written whole"),
+    "no spaces and categories": ({"spaces": None, "categories": None}, "lacks the metadata spaces, categories"),
+    "unknown kind": ({"kind": "magic"}, "kind is 'magic', expected one of source, native, transferred"),
+    "unknown gap kind": ({"gap_kind": "guessed"}, "gap_kind is 'guessed'"),
+    "spaces no object": ({"spaces": "[]"}, "'spaces' does not read as a JSON dict"),
+    "categories no list": ({"categories": "{"}, "'categories' does not read as a JSON list"),
+    "a category that is no name": ({"categories": "[3]"}, "must hold names"),
+    "no category": ({"categories": "[]"}, "not all have the same, non-empty categories"),
+    "a category too many": ({"categories": '["violence", "gore"]'}, "tensor conditioning/gore/direction is missing"),
+    "a space too many": ({"spaces": '{"source.3": "x"}'}, "tensor source.3/sigma_edges is missing"),
+    "no space": ({"spaces": '{"conditioning": ""}'}, "conditioning names no space"),
+    "an infinite count": ({"block_counts": '{"blocks": Infinity}'}, "a value of the wrong kind"),
+    "a number too large": ({"suggestion": f'{{"strength": 1{"0" * 400}}}'}, "a value of the wrong kind"),
+    "strength NaN": ({"suggestion": '{"strength": NaN}'}, "the suggested strength is not a finite number"),
+    "mix NaN": ({"suggestion": '{"mix": {"violence": NaN}}'}, "not a finite number"),
+    "mix unknown": ({"suggestion": '{"mix": {"hate": 1}}'}, "names 'hate', which this vector lacks"),
+    "window of three": ({"window": "[0, 0.5, 1]"}, "a value of the wrong kind"),
+    "half a surrogate pair": ({"spaces": '{"conditioning": "\\ud800"}'}, "'spaces' does not read as a JSON dict"),
+    "nested a thousand times": ({"provenance": "[" * 999 + "]" * 999}, "'provenance' does not read as a JSON list"),
+    "a very long list": ({"provenance": f"[{'{},' * 60_000}{{}}]"}, "'provenance' holds more than 50000 items"),
+}
+
+
+@pytest.mark.parametrize(("metadata", "words"), METADATA_CASES.values(), ids=METADATA_CASES)
+def test_metadata_that_cannot_be_used_is_refused(path, metadata, words):
+    save_vector(vector(), path)
+    change_file(path, metadata=metadata)
+    with pytest.raises(VectorFileError, match=f"^vector.safetensors: .*{words}"):
+        load_vector(path)
+
+
+ONE = torch.ones(1)
+TENSOR_CASES = {
+    "missing": ("conditioning/violence/gap", None, "the tensor conditioning/violence/gap is missing"),
+    "NaN": ("conditioning/violence/center", ONE * math.nan, "holds NaN or infinite values"),
+    "infinite": ("conditioning/token_norm", ONE * math.inf, "holds NaN or infinite values"),
+    "not of unit length": ("conditioning/violence/direction", torch.ones(1, 8), "is not of unit length"),
+    "all zero": ("conditioning/violence/direction", torch.zeros(1, 8), "is not of unit length"),
+    "flat": ("conditioning/violence/direction", torch.ones(8) / 8**0.5, "direction has shape"),
+    "a single number": ("conditioning/violence/direction", torch.tensor(1.0), "direction has shape"),
+    "too many rows": ("conditioning/violence/direction", torch.eye(8)[:2], "direction has shape"),
+    "no channels": ("conditioning/violence/direction", torch.zeros(1, 0), "direction has shape"),
+    "integers": ("conditioning/violence/gap", torch.ones(1, dtype=torch.int64), "gap is I64 of shape"),
+    "complex": ("conditioning/violence/gap", ONE.to(torch.complex64), "gap is C64 of shape"),
+    "three dimensions": ("conditioning/violence/direction", torch.ones(1, 1, 8), "of shape .1, 1, 8., expected F32"),
+    "two gaps": ("conditioning/violence/gap", torch.ones(2), "gap has shape .2,., expected .1,."),
+    "a negative gap": ("conditioning/violence/gap", -ONE, "gap is negative"),
+    "a negative deviation": ("conditioning/violence/std_token", -ONE, "std_token is negative"),
+    "edges that fall": ("conditioning/sigma_edges", torch.tensor([1.0, 0.0]), "are not 2 ascending values"),
+    "an edge too many": ("conditioning/sigma_edges", torch.arange(3.0), "are not 2 ascending values"),
+    "anchors without texts": ("anchors/activations", torch.ones(2, 8), "'anchor_texts' does not read as a JSON list"),
+}
+
+
+@pytest.mark.parametrize(("name", "tensor", "words"), TENSOR_CASES.values(), ids=TENSOR_CASES)
+def test_tensors_that_cannot_be_used_are_refused(path, name, tensor, words):
+    save_vector(vector(), path)
+    change_file(path, **{name: tensor})
+    with pytest.raises(VectorFileError, match=f"^vector.safetensors: .*{words}"):
+        load_vector(path)
+
+
+def test_files_that_are_no_safetensors_files_are_refused(path, tmp_path):
+    whole = save_vector(vector(), path).read_bytes()
+    for data, words in {
+        b"": "its header claims 0 bytes of 0",
+        b"PK\x03\x04 a zip file of some sort": "its header claims",
+        whole[: len(whole) // 2]: "claims|cannot be read|not a readable",
+        whole[:-1]: "not a readable safetensors file",
+        (2 * 1024**3).to_bytes(8, "little") + whole[8:]: "its header claims 2147483648 bytes of",
+    }.items():
+        path.write_bytes(data)
+        with pytest.raises(VectorFileError, match=words):
+            load_vector(path)
+    with pytest.raises(VectorFileError, match=r"missing.safetensors: not a readable"):
+        load_vector(tmp_path / "missing.safetensors")
+    with pytest.raises(VectorFileError, match="not a"):
+        load_vector(tmp_path)
+
+
+def test_the_label_says_what_a_file_fits_without_its_tensors(path):
+    save_vector(vector(), path)
+    assert read_label(path) == "wan, umt5xxl.last +1"
+    suggestion = Suggestion(hook_points=("block.blocks.2.image",))
+    save_vector(vector().with_info(model_name="wan2.1-1.3b", suggestion=suggestion), path)
+    assert read_label(path) == "wan2.1-1.3b, tiny/block.blocks.2.image +1"
+    assert read_metadata(path)["model_name"] == "wan2.1-1.3b"
+    change_file(path, metadata={"window": "3"})
+    with pytest.raises(VectorFileError, match=r"^vector.safetensors: the metadata 'window'"):
+        read_label(path)
+
+
+def test_saving_is_whole_or_not_at_all(path, tmp_path, monkeypatch):
+    first = save_vector(vector(), path)
+    digest = file_sha256(first)
+    with pytest.raises(FileExistsError, match=r"vector.safetensors exists already"):
+        save_vector(vector(seed=1), path, overwrite=False)
+    with pytest.raises(VectorFileError, match=r"'vector.bin' must end in .safetensors"):
+        save_vector(vector(), tmp_path / "vector.bin")
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_vector(vector(seed=1), path)
+    assert file_sha256(path) == digest
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]  # no temporary file is left
+
+
+@pytest.mark.parametrize(
+    ("count", "text", "words"), [(60_000, "a", "more than 50000 items"), (20_000, "a" * 200, "texts")]
+)
+def test_what_would_be_refused_on_loading_is_not_written(path, count, text, words):
+    vector = replace(random_vector(SPACES), anchors=Anchors(torch.zeros(count, 1), (text,) * count))
+    with pytest.raises(VectorFileError, match=words):
+        save_vector(vector, path)
+    assert not path.exists()
+
+
+def test_writing_makes_the_folder(tmp_path):
+    assert write_atomically(tmp_path / "a" / "b.txt", b"text").read_bytes() == b"text"
+
+
+def test_a_vector_is_frozen_and_checked_when_made():
+    one = vector()
+    with pytest.raises(TypeError):
+        one.hook_points["conditioning"] = one.at("block.blocks.2.image")  # type: ignore[index]
+    with pytest.raises(TypeError):
+        one.mix["violence"] = 2.0  # type: ignore[index]
+    with pytest.raises(SafetySteeringError, match="it has no hook point"):
+        SafetyVector({}, one.info)
+    with pytest.raises(SafetySteeringError, match="is not a hook point"):
+        SafetyVector({"somewhere": one.at("conditioning")}, one.info)
+    point = one.at("conditioning")
+    for name in ("a=b", "a,b", "a/b", " ", ""):
+        renamed = replace(point, categories={name: point.categories["violence"]})
+        with pytest.raises(SafetySteeringError, match="is no category name"):
+            SafetyVector({"conditioning": renamed}, one.info)
+    doubled = replace(point.categories["violence"], **{name: torch.ones(1).double() for name in STATISTICS})
+    with pytest.raises(SafetySteeringError, match=r"torch.float64, expected torch.float32"):
+        SafetyVector({"conditioning": replace(point, categories={"violence": doubled})}, one.info)
+    with pytest.raises(MismatchError, match=r"no hook point 'clip_vision'. It has: conditioning, block.blocks.2.image"):
+        one.at("clip_vision")
+
+
+def test_a_sigma_bin_holds_from_its_edge_on_and_the_outer_ones_beyond_their_ends():
+    point = vector(sigma_edges=(0.0, 0.25, 0.5, 1.0)).at("conditioning")
+    sigmas = {-1.0: 0, 0.0: 0, 0.24: 0, 0.25: 1, 0.49: 1, 0.5: 2, 1.0: 2, 14.6: 2}
+    assert {sigma: point.bin_of(sigma) for sigma in sigmas} == sigmas
+    assert vector().at("conditioning").bin_of(0.7) == 0
+    assert point.bins == 3
