@@ -26,7 +26,7 @@ from wan import REPO_ROOT, SHAPE, Call, build, in_sampler_run
 
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
 SEED = 0
-LATENT = (16, 2, 24, 24)
+LATENT = (16, 1, 24, 24)
 LARGE_LATENT = (16, 9, 60, 60)
 BARS = {"one block": 1.02, "all blocks": 1.05}
 MEMORY_BAR = 1.01
@@ -194,7 +194,7 @@ def commit() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="2 blocks, 4 pairs, no memory, nothing written")
-    parser.add_argument("--pairs", type=int, default=30)
+    parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak_of is not None:

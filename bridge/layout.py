@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 
-from .model_map import Stream
-
 
 @dataclass(frozen=True, eq=False)
 class TokenRange:
@@ -60,14 +58,6 @@ LAYOUTS: dict[str, Callable[[Any, torch.Tensor, Mapping[str, Any]], TokenRange]]
     "ltxv": ltxv,
     "flux": flux,
 }
-
-
-def stream_tokens(stream: Stream, image: TokenRange, text: TokenRange) -> TokenRange:
-    """The editable tokens of one stream in a block's output, from those of the image and of the text states."""
-    if stream.name == "text":
-        return text
-    before = text.count if "text" in stream.after else 0
-    return TokenRange(before + image.start, image.count, image.mask)
 
 
 def editable_states(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

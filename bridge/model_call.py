@@ -12,7 +12,7 @@ import torch
 
 from ..safety_steering.errors import NotSteeredError
 from ..safety_steering.hook_point import parse_hook_point
-from .layout import LAYOUTS, TokenRange, editable_states, stream_tokens
+from .layout import LAYOUTS, TokenRange, editable_states
 from .model_map import Family, find_block, find_list
 
 ForwardHook = Callable[[torch.nn.Module, Any, Any], Any]
@@ -77,14 +77,14 @@ class ModelCall:
     def _image(self) -> TokenRange:
         return LAYOUTS[self.family.layout](self.diffusion_model, self.x, self.arguments)
 
-    @cached_property
-    def _text(self) -> TokenRange:
-        return self.states("conditioning")[1]
-
     def tokens(self, name: str) -> TokenRange:
         """The editable tokens in the output stream of a block."""
         _, stream = find_list(self.family, parse_hook_point(name))
-        return stream_tokens(stream, self._image, self._text)
+        if stream.name == "text":
+            return self.states("conditioning")[1]
+        text = self.arguments[self.family.states["conditioning"].argument]
+        before = text.shape[1] if "text" in stream.after else 0
+        return TokenRange(before + self._image.start, self._image.count, self._image.mask)
 
     @contextmanager
     def hooked(self, hooks: Mapping[str, ForwardHook], entry: ForwardHook) -> Iterator[None]:
