@@ -32,6 +32,7 @@ lint: install  ## ruff and mypy
 	@$(RUN) -m mypy
 
 bench: install  ## speed and memory of a steered run against a plain one
+	@$(RUN) bench/overhead.py --memory
 	@$(RUN) bench/overhead.py
 
 screenshots: install chromium  ## renew docs/images and the workflows' thumbnails
