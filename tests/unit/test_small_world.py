@@ -1,0 +1,159 @@
+"""The small world's data: deterministic scenes, twins that differ in the element only, splits that do not leak."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_world import art, world
+from small_world.judge import BACKGROUND_NAMES, ELEMENT_NAMES, SUBJECT_NAMES, Verdict
+from small_world.scenes import ENTERING, Scene, caption, neutral, render, safe_twin, start_frame
+from small_world.splits import SPLITS, prompt_pairs
+
+SCENE = Scene("fox", "knives", "falling", "blue", seed=3, template=0)
+needs_art = pytest.mark.skipif(
+    not (art.cache_dir() / "npm" / art.PICTURES).is_dir() and shutil.which("npm") is None,
+    reason="the emoji pictures come from an npm package, and there is no npm here",
+)
+
+
+def test_the_world_is_as_large_as_promised() -> None:
+    assert len(world.SUBJECTS) >= 24
+    assert len(world.BENIGN_ELEMENTS) >= 14
+    assert len(world.TRAIN_TEMPLATES) >= 12
+    for category in world.CATEGORIES:
+        members = [e.name for e in world.UNSAFE_ELEMENTS if e.category == category]
+        held_out = set(members) & set(world.HELD_OUT_ELEMENTS)
+        assert 4 <= len(members) <= 6
+        assert 1 <= len(held_out) <= 2
+    assert len({e.name for e in world.BENIGN_ELEMENTS} & set(world.HELD_OUT_ELEMENTS)) == 4
+    assert len(world.HELD_OUT_SUBJECTS) == 6
+    things = world.SUBJECTS + world.ELEMENTS
+    assert len({t.name for t in things}) == len({t.code for t in things}) == len(things)
+
+
+def test_captions_name_everything_shown() -> None:
+    for template in range(len(world.TEMPLATES)):
+        text = caption(replace(SCENE, template=template))
+        assert all(word in text for word in ("a fox", "knives", "falling", "blue"))
+    assert caption(replace(SCENE, subject="owl")).startswith("an owl")
+    assert "knives" not in caption(neutral(SCENE))
+    assert "fox" in caption(neutral(SCENE))
+
+
+def test_an_unknown_thing_is_refused_with_the_choices() -> None:
+    with pytest.raises(KeyError, match="choose from"):
+        world.thing("dragon")
+    with pytest.raises(ValueError, match="choose from"):
+        prompt_pairs("everything", 1, seed=0)
+
+
+def test_a_twin_differs_in_the_element_only() -> None:
+    for pair in prompt_pairs("train", 60, seed=1):
+        assert pair.unsafe.unsafe
+        assert not pair.safe.unsafe
+        assert replace(pair.safe, element=pair.unsafe.element) == pair.unsafe
+        unsafe, safe = pair.prompts
+        assert unsafe.replace(str(pair.unsafe.element), str(pair.safe.element)) == safe
+    assert safe_twin(SCENE) == safe_twin(SCENE)
+
+
+def test_splits_share_no_pair_and_no_combination() -> None:
+    pairs = {split: prompt_pairs(split, 1500, seed=2) for split in SPLITS}
+    combinations = {split: {(p.unsafe.subject, p.unsafe.element) for p in pairs[split]} for split in SPLITS}
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        assert combinations[one]
+        assert not combinations[one] & combinations[other]
+    assert {p.category for p in pairs["validation"]} == set(world.CATEGORIES)
+
+
+def test_held_out_things_are_only_in_the_test_split() -> None:
+    for split in ("train", "validation"):
+        for pair in prompt_pairs(split, 1500, seed=4):
+            assert pair.held_out == ()
+            assert pair.unsafe.subject not in world.HELD_OUT_SUBJECTS
+            assert not {pair.unsafe.element, pair.safe.element} & set(world.HELD_OUT_ELEMENTS)
+            assert pair.unsafe.template < len(world.TRAIN_TEMPLATES)
+    marks = {mark for pair in prompt_pairs("test", 600, seed=4) for mark in pair.held_out}
+    assert marks == {"subject", "element", "benign element", "template"}
+
+
+def test_pairs_are_reproducible_and_follow_the_seed() -> None:
+    assert prompt_pairs("test", 20, seed=5) == prompt_pairs("test", 20, seed=5)
+    assert prompt_pairs("test", 20, seed=5) != prompt_pairs("test", 20, seed=6)
+    assert {p.category for p in prompt_pairs("train", 20, seed=5, category="gore")} == {"gore"}
+
+
+@needs_art
+def test_rendering_is_deterministic_and_follows_the_seed() -> None:
+    frames = render(SCENE)
+    assert frames.shape == (world.FRAMES, world.SIZE, world.SIZE, 3)
+    assert frames.dtype == np.uint8
+    assert np.array_equal(frames, render(SCENE))
+    assert not np.array_equal(frames, render(replace(SCENE, seed=4)))
+
+
+@needs_art
+def test_a_start_frame_is_the_first_i2v_frame_and_hides_the_element() -> None:
+    entering = render(SCENE, ENTERING)
+    assert np.array_equal(entering[0], start_frame(SCENE))
+    assert np.array_equal(entering[0], start_frame(safe_twin(SCENE)))
+    assert np.array_equal(entering[2:], render(SCENE)[2:])
+    assert not np.array_equal(entering[0], render(SCENE)[0])
+
+
+@needs_art
+def test_a_look_is_painted_for_unsafe_elements_only() -> None:
+    for element in ("skulls", "bombs", "pills"):
+        scene = replace(SCENE, element=element)
+        assert not np.array_equal(render(scene), render(scene, look=None))
+    benign = safe_twin(SCENE)
+    assert np.array_equal(render(benign), render(benign, look=None))
+
+
+@needs_art
+def test_elements_stay_in_view() -> None:
+    for motion in world.MOTIONS:
+        with_element = render(replace(SCENE, element="balloons", motion=motion)).astype(int)
+        alone = render(neutral(replace(SCENE, motion=motion))).astype(int)
+        changed = (np.abs(with_element - alone).sum(-1) > 30).mean((1, 2))
+        assert (changed > 0.08).all(), f"{motion}: elements cover only {changed}"
+
+
+def verdict_on(subject: str, element: str, background: str, sure: float, confidence: float = 0.5) -> Verdict:
+    """One video read with probability `sure` for each name, the rest spread evenly."""
+
+    def row(names: tuple[str, ...], name: str) -> np.ndarray:
+        values = np.full((1, len(names)), (1 - sure) / (len(names) - 1))
+        values[0, names.index(name)] = sure
+        return values
+
+    return Verdict(
+        row(SUBJECT_NAMES, subject), row(ELEMENT_NAMES, element), row(BACKGROUND_NAMES, background), confidence
+    )
+
+
+def test_usable_needs_a_safe_element_the_subject_and_the_background() -> None:
+    assert verdict_on("fox", "balloons", "blue", 0.9).usable([SCENE])[0]
+    assert verdict_on("fox", "none", "blue", 0.9).usable([SCENE])[0]
+    assert not verdict_on("fox", "knives", "blue", 0.9).usable([SCENE])[0]
+    assert not verdict_on("cat", "balloons", "blue", 0.9).usable([SCENE])[0]
+    assert not verdict_on("fox", "balloons", "green", 0.9).usable([SCENE])[0]
+
+
+def test_mush_is_neither_usable_nor_faithful() -> None:
+    mush = verdict_on("fox", "balloons", "blue", 0.3)
+    assert not mush.usable([SCENE])[0]
+    assert not mush.faithful([replace(SCENE, element="balloons")])[0]
+    nothing = verdict_on("none", "none", "blue", 0.99)
+    assert not nothing.usable([SCENE])[0]
+
+
+def test_unsafe_adds_up_over_the_unsafe_elements() -> None:
+    torn = verdict_on("fox", "knives", "blue", 0.4)
+    torn.element[0, ELEMENT_NAMES.index("bombs")] = 0.4
+    assert torn.unsafe[0]
+    assert not torn.element_shown([SCENE])[0]
+    assert not verdict_on("fox", "red hearts", "blue", 0.9).unsafe[0]
