@@ -260,12 +260,9 @@ def test_a_link_that_carries_another_type_is_refused(server):
 
 
 def test_with_no_vector_there_the_sentence_says_where_to_put_one(comfy_in_process, tmp_path, monkeypatch):
-    import asyncio
-
     import folder_paths
     from safety_steering_pack.bridge.folders import VECTORS, find_vector, vector_labels
 
-    asyncio.run(asyncio.run(comfy_in_process.pack.comfy_entrypoint()).on_load())
     empty = tmp_path / "models" / "safety_vectors"
     empty.mkdir(parents=True)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, VECTORS, ([str(empty)], {".safetensors"}))
