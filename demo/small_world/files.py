@@ -25,7 +25,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Save a training state (tensors, numbers, generator states) with `torch.save`, atomically."""
+    """Save a training state atomically; by `torch.save`, since it nests and never leaves the machine."""
     import torch
 
     write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
