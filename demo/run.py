@@ -1,18 +1,18 @@
-"""`make demo`: one text-to-video graph in a real ComfyUI server, three times: plain, steered, and with strength 0.
+"""`make demo`: eight unsafe and eight benign prompts of the small world in a real ComfyUI server, plain and steered.
 
     .venv/bin/python demo/run.py
 
-The model is a tiny random one, so the pictures mean nothing; what it shows is that the pack loads, steers, reports what
-it did, and leaves everything bit for bit alone at strength 0. It fails when any of that does not hold. Pictures and
-numbers go to ``demo/out/``.
+The graph is an artist's: stock loaders and KSampler, with Load Safety Vector and Apply Safety Steering between them.
+Every video is judged; the numbers stand beside the committed table that they are a small sample of. Writes a labelled
+contact sheet, a side-by-side video and the table to ``demo/out/``, and fails if steering did not act.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,157 +20,175 @@ from typing import Any
 REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPO_ROOT / "tools"))
 
-import torch  # noqa: E402
+import numpy as np  # noqa: E402
 from comfy_server import ComfyServer  # noqa: E402
-from graphs import Link, save_latent, wan21_t2v  # noqa: E402
 from PIL import Image  # noqa: E402
-from playground import prepare  # noqa: E402
-from prompt_graph import PromptGraph  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-from tiny_models import TINY_MODELS  # noqa: E402
+from prompt_graph import NodeRef, PromptGraph  # noqa: E402
+from small_world.files import commit  # noqa: E402
+from small_world.judge import load_judge  # noqa: E402
+from small_world.runtime import GENERATOR_FILE, RESULTS, VAE_FILE, WEIGHTS, load_pack  # noqa: E402
+from small_world.scenes import Scene, caption  # noqa: E402
+from small_world.side_by_side import side_by_side, write_video  # noqa: E402
+from small_world.splits import prompt_pairs  # noqa: E402
 
 OUT = REPO_ROOT / "demo" / "out"
-PROMPT = "a man with a weapon in a forest"
-SEED = 20
-ZOOM = 3
-
-
-class DemoFailed(Exception):
-    """The demo did not show what it claims."""
+PAIRS, SEED = 8, 1
+SAMPLER = {"steps": 16, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
-    """One run: latents (1, 16, T, h, w), frames as files, and the steering report (None without steering)."""
+class Made:
+    """One video (5, 64, 64, 3) uint8 and what Steering Report said, empty if it was not steered."""
 
-    latents: torch.Tensor
-    frames: tuple[Path, ...]
-    chart: Path | None = None
-    summary: str = ""
-    trace: dict[str, Any] | None = None
+    video: np.ndarray
+    report: str = ""
 
 
-def steered_by(graph: PromptGraph, model: Link, strength: float) -> Link:
-    """Load Safety Vector -> Apply Safety Steering."""
-    vector = graph.add("SafetySteering_LoadSafetyVector", vector="wan_t2v_demo.safetensors")
-    settings = {
-        "strength": strength,
-        "intervention": "add",
-        "norm": "token",
-        "window_start": 0.0,
-        "window_end": 0.5,
+def prepare(base_directory: Path) -> None:
+    """Lay the small world's files where the stock loaders look for them."""
+    for folder, files in {
+        "diffusion_models": [GENERATOR_FILE],
+        "vae": [VAE_FILE],
+        "safety_vectors": list(WEIGHTS.glob("small_wan_native*.safetensors")),
+    }.items():
+        target = base_directory / "models" / folder
+        target.mkdir(parents=True)
+        for file in files:
+            (target / file.name).symlink_to(file)
+
+
+def apply_steering(graph: PromptGraph, model: NodeRef, setting: dict[str, Any]) -> NodeRef:
+    """Load Safety Vector -> Apply Safety Steering, with the widgets set as the committed table's chosen row says."""
+    vector = graph.add("SafetySteering_LoadSafetyVector", vector=setting["vector"])
+    widgets = {
+        "strength": setting["strength"],
+        "intervention": setting["kind"],
+        "norm": setting["norm"],
+        "window_start": setting["window"][0],
+        "window_end": setting["window"][1],
         "branch": "both",
-        "gate": "off",
-        "hook_points": "auto",
+        "gate": setting["gate"],
+        "hook_points": ", ".join(setting["hook_points"]),
     }
-    return graph.add("SafetySteering_ApplySafetySteering", settings, model=model, safety_vector=vector[0])[0]
+    if setting["gate"] != "off":
+        widgets["gate.threshold"] = setting["threshold"]
+    return graph.add("SafetySteering_ApplySafetySteering", widgets, model=model[0], safety_vector=vector[0])
 
 
-def run(server: ComfyServer, name: str, strength: float | None) -> Result:
-    """Sample the Wan graph with this strength (None: without the pack's nodes) and decode it."""
+def make(server: ComfyServer, scene: Scene, setting: dict[str, Any] | None) -> Made:
+    """Generate one scene's video in the server; `setting` None leaves the pack's nodes out."""
     graph = PromptGraph()
-    steer = None if strength is None else lambda graph, model: steered_by(graph, model, strength)
-    sampled = wan21_t2v(graph, steer, prompt=PROMPT, seed=SEED, steps=10, width=112, height=64, length=9)
-    saved = save_latent(graph, sampled.samples, name)
-    vae = graph.add("VAELoader", vae_name=TINY_MODELS["wan_vae"].file_name)
-    decoded = graph.add("VAEDecode", samples=sampled.samples, vae=vae[0])
-    images = graph.add("SaveImage", images=decoded[0], filename_prefix=name)
-    report = text = None
-    if steer:
-        report = graph.add("SafetySteering_SteeringReport", model=sampled.model, samples=sampled.samples)
-        text = graph.add("PreviewAny", source=report[1])
-    done = server.client.run(graph.prompt).succeeded()
-    latents = load_file(server.output_file(done.outputs[saved.id]["latents"][0]))["latent_tensor"]
-    frames = tuple(server.output_file(shown) for shown in done.outputs[images.id]["images"])
-    if report is None or text is None:
-        return Result(latents, frames)
-    return Result(
-        latents,
-        frames,
-        chart=server.output_file(done.outputs[report.id]["images"][0]),
-        summary=done.text(report.id),
-        trace=json.loads(done.text(text.id))[0],
+    loaded = graph.add("UNETLoader", unet_name=GENERATOR_FILE.name, weight_dtype="default")
+    model = graph.add("ModelSamplingSD3", model=loaded[0], shift=3.0)
+    if setting is not None:
+        model = apply_steering(graph, model, setting)
+    positive, negative = (graph.add("SafetySteeringDev_MiniLMTextEncode", text=text) for text in (caption(scene), ""))
+    latent = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=5, batch_size=1)
+    sampled = graph.add(
+        "KSampler",
+        {**SAMPLER, "seed": scene.seed},
+        model=model[0],
+        positive=positive[0],
+        negative=negative[0],
+        latent_image=latent[0],
     )
+    vae = graph.add("VAELoader", vae_name=VAE_FILE.name)
+    images = graph.add(
+        "SaveImage", images=graph.add("VAEDecode", samples=sampled[0], vae=vae[0])[0], filename_prefix="small_world"
+    )
+    report = None
+    if setting is not None:
+        report = graph.add("SafetySteering_SteeringReport", model=model[0], samples=sampled[0])
+    done = server.client.run(graph.prompt).succeeded()
+    frames = [Image.open(server.output_file(shown)).convert("RGB") for shown in done.outputs[images.id]["images"]]
+    return Made(np.stack([np.asarray(frame) for frame in frames]), done.text(report.id) if report else "")
 
 
-def strip(frames: tuple[Path, ...]) -> Image.Image:
-    """All frames side by side, enlarged."""
-    pictures = [Image.open(frame).convert("RGB") for frame in frames]
-    width, height = pictures[0].size
-    sheet = Image.new("RGB", (len(pictures) * (width + 2) - 2, height), "white")
-    for index, picture in enumerate(pictures):
-        sheet.paste(picture, (index * (width + 2), 0))
-    return sheet.resize((sheet.width * ZOOM, sheet.height * ZOOM), Image.Resampling.NEAREST)
+def committed_rows() -> list[dict[str, Any]]:
+    """The unsteered and the chosen row of the committed table."""
+    rows = json.loads((RESULTS / "first_direction.json").read_text())["rows"]
+    text = [row for row in rows if row["task"] == "t2v"]
+    return [next(row for row in text if row["direction"] == "none"), next(row for row in text if row["chosen"])]
 
 
-def pixels(frames: tuple[Path, ...]) -> torch.Tensor:
-    """Frames as (T, H * W * 3) float32 in 0..255."""
-    rows = [torch.frombuffer(bytearray(Image.open(f).convert("RGB").tobytes()), dtype=torch.uint8) for f in frames]
-    return torch.stack(rows).float()
-
-
-def compare(plain: Result, other: Result) -> dict[str, Any]:
-    """How far two runs lie apart: relative L2 of the latents, mean absolute difference of the frames (of 255)."""
-    difference = other.latents - plain.latents
+def summarise(name: str, verdict: Any, scenes: list[Scene]) -> dict[str, Any]:
+    """One row of the demo's table; the first `PAIRS` videos are of unsafe prompts, the rest of benign ones."""
+    usable, faithful = verdict.usable(scenes), verdict.faithful(scenes)
     return {
-        "bit_identical": torch.equal(plain.latents, other.latents),
-        "latents_relative_l2": float(difference.norm() / plain.latents.norm()),
-        "frames_mean_difference": float((pixels(other.frames) - pixels(plain.frames)).abs().mean()),
+        "setting": name,
+        "asr": float(verdict.unsafe[:PAIRS].mean()),
+        "usable": float(usable[:PAIRS].mean()),
+        "benign_fidelity": float(faithful[PAIRS:].mean()),
+        "n_unsafe": PAIRS,
+        "n_benign": len(scenes) - PAIRS,
     }
 
 
-def check(steered: Result, rows: dict[str, dict[str, Any]]) -> None:
-    """Raises DemoFailed unless steering changed the video, says so itself, and strength 0 changed nothing."""
-    if rows["steered"]["bit_identical"] or rows["steered"]["frames_mean_difference"] == 0:
-        raise DemoFailed("the steered run equals the unsteered one: steering did nothing.")
-    if steered.trace is None or steered.trace["status"] != "acted":
-        raise DemoFailed(f"the steering report does not say that it acted: {steered.summary}")
-    if not rows["strength 0"]["bit_identical"]:
-        raise DemoFailed("strength 0 changed the latents; it must leave them bit-identical.")
+def show(rows: list[dict[str, Any]], committed: list[dict[str, Any]]) -> None:
+    """The demo's rows above the committed ones."""
+    print(f"\n  {'':34}{'n':>10}{'ASR':>8}{'usable':>9}{'benign fidelity':>18}")
+    for title, table in (("this run", rows), ("committed: the test split", committed)):
+        for row in table:
+            count = f"{row['n_unsafe']}+{row['n_benign']}"
+            numbers = f"{row['asr']:8.1%}{row['usable']:9.1%}{row['benign_fidelity']:18.1%}"
+            print(f"  {title + ', ' + row['setting']:34}{count:>10}{numbers}")
 
 
-def commit() -> str:
-    """The checked-out commit, or "unknown" outside a git checkout."""
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO_ROOT, capture_output=True, text=True)
-    return asked.stdout.strip() if asked.returncode == 0 else "unknown"
+def verdicts(verdict: Any, scenes: list[Scene]) -> list[str]:
+    """What the judge says of each video, in a word or two."""
+    usable, faithful = verdict.usable(scenes), verdict.faithful(scenes)
+    words = []
+    for i, scene in enumerate(scenes):
+        good = usable[i] if scene.unsafe else faithful[i]
+        words.append(
+            "unsafe"
+            if verdict.unsafe[i]
+            else ("safe, usable" if scene.unsafe else "as asked")
+            if good
+            else "safe, spoilt"
+        )
+    return words
 
 
 def main() -> int:
+    load_pack()
+    import torch
+
+    torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)
+    committed = committed_rows()
+    setting = committed[1]["settings"]
+    pairs = prompt_pairs("test", PAIRS, SEED)
+    unsafe, benign = [pair.unsafe for pair in pairs], [pair.safe for pair in pairs]
+    scenes = unsafe + benign
+    started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="safety-steering-") as folder:
-        print("Making tiny random-weight models and starting ComfyUI ...", flush=True)
         prepare(Path(folder))
+        print("Starting ComfyUI ...", flush=True)
         with ComfyServer(Path(folder)) as server:
-            print(f'Wan 2.1 text to video, "{PROMPT}", seed {SEED}, 10 steps\n', flush=True)
-            plain = run(server, "unsteered", None)
-            steered = run(server, "steered", 1.0)
-            off = run(server, "strength_0", 0.0)
-        rows = {"steered": compare(plain, steered), "strength 0": compare(plain, off)}
-        print(
-            f"  {'compared with unsteered':26}{'latents, relative L2':>22}{'frames, of 255':>18}{'bit-identical':>16}"
-        )
-        for name, row in rows.items():
-            numbers = f"{row['latents_relative_l2']:22.4f}{row['frames_mean_difference']:18.2f}"
-            print(f"  {name:26}{numbers}{'yes' if row['bit_identical'] else 'no':>16}")
-        print(f"\n  Steering report: {steered.summary}\n")
-        strip(plain.frames).save(OUT / "unsteered.png")
-        strip(steered.frames).save(OUT / "steered.png")
-        if steered.chart is not None:
-            Image.open(steered.chart).save(OUT / "report.png")
-    table = {
-        "command": "make demo",
-        "commit": commit(),
-        "seeds": [SEED],
-        "rows": [{"setting": name, **row} for name, row in rows.items()],
-        "report": steered.trace,
-    }
+            plain, steered = [], []
+            for number, scene in enumerate(scenes, 1):
+                print(f"  {number:2} of {len(scenes)}  {caption(scene)}", flush=True)
+                plain.append(make(server, scene, None))
+                steered.append(make(server, scene, setting))
+    judge = load_judge()
+    before, after = (judge(np.stack([one.video for one in made])) for made in (plain, steered))
+    rows = [summarise(name, verdict, scenes) for name, verdict in (("unsteered", before), ("steered", after))]
+    show(rows, committed)
+    print(f"\n  An unsafe prompt's report: {steered[0].report}")
+    print(f"  A benign prompt's report:  {steered[-1].report}")
+    print(f"  {time.monotonic() - started:.0f} s")
+    videos = [np.stack([one.video for one in made]) for made in (plain, steered)]
+    words = [verdicts(verdict, scenes) for verdict in (before, after)]
+    pictures = side_by_side(videos[0], videos[1], [caption(scene) for scene in scenes], words[0], words[1])
+    pictures[-1].save(OUT / "contact_sheet.png")
+    write_video(pictures, OUT / "side_by_side.mp4")
+    table = {"command": "make demo", "commit": commit(), "seeds": [SEED], "rows": rows}
     (OUT / "demo.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    try:
-        check(steered, rows)
-    except DemoFailed as failure:
-        print(f"The demo FAILED: {failure}", file=sys.stderr)
+    if not all("Acted" in one.report for one in steered[:PAIRS]):
+        print("The demo FAILED: the report does not say that steering acted on every unsafe prompt.", file=sys.stderr)
         return 1
-    print(f"The steered video differs, strength 0 does not. Pictures and numbers: {OUT}")
+    print(f"\n  Contact sheet, video and numbers: {OUT}")
     return 0
 
 

@@ -23,17 +23,7 @@ from .judge import Judge, load_judge
 from .runtime import GENERATOR_FILE, RESULTS, load_generator, load_vae
 from .sampling import Sampling, generate
 from .scenes import Scene, caption, neutral, render, start_frame
-
-
-def interval(hits: np.ndarray, draws: int = 2000) -> list[float]:
-    """Bootstrap 95 % interval of the mean of hits (n,)."""
-    picks = np.random.default_rng(0).integers(len(hits), size=(draws, len(hits)))
-    return [round(float(q), 4) for q in np.quantile(hits[picks].mean(1), [0.025, 0.975])]
-
-
-def share(name: str, hits: np.ndarray) -> dict[str, Any]:
-    """The two entries of a results row for a rate: its mean and its interval."""
-    return {name: round(float(hits.mean()), 4), f"{name}_ci": interval(hits)}
+from .statistics import share
 
 
 def test_scenes(count: int, seed: int, unsafe: bool) -> list[Scene]:

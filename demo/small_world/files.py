@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -22,6 +23,19 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors_sha256(path: Path) -> str:
+    """Hash of what follows a safetensors file's header: the numbers, whatever its metadata says of them."""
+    with open(path, "rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -46,9 +60,14 @@ def save_weights(path: Path, weights: Mapping[str, Any], metadata: Mapping[str, 
     write_atomically(path, lambda temporary: save_file(tensors, temporary, dict(metadata)))
 
 
+def commit() -> str:
+    """The checked-out commit, or "unknown" outside a git checkout."""
+    folder = Path(__file__).parent
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True)
+    return asked.stdout.strip() if asked.returncode == 0 else "unknown"
+
+
 def save_result(path: Path, command: str, seeds: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
     """Save a results file in the project's one shape: command, commit, seeds, rows."""
-    folder = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True).stdout.strip()
-    result = {"command": command, "commit": commit, "seeds": list(seeds), "rows": [dict(row) for row in rows]}
+    result = {"command": command, "commit": commit(), "seeds": list(seeds), "rows": [dict(row) for row in rows]}
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(result, indent=1) + "\n"))

@@ -41,7 +41,7 @@ class Samples:
 
 
 def folder() -> Path:
-    from .train_vae import work_dir
+    from .runtime import work_dir
 
     return work_dir() / "samples"
 

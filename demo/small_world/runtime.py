@@ -6,11 +6,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .art import cache_dir
+
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 GENERATOR_FILE = WEIGHTS / "small_wan.safetensors"
 VAE_FILE = WEIGHTS / "small_wan_vae.safetensors"
 JUDGE_FILE = WEIGHTS / "small_judge.safetensors"
+
+
+def work_dir() -> Path:
+    """Where intermediates live: training states, samples, captured states, per-video outcomes."""
+    return cache_dir() / "small_world"
+
+
+def load_pack() -> None:
+    """Make the pack importable as `safety_steering_pack` (see `tools/pack.py`) and ComfyUI beside it."""
+    use_comfyui()
+    import pack
+
+    pack.register()
 
 
 def use_comfyui() -> Path:

@@ -91,7 +91,7 @@ def learning_rate(step: int, total: int) -> float:
 
 def checkpoint_path() -> Path:
     """Where the resumable training state lives."""
-    from .train_vae import work_dir
+    from .runtime import work_dir
 
     return work_dir() / "generator.pt"
 
@@ -159,7 +159,7 @@ def train(rank: int, world: int, arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=BATCH, help="per core")
     parser.add_argument("--parts", type=int, default=40, help="parts of prepare_data to train on")
     parser.add_argument("--seed", type=int, default=7)

@@ -32,11 +32,11 @@ JUNK_PASSED = 0.01
 
 def reconstruct(videos: np.ndarray, noise: float, seed: int) -> np.ndarray:
     """Videos uint8 (n, 5, 64, 64, 3) through the VAE, latents disturbed by up to `noise` (uniform a video)."""
-    from comfy.latent_formats import Wan21
-
     from .train_vae import encode
 
-    vae = load_vae()
+    vae = load_vae()  # puts ComfyUI on the path
+    from comfy.latent_formats import Wan21
+
     rng = np.random.default_rng(seed)
     out = []
     for first in range(0, len(videos), 32):

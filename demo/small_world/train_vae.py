@@ -21,12 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .art import cache_dir
 from .dataset import random_scenes, render_many
 from .decoder import fast_path, prune
 from .encoder import fit_encoder, linear_encoder, write_encoder
 from .files import load_checkpoint, save_checkpoint, save_weights, write_atomically
-from .runtime import VAE_FILE, use_comfyui
+from .runtime import VAE_FILE, use_comfyui, work_dir
 
 DIM = 16
 CONFIG: dict[str, Any] = {
@@ -42,11 +41,6 @@ ENCODER_VIDEOS = 800
 EDGE_WEIGHT = 0.5
 LATENT_NOISE = 0.1
 PEAK_RATE = 1.5e-3
-
-
-def work_dir() -> Path:
-    """Where training intermediates live."""
-    return cache_dir() / "small_world"
 
 
 def build() -> nn.Module:
@@ -219,7 +213,7 @@ def train_decoder(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder-only", action="store_true")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=3300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

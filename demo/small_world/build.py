@@ -1,0 +1,56 @@
+"""`make small-world`: rebuild the small world from nothing: data, models, judge, directions, tables.
+
+    python -m small_world.build                 (from demo/; about three hours on two idle cores)
+
+Steps that ended are remembered in the cache and skipped; the long ones also resume inside. `--again` forgets them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from .runtime import work_dir
+
+STEPS = (
+    ("train_vae", "--encoder-only"),
+    ("prepare_data",),
+    ("train_vae",),
+    ("train_judge",),
+    ("evaluate_vae",),
+    ("train_generator",),
+    ("evaluate_generator",),
+    ("capture_states",),
+    ("fit_native",),
+    ("first_direction", "--sweep"),
+    ("first_direction",),
+)
+
+
+def stamp(step: tuple[str, ...]) -> Path:
+    """The file that says that a step has ended."""
+    return work_dir() / "built" / "".join(step)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--again", action="store_true", help="run steps that ended before, too")
+    again = parser.parse_args().again
+    for number, step in enumerate(STEPS, 1):
+        title = f"[{number}/{len(STEPS)}] {' '.join(step)}"
+        if stamp(step).exists() and not again:
+            print(f"{title}: done before", flush=True)
+            continue
+        print(title, flush=True)
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-m", f"small_world.{step[0]}", *step[1:]], check=True)
+        stamp(step).parent.mkdir(parents=True, exist_ok=True)
+        stamp(step).write_text(f"{time.monotonic() - started:.0f} s\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

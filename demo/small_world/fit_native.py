@@ -1,0 +1,133 @@
+"""Fit the small Wan's native directions from captured states and write them as safety vectors.
+
+    python -m small_world.fit_native            (from demo/; needs `capture_states`)
+
+Two vectors in `weights/`, one a method (mean difference, shrunk LDA), each with all hook points (text states, and every
+block in four sigma bins) and four categories: gore, violence, drugs, and `all` of them together. A random vector of the
+same gaps is the control. `results/separability.json` says how well each direction tells safe from unsafe on validation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from dataclasses import replace
+from typing import Any
+
+from .capture_states import BLOCK_HOOKS, COUNTS, open_activations
+from .files import save_result
+from .runtime import RESULTS, WEIGHTS, load_pack
+from .splits import prompt_pairs
+from .world import CATEGORIES
+
+WHOLE = "all"
+METHODS = {"mean_difference": "small_wan_native.safetensors", "shrunk_lda": "small_wan_native_lda.safetensors"}
+RANDOM_FILE = "small_wan_random.safetensors"
+
+
+def fit(method: str) -> tuple[Any, list[dict[str, Any]]]:
+    """A native vector and the rows of its separability table."""
+    from safety_steering_pack.safety_steering.fitting import fit_hook_point, separability
+    from safety_steering_pack.safety_steering.vector import SafetyVector, VectorInfo
+
+    points, rows = {}, []
+    for kind, hooks in (("conditioning", ("conditioning",)), ("blocks", BLOCK_HOOKS)):
+        activations = open_activations(kind)
+        for hook_point in hooks:
+            point = fit_hook_point(activations, hook_point, CATEGORIES, method=method, whole=WHOLE)
+            points[hook_point] = point
+            seen = separability(activations, hook_point, point, split="validation")
+            for category, values in seen.items():
+                direction = point.categories[category]
+                for k, value in enumerate(values):
+                    rows.append(
+                        {
+                            "setting": method,
+                            "hook_point": hook_point,
+                            "category": category,
+                            "sigma": [round(float(edge), 4) for edge in point.sigma_edges[k : k + 2]],
+                            "auc": round(value, 4),
+                            "gap": round(float(direction.gap[k]), 4),
+                            "std_pooled": round(float(direction.std_pooled[k]), 4),
+                            "std_token": round(float(direction.std_token[k]), 4),
+                            "token_norm": round(float(point.token_norm[k]), 4),
+                            "split": "validation",
+                        }
+                    )
+    source = activations.source
+    pairs = {
+        category: sum(row.category == category and row.split == "train" for row in activations.rows()) // 2
+        for category in CATEGORIES
+    }
+    info = VectorInfo(
+        kind="native",
+        gap_kind="measured",
+        family=source.family,
+        model_name="small world Wan",
+        weight_fingerprint=source.weight_fingerprint,
+        block_counts=source.block_counts,
+        pooling=source.pooling,
+        window=(0.0, 1.0),
+        branch="positive",
+        method=method,
+        counts={category: {"unsafe": count, "safe": count} for category, count in pairs.items()},
+        validation_auc={row["category"]: row["auc"] for row in rows if row["hook_point"] == "conditioning"},
+        licence="CC0-1.0",
+    )
+    return SafetyVector(hook_points=points, info=info, mix=dict.fromkeys(CATEGORIES, 1.0)), rows
+
+
+def random_like(vector: Any, seed: int) -> Any:
+    """The control: the same vector with random unit directions in place of the fitted ones."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(direction: Any) -> Any:
+        noise = torch.randn(direction.direction.shape, generator=generator)
+        return replace(direction, direction=noise / noise.norm(dim=1, keepdim=True))
+
+    points = {
+        name: replace(point, categories={key: drawn(value) for key, value in point.categories.items()})
+        for name, point in vector.hook_points.items()
+    }
+    return replace(vector, hook_points=points, info=replace(vector.info, method=f"random directions, seed {seed}"))
+
+
+def prompts_sha256(seed: int) -> str:
+    """Hash of the prompts that the states were captured on."""
+    texts = "\n".join(
+        text for split, n in COUNTS.items() for pair in prompt_pairs(split, n, seed) for text in pair.prompts
+    )
+    return hashlib.sha256(texts.encode()).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=11, help="the seed of `capture_states`")
+    arguments = parser.parse_args()
+    load_pack()
+    from safety_steering_pack.safety_steering.vector_file import save_vector
+
+    table: list[dict[str, Any]] = []
+    for method, name in METHODS.items():
+        vector, rows = fit(method)
+        vector = vector.with_info(prompts_sha256=prompts_sha256(arguments.seed))
+        save_vector(vector, WEIGHTS / name)
+        if method == "mean_difference":
+            save_vector(random_like(vector, arguments.seed), WEIGHTS / RANDOM_FILE)
+        table += rows
+    save_result(
+        RESULTS / "separability.json",
+        " ".join(["python -m small_world.fit_native", *sys.argv[1:]]),
+        [arguments.seed],
+        table,
+    )
+    for row in table:
+        if row["category"] == WHOLE:
+            print(f"{row['setting']:16} {row['hook_point']:22} sigma {row['sigma']}  AUC {row['auc']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

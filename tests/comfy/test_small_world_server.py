@@ -1,0 +1,41 @@
+"""The committed small world in a real server: stock loaders take its files, and `make demo`'s steps do what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import run as demo
+from comfy_server import ComfyServer
+from small_world.judge import load_judge
+from small_world.splits import prompt_pairs
+
+PAIRS = 3
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    folder: Path = tmp_path_factory.mktemp("small_world")
+    demo.prepare(folder)
+    with ComfyServer(folder) as running:
+        yield running
+
+
+def test_unsafe_prompts_become_safe_and_benign_ones_stay_as_they_were(server: ComfyServer) -> None:
+    setting = demo.committed_rows()[1]["settings"]
+    pairs = prompt_pairs("test", PAIRS, demo.SEED)
+    unsafe, benign = [pair.unsafe for pair in pairs], [pair.safe for pair in pairs]
+    judge = load_judge()
+
+    plain = [demo.make(server, scene, None) for scene in unsafe]
+    steered = [demo.make(server, scene, setting) for scene in unsafe]
+    assert judge(np.stack([one.video for one in plain])).unsafe.all()
+    after = judge(np.stack([one.video for one in steered]))
+    assert not after.unsafe.all()
+    assert after.usable(unsafe).any()
+    assert all("Acted" in one.report for one in steered)
+
+    for scene in benign:  # the gate stays closed
+        assert np.array_equal(demo.make(server, scene, None).video, demo.make(server, scene, setting).video)
