@@ -18,7 +18,7 @@ from ..safety_steering.activations import Source, States
 from ..safety_steering.hook_point import parse_hook_point
 from .edit import EntryHook
 from .fit_check import fingerprint
-from .layout import TokenRange
+from .layout import TokenRange, to_sequence
 from .model_call import ModelCall, named, sigma_of
 from .model_map import block_space, find_family, find_list, is_block, read_shape, state_space, unwrap
 from .roles import call_roles, is_targeted, roles_by_uuid
@@ -36,7 +36,7 @@ def capture_source(
     shape = read_shape(patcher.model.diffusion_model)
     return Source(
         hook_points={
-            name: (block_space(shape, parse_hook_point(name)), shape.width)
+            name: (block_space(shape, parse_hook_point(name)), shape.widths[name])
             if is_block(name)
             else (state_space(shape.family, name, text_width), text_width)
             for name in hook_points
@@ -101,7 +101,7 @@ class Capture:
 
         def collect(name: str, h: torch.Tensor, tokens: TokenRange) -> None:
             for chunk in chunks:
-                part = h[chunk * rows : (chunk + 1) * rows, tokens.start : tokens.start + tokens.count]
+                part = h[chunk * rows : (chunk + 1) * rows, slice(*tokens.within(h.shape[1]))]
                 mask = tokens.mask
                 if mask is not None and mask.shape[0] > 1:
                     mask = mask[chunk * rows : (chunk + 1) * rows]
@@ -117,11 +117,12 @@ class Capture:
             return executor(*args, **kwargs)
 
     def _reader(self, name: str, model_call: ModelCall, collect: Any) -> Any:
-        stream = find_list(model_call.family, parse_hook_point(name))[1]
+        blocks, stream = find_list(model_call.family, parse_hook_point(name))
         tokens = model_call.tokens(name)
 
         def read(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            collect(name, output if stream.item is None else output[stream.item], tokens)
+            h = output if stream.item is None else output[stream.item]
+            collect(name, to_sequence(h, blocks.dims), tokens)
 
         return read
 

@@ -9,8 +9,8 @@ import torch
 
 from ..safety_steering.errors import NotSteeredError
 from ..safety_steering.interventions import Effect, Intervention, Targets, intervene
-from .layout import TokenRange
-from .model_map import Stream
+from .families.schema import Stream
+from .layout import TokenRange, from_sequence, to_sequence
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ def edit_tokens(h: torch.Tensor, edit: Edit) -> tuple[torch.Tensor, Effect]:
     Raises:
         NotSteeredError: `h` is not the sequence that the model map expects.
     """
-    start, end = edit.tokens.start, edit.tokens.start + edit.tokens.count
     width = edit.targets.directions.shape[1]
-    if h.ndim != 3 or h.shape[1] < end or h.shape[2] != width:
+    start, end = edit.tokens.within(h.shape[1] if h.ndim == 3 else 0)
+    if h.ndim != 3 or start < 0 or h.shape[1] < end or h.shape[2] != width:
         raise NotSteeredError(
             f"A hidden state of shape {tuple(h.shape)} came where {end} tokens of width {width} or more were expected. "
             "This model's tokens are laid out differently from what Safety Steering knows; please report the model."
@@ -54,8 +54,9 @@ class BlockHook:
     `effect`, both None outside a steered call. One hook serves one device at a time.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, dims: str = "BND") -> None:
         self.item = stream.item
+        self.dims = dims
         self.edit: Edit | None = None
         self.effect: Effect | None = None
 
@@ -63,11 +64,10 @@ class BlockHook:
         edit = self.edit
         if edit is None:
             return None
-        if self.item is None:
-            steered, self.effect = edit_tokens(output, edit)
-            return steered
-        steered, self.effect = edit_tokens(output[self.item], edit)
-        return (*output[: self.item], steered, *output[self.item + 1 :])
+        h = output if self.item is None else output[self.item]
+        sequence, self.effect = edit_tokens(to_sequence(h, self.dims), edit)
+        steered = from_sequence(sequence, h, self.dims)
+        return steered if self.item is None else (*output[: self.item], steered, *output[self.item + 1 :])
 
 
 class EntryHook:

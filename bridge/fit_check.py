@@ -11,7 +11,7 @@ import torch
 from ..safety_steering.errors import MismatchError
 from ..safety_steering.hook_point import parse_hook_point
 from ..safety_steering.vector import SafetyVector
-from .model_map import Shape, block_space, state_space
+from .model_map import Shape, block_space, state_spaces
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -33,14 +33,14 @@ def check_fits(vector: SafetyVector, hook_points: tuple[str, ...], shape: Shape)
         point = parse_hook_point(name)
         if point.kind == "block":
             _check_blocks(vector, name, shape)
-            space, width = block_space(shape, point), shape.width
+            spaces, width = (block_space(shape, point),), shape.widths[name]
         else:
-            space, width = state_space(shape.family, name, directions.width), directions.width
-        if (directions.space, directions.width) != (space, width):
+            spaces, width = state_spaces(shape.family, name, directions.width), directions.width
+        if directions.space not in spaces or directions.width != width:
             raise MismatchError(
                 f"This vector is for {_made_for(vector)}: at {name} it lives in the space {directions.space} "
-                f"({directions.width} wide). This model ({shape.name}) has {space} ({width} wide) there. "
-                "Load a vector made for this model."
+                f"({directions.width} wide). This model ({shape.name}) has {' and '.join(spaces)} ({width} wide) "
+                "there. Load a vector made for this model."
             )
 
 
@@ -76,6 +76,16 @@ def fingerprint(patcher: ModelPatcher) -> str:
         values = original.detach().flatten()[:_SAMPLED_VALUES].to("cpu", torch.float32)
         digest.update(values.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def untested_warning(shape: Shape) -> str:
+    """A sentence if only the generic shape of a model is known, else an empty string."""
+    if shape.family.tested:
+        return ""
+    return (
+        f"Untested model: {shape.family.class_name} has no row in the model map. Its blocks are steered at every "
+        "token; text or reference tokens among them are not told apart."
+    )
 
 
 def fingerprint_warning(vector: SafetyVector, hook_points: tuple[str, ...], patcher: ModelPatcher) -> str:

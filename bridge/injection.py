@@ -72,16 +72,19 @@ class Injection:
         """The call's arguments with the conditioning states edited; the caller's tensors stay as they are."""
         arguments, evidence = dict(model_call.arguments), []
         for name in self._states:
-            states, tokens = model_call.states(name)
+            point = self._vector.at(name)
+            states, tokens = model_call.states(name, point.space, point.width)
             edit = self._edit(name, tokens, call, model_call.x.device)
-            arguments[model_call.family.states[name].argument], effect = edit_tokens(states, edit)
+            edited, effect = edit_tokens(states, edit)
+            arguments |= model_call.with_states(name, point.space, edited)
             evidence.append(Evidence(name, edit.targets, effect))
         return arguments, evidence
 
     def _hook(self, name: str, model_call: ModelCall) -> BlockHook:
         key = (name, model_call.x.device)
         if key not in self._hooks:
-            self._hooks[key] = BlockHook(find_list(model_call.family, parse_hook_point(name))[1])
+            blocks, stream = find_list(model_call.family, parse_hook_point(name))
+            self._hooks[key] = BlockHook(stream, blocks.dims)
         return self._hooks[key]
 
     def _edit(self, name: str, tokens: TokenRange, call: Call, device: torch.device) -> Edit:

@@ -1,7 +1,6 @@
-"""Token layouts: which tokens of a block's sequence are generated, and so may be edited.
+"""Token layouts: which tokens of a sequence may be edited, and tensors of any layout seen as sequences (B, N, D).
 
-One function per layout, named in the model map. It sees the arguments of one model call and answers with a TokenRange:
-reference, guide and start-frame tokens are never edited.
+Reference, guide, padding and start-frame tokens are never edited. The families' own layouts are in `families`.
 """
 
 from __future__ import annotations
@@ -16,48 +15,59 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class TokenRange:
-    """`count` tokens from `start` on; of these only those where `mask` (B or 1, count, 1) holds, or all if None."""
+    """`count` tokens from `start` on, None: all; of these only those where `mask` (B or 1, count, 1) holds.
+
+    start: negative if counted from the end of the whole sequence, whatever stands in front.
+    length: tokens of the whole stream, None: up to the end of the range. It counts where another stream follows.
+    """
 
     start: int
-    count: int
+    count: int | None
     mask: torch.Tensor | None = None
+    length: int | None = None
+
+    def within(self, tokens: int) -> tuple[int, int]:
+        """Start and end in a sequence of `tokens` tokens."""
+        start = self.start if self.start >= 0 else tokens + self.start
+        return start, tokens if self.count is None else start + self.count
+
+    @property
+    def span(self) -> int:
+        """Tokens of the whole stream."""
+        if self.length is not None:
+            return self.length
+        assert self.count is not None  # a row with streams in one tensor needs a layout that counts them
+        return self.start + self.count
 
 
-def wan(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> TokenRange:
-    """Wan: [reference image] video [appended frames, context latents]; start-frame tokens have denoise mask 0."""
-    count = math.prod(_patches(x, model.patch_size))
-    reference = arguments.get("reference_latent")
-    start = 0
-    if model.ref_conv is not None and reference is not None:
-        start = math.prod(_patches(reference, model.patch_size[1:]))
-    return TokenRange(start, count, _denoised(arguments.get("denoise_mask"), model.patch_size))
+# Where the generated tokens are in each stream, counted from the stream's own first token. A layout function sees the
+# diffusion model, the noisy latents and apply_model's arguments by name. A text stream that it does not name is the
+# sequence of the conditioning states.
+Layout = Mapping[str, TokenRange]
+LayoutFunction = Callable[[Any, torch.Tensor, Mapping[str, Any]], Layout]
+
+# Which rows (B or 1, N, 1; None: all) and channels of a conditioning argument (B, N, D) belong to one part of it.
+PartFunction = Callable[[Any, torch.Tensor], tuple[torch.Tensor | None, slice]]
 
 
-def ltxv(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> TokenRange:
-    """LTXV: video, then guide frames; tokens with a negative denoise mask are taken out of the sequence."""
-    count = math.prod(x.shape[2:])
-    mask = arguments.get("denoise_mask")
-    guides = arguments.get("keyframe_idxs")
-    if guides is None or guides.shape[2] == 0:
-        return TokenRange(0, count, _denoised(mask, (1, 1, 1)))
-    assert mask is not None  # the model itself needs it to place guides
-    tokens = mask[:, :1].flatten(1)
-    video = torch.arange(count, device=tokens.device) < count - guides.shape[2]
-    editable = (tokens > 0) & video
-    kept = tokens[0] >= 0
-    return TokenRange(0, int(kept.sum()), editable[:, kept, None])
+def to_sequence(h: torch.Tensor, dims: str) -> torch.Tensor:
+    """`h` as (B, N, D); `dims` names its dims as in the model map ("BTHWD", "BDHW", ...)."""
+    if dims == "BND":
+        return h
+    return h.permute(_order(dims)).flatten(1, -2)
 
 
-def flux(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> TokenRange:
-    """Flux: image, then reference images."""
-    return TokenRange(0, math.prod(_patches(x, (model.patch_size, model.patch_size))))
+def from_sequence(sequence: torch.Tensor, like: torch.Tensor, dims: str) -> torch.Tensor:
+    """The inverse of `to_sequence`: `sequence` in the shape of `like`."""
+    if dims == "BND":
+        return sequence
+    order = _order(dims)
+    spread = sequence.unflatten(1, [like.shape[i] for i in order[1:-1]])
+    return spread.permute([order.index(i) for i in range(len(order))])
 
 
-LAYOUTS: dict[str, Callable[[Any, torch.Tensor, Mapping[str, Any]], TokenRange]] = {
-    "wan": wan,
-    "ltxv": ltxv,
-    "flux": flux,
-}
+def _order(dims: str) -> list[int]:
+    return [dims.index("B"), *[i for i, letter in enumerate(dims) if letter not in "BD"], dims.index("D")]
 
 
 def editable_states(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -72,13 +82,19 @@ def editable_states(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Te
     return rows
 
 
-def _patches(x: torch.Tensor, patch: tuple[int, ...]) -> list[int]:
+def patches(x: torch.Tensor, patch: tuple[int, ...]) -> list[int]:
+    """How many patches the last dims of `x` make, begun ones included."""
     return [math.ceil(size / step) for size, step in zip(x.shape[-len(patch) :], patch, strict=True)]
 
 
-def _denoised(mask: torch.Tensor | None, patch: tuple[int, ...]) -> torch.Tensor | None:
+def denoised(mask: torch.Tensor | None, patch: tuple[int, ...]) -> torch.Tensor | None:
     """A latent's denoise mask (B, C, T, H, W) as a token mask: a patch counts if any of it is generated."""
     if mask is None:
         return None
     pooled = torch.nn.functional.max_pool3d(mask[:, :1].float(), patch, stride=patch, ceil_mode=True)
     return pooled.flatten(1)[..., None] > 0
+
+
+def whole(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
+    """Every token is generated."""
+    return {"image": TokenRange(0, None)}

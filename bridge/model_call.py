@@ -12,8 +12,10 @@ import torch
 
 from ..safety_steering.errors import NotSteeredError
 from ..safety_steering.hook_point import parse_hook_point
-from .layout import LAYOUTS, TokenRange, editable_states
-from .model_map import Family, find_block, find_list
+from .families import LAYOUTS, PARTS
+from .families.schema import Family
+from .layout import Layout, TokenRange, editable_states, from_sequence, to_sequence
+from .model_map import find_block, find_list, find_state
 
 ForwardHook = Callable[[torch.nn.Module, Any, Any], Any]
 # apply_model's own order, which other packs' wrappers count on
@@ -58,38 +60,68 @@ class ModelCall:
         """The call's transformer_options."""
         return self.arguments["transformer_options"] or {}
 
-    def states(self, name: str) -> tuple[torch.Tensor, TokenRange]:
-        """The conditioning states at a hook point, on the call's device, and which of their rows may be edited.
+    def states(self, name: str, space: str = "", width: int = 0) -> tuple[torch.Tensor, TokenRange]:
+        """The conditioning states (B, N, D) at a hook point, on the call's device, and which rows may be edited.
+
+        space, width: which of the spaces at this hook point is meant; without them the first.
 
         Raises:
-            NotSteeredError: the call does not carry them.
+            NotSteeredError: the call does not carry them, or the model does not read them.
         """
-        source = self.family.states[name]
+        source = find_state(self.family, name, space, width)
         states, mask = self.arguments.get(source.argument), None
+        if source.read_by and getattr(self.diffusion_model, source.read_by, None) is None:
+            raise NotSteeredError(
+                f"This model does not read the states of '{name}', so nothing can be steered there. "
+                "Choose another hook point, or a model that starts from an image."
+            )
         if states is None:
-            raise NotSteeredError(f"The model was called without the states of '{name}', so nothing can be steered.")
-        states = states.to(self.x.device)
+            raise NotSteeredError(
+                f"The model was called without the states of '{name}', so nothing can be steered. "
+                "If only its negative calls carry none, choose branch 'positive'."
+            )
+        states = to_sequence(states.to(self.x.device), source.dims)
         if source.mask and self.arguments.get(source.mask) is not None:
             mask = self.arguments[source.mask].to(self.x.device)
-        return states, TokenRange(0, states.shape[1], editable_states(states, mask))
+        rows = editable_states(states, mask)
+        if source.part:
+            part, channels = PARTS[source.part](self.diffusion_model, states)
+            rows = rows if part is None else rows & part
+            states = states[..., channels]
+        return states, TokenRange(0, states.shape[1], rows)
+
+    def with_states(self, name: str, space: str, edited: torch.Tensor) -> dict[str, Any]:
+        """The call's arguments with the states at a hook point replaced; the caller's tensors stay as they are."""
+        source = find_state(self.family, name, space, edited.shape[-1])
+        former = self.arguments[source.argument].to(edited.device)
+        whole = edited
+        if source.part:
+            whole = to_sequence(former, source.dims).clone()
+            whole[..., PARTS[source.part](self.diffusion_model, whole)[1]] = edited
+        return {**self.arguments, source.argument: from_sequence(whole, former, source.dims)}
 
     @cached_property
-    def _image(self) -> TokenRange:
+    def _layout(self) -> Layout:
         return LAYOUTS[self.family.layout](self.diffusion_model, self.x, self.arguments)
+
+    def _stream(self, name: str) -> TokenRange:
+        if name not in self._layout and name == "text":
+            return self.states("conditioning")[1]
+        return self._layout[name]
 
     def tokens(self, name: str) -> TokenRange:
         """The editable tokens in the output stream of a block."""
         _, stream = find_list(self.family, parse_hook_point(name))
-        if stream.name == "text":
-            return self.states("conditioning")[1]
-        text = self.arguments[self.family.states["conditioning"].argument]
-        before = text.shape[1] if "text" in stream.after else 0
-        return TokenRange(before + self._image.start, self._image.count, self._image.mask)
+        own = self._stream(stream.name)
+        if own.start < 0:
+            return own
+        before = sum(self._stream(other).span for other in stream.after)
+        return TokenRange(before + own.start, own.count, own.mask)
 
     @contextmanager
     def hooked(self, hooks: Mapping[str, ForwardHook], entry: ForwardHook) -> Iterator[None]:
         """Hang forward hooks on blocks (hook point -> hook) and on the family's entry module for one call."""
-        handles = [getattr(self.diffusion_model, self.family.entry).register_forward_hook(entry)]
+        handles = [self.diffusion_model.get_submodule(self.family.entry).register_forward_hook(entry)]
         try:
             for name, hook in hooks.items():
                 block = find_block(self.diffusion_model, parse_hook_point(name))

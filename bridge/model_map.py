@@ -1,123 +1,25 @@
-"""The model map: where hidden states are in each model family that ComfyUI runs. One declarative row per family.
+"""The model map: where hidden states are in each model family that ComfyUI runs.
 
-A row is data. What data cannot say, which tokens of a sequence are generated, is a small named function in `layout`.
+The rows are in `families`, one declarative row per family; here is what is looked up in them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
 
 from ..safety_steering.errors import MismatchError
 from ..safety_steering.hook_point import HookPoint, parse_hook_point
+from .families import FAMILIES
+from .families.generic import generic_family
+from .families.refused import REFUSED
+from .families.schema import BlockList, Family, StateArgument, Stream
 
-
-@dataclass(frozen=True)
-class Stream:
-    """Where one stream is in a block's output.
-
-    item: its place if the block returns a tuple, None if the block returns one tensor (B, N, D).
-    after: the streams that stand before it in the same tensor ("text" in front of "image" in Flux's single blocks).
-    """
-
-    name: str
-    item: int | None = None
-    after: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class BlockList:
-    """A ModuleList of transformer blocks on the diffusion model and the streams that its blocks return.
-
-    replaced_as: the key ("double_block", i) under which core lets other nodes replace block i.
-    """
-
-    name: str
-    streams: tuple[Stream, ...] = (Stream("image"),)
-    replaced_as: str = "double_block"
-
-
-@dataclass(frozen=True)
-class StateArgument:
-    """An argument of the model call that carries conditioning states (B, N, D).
-
-    argument, mask: names of apply_model's arguments; mask is the model's own token mask, if it takes one.
-    spaces: width -> space id; another width gets an id made from the family's name.
-    """
-
-    argument: str
-    spaces: Mapping[int, str]
-    mask: str = ""
-
-
-@dataclass(frozen=True)
-class Family:
-    """One row of the map.
-
-    class_name: the class of `model.diffusion_model`, matched exactly: a subclass may lay its tokens out otherwise.
-    width, channels: attributes with the width of the hidden state and the number of input channels.
-    entry: a module that runs once whenever the transformer really runs (not when a cache answers in its place).
-    names: (width, blocks in the first list, input channels) -> model name; other sizes are named by their numbers.
-    layout: name of a function in `layout`.
-    """
-
-    name: str
-    class_name: str
-    lists: tuple[BlockList, ...]
-    width: str
-    channels: str
-    entry: str
-    layout: str
-    states: Mapping[str, StateArgument]
-    names: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
-
-
-_TUPLE = (Stream("image", item=0), Stream("text", item=1))
-_JOINED = (Stream("image", after=("text",)), Stream("text"))
-
-FAMILIES = (
-    Family(
-        name="wan",
-        class_name="WanModel",
-        lists=(BlockList("blocks"),),
-        width="dim",
-        channels="in_dim",
-        entry="patch_embedding",
-        layout="wan",
-        states={"conditioning": StateArgument("c_crossattn", {4096: "umt5xxl.last"})},
-        names={
-            (1536, 30, 16): "wan2.1-1.3b",
-            (5120, 40, 16): "wan2-14b",  # Wan 2.1 and both experts of 2.2: one shape, told apart by fingerprint
-            (5120, 40, 36): "wan2-i2v-14b",
-            (3072, 30, 48): "wan2.2-ti2v-5b",
-        },
-    ),
-    Family(
-        name="ltxv",
-        class_name="LTXVModel",
-        lists=(BlockList("transformer_blocks"),),
-        width="inner_dim",
-        channels="in_channels",
-        entry="patchify_proj",
-        layout="ltxv",
-        states={"conditioning": StateArgument("c_crossattn", {4096: "t5xxl.last"}, mask="attention_mask")},
-        names={(2048, 28, 128): "ltxv-2b", (4096, 48, 128): "ltxv-13b"},
-    ),
-    Family(
-        name="flux",
-        class_name="Flux",
-        lists=(BlockList("double_blocks", _TUPLE), BlockList("single_blocks", _JOINED, "single_block")),
-        width="hidden_size",
-        channels="in_channels",
-        entry="img_in",
-        layout="flux",
-        states={"conditioning": StateArgument("c_crossattn", {4096: "t5xxl.last"})},
-        names={(3072, 19, 64): "flux.1"},
-    ),
-)
+__all__ = ["FAMILIES", "BlockList", "Family", "Shape", "StateArgument", "Stream"]
 
 
 def unwrap(module: torch.nn.Module) -> torch.nn.Module:
@@ -127,46 +29,110 @@ def unwrap(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def find_family(diffusion_model: torch.nn.Module) -> Family:
-    """The row of the map for a loaded model.
+    """The row of the map for a loaded model; for a class without a row the generic shape, if the model has it.
 
     Raises:
-        MismatchError: no row fits.
+        MismatchError: the model is refused by name, or nothing fits.
     """
-    class_name = type(unwrap(diffusion_model)).__name__
+    model = unwrap(diffusion_model)
+    class_name = type(model).__name__
     for family in FAMILIES:
-        if family.class_name == class_name:
+        if family.class_name == class_name and _is_where(model, family.where):
             return family
-    known = ", ".join(family.name for family in FAMILIES)
+    if class_name in REFUSED:
+        raise MismatchError(REFUSED[class_name])
+    if (generic := generic_family(model)) is not None:
+        return generic
+    known = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
     raise MismatchError(f"Safety Steering does not support models of class {class_name} yet. Supported: {known}.")
+
+
+def _is_where(model: Any, where: Mapping[str, Any]) -> bool:
+    try:
+        return all(follow(model, path) == value for path, value in where.items())
+    except AttributeError:
+        return False
+
+
+def follow(root: Any, path: str) -> Any:
+    """What a path of attributes and indices ("blocks.0.norm.weight.shape.0") leads to."""
+    return reduce(lambda at, part: at[int(part)] if part.isdigit() else getattr(at, part), path.split("."), root)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A loaded model's family, name and sizes. block_counts is in running order."""
+    """A loaded model's family, name and sizes.
+
+    width: of the main stream. block_counts: of the lists that a depth counts, in running order. widths: of each block
+        hook point.
+    """
 
     family: Family
     name: str
     width: int
     block_counts: Mapping[str, int]
+    widths: Mapping[str, int]
 
 
 def read_shape(diffusion_model: torch.nn.Module) -> Shape:
     """Read family, name and sizes off a loaded model; MismatchError if it is not supported."""
     model: Any = unwrap(diffusion_model)
     family = find_family(model)
-    width = int(getattr(model, family.width))
-    counts = {blocks.name: len(getattr(model, blocks.name)) for blocks in family.lists}
+    width = int(follow(model, family.width))
+    blocks = {entry.name: _children(model, entry) for entry in family.lists}
+    counts = {entry.name: len(blocks[entry.name]) for entry in family.lists if blocks[entry.name] and not entry.beside}
+    widths = {
+        f"block.{entry.name}.{index}.{stream.name}": _width(model, entry, stream, block, width)
+        for entry in family.lists
+        for index, block in enumerate(blocks[entry.name])
+        for stream in entry.streams
+        if stream.in_last or index + 1 < len(blocks[entry.name])
+    }
     first = next(iter(counts.values()))
-    channels = int(getattr(model, family.channels))
+    channels = int(follow(model, family.channels))
     name = family.names.get((width, first, channels), f"{family.name}-{first}x{width}-{channels}ch")
-    return Shape(family, name, width, counts)
+    return Shape(family, name, width, counts, widths)
+
+
+def _children(model: Any, blocks: BlockList) -> list[torch.nn.Module]:
+    """The modules to hook, one a block; none if the model lacks the list."""
+    try:
+        modules = list(follow(model, blocks.path or blocks.name).children())
+    except AttributeError:
+        return []
+    return [list(module.children())[-1] for module in modules] if blocks.last_child else modules
+
+
+def _width(model: Any, blocks: BlockList, stream: Stream, block: torch.nn.Module, width: int) -> int:
+    for attribute in blocks.block_widths:
+        if hasattr(block, attribute):
+            return int(getattr(block, attribute))
+    return int(follow(model, stream.width)) if stream.width else width
 
 
 def state_space(family: Family, hook_point: str, width: int) -> str:
-    """The space of the conditioning states at `hook_point`, by their width; MismatchError if the family has none."""
+    """The space of the conditioning states at `hook_point`, by their width; MismatchError if the family has none.
+
+    Where several spaces share a hook point it is the first.
+    """
+    return state_spaces(family, hook_point, width)[0]
+
+
+def state_spaces(family: Family, hook_point: str, width: int) -> tuple[str, ...]:
+    """Every space that states of this width at `hook_point` can be in; MismatchError if the family has none."""
     if hook_point not in family.states:
         raise MismatchError(f"Models of the family {family.name} take no states at the hook point '{hook_point}'.")
-    return family.states[hook_point].spaces.get(width, f"{family.name}.{hook_point}{width}")
+    return tuple(_space(family, hook_point, state, width) for state in family.states[hook_point])
+
+
+def find_state(family: Family, hook_point: str, space: str, width: int) -> StateArgument:
+    """The entry of a row for a hook point and space; the first if the space is not among them."""
+    states = family.states[hook_point]
+    return next((state for state in states if _space(family, hook_point, state, width) == space), states[0])
+
+
+def _space(family: Family, hook_point: str, state: StateArgument, width: int) -> str:
+    return state.spaces.get(width, f"{family.name}.{state.name or hook_point}{width}")
 
 
 def block_space(shape: Shape, hook_point: HookPoint) -> str:
@@ -175,18 +141,17 @@ def block_space(shape: Shape, hook_point: HookPoint) -> str:
     Raises:
         MismatchError: the model has no such block list, block or stream.
     """
-    for blocks in shape.family.lists:
-        if blocks.name == hook_point.list:
-            break
-    else:
+    if str(hook_point) not in shape.widths:
+        points = [parse_hook_point(name) for name in shape.widths]
+        lists = {point.list: point.index + 1 for point in points}
+        if hook_point.list not in lists:
+            raise MismatchError(f"{shape.name} has no block list '{hook_point.list}'; it has {', '.join(lists)}.")
+        count = lists[hook_point.list]
+        if hook_point.index >= count:
+            raise MismatchError(f"{shape.name} has {count} {hook_point.list}, so there is no {hook_point}.")
         raise MismatchError(
-            f"{shape.name} has no block list '{hook_point.list}'; it has {', '.join(shape.block_counts)}."
+            f"{hook_point.list} {hook_point.index} of {shape.name} returns no stream '{hook_point.stream}'."
         )
-    count = shape.block_counts[hook_point.list]
-    if hook_point.index >= count:
-        raise MismatchError(f"{shape.name} has {count} {hook_point.list}, so there is no {hook_point}.")
-    if hook_point.stream not in {stream.name for stream in blocks.streams}:
-        raise MismatchError(f"{hook_point.list} of {shape.name} return no stream '{hook_point.stream}'.")
     return f"{shape.name}/{hook_point}"
 
 
@@ -197,20 +162,15 @@ def find_list(family: Family, hook_point: HookPoint) -> tuple[BlockList, Stream]
 
 
 def find_block(diffusion_model: torch.nn.Module, hook_point: HookPoint) -> torch.nn.Module:
-    """The block module of a hook point that `block_space` has accepted."""
-    block = getattr(unwrap(diffusion_model), hook_point.list)[hook_point.index]
-    assert isinstance(block, torch.nn.Module)
-    return block
+    """The module to hook for a hook point that `block_space` has accepted."""
+    model = unwrap(diffusion_model)
+    blocks, _ = find_list(find_family(model), hook_point)
+    return _children(model, blocks)[hook_point.index]
 
 
 def model_hook_points(shape: Shape) -> tuple[str, ...]:
     """Every block hook point of a model, in running order."""
-    return tuple(
-        f"block.{blocks.name}.{index}.{stream.name}"
-        for blocks in shape.family.lists
-        for index in range(shape.block_counts[blocks.name])
-        for stream in blocks.streams
-    )
+    return tuple(shape.widths)
 
 
 def is_block(hook_point: str) -> bool:

@@ -21,7 +21,7 @@ from comfy_execution.utils import get_executing_context
 
 from ..safety_steering.trace import ACTED, OFF, RunTrace
 from ..safety_steering.vector import SafetyVector
-from .fit_check import check_fits, fingerprint_warning
+from .fit_check import check_fits, fingerprint_warning, untested_warning
 from .injection import Injection
 from .model_call import ModelCall, named, proceed, sigma_of
 from .model_map import read_shape, unwrap
@@ -42,8 +42,10 @@ def apply_steering(patcher: ModelPatcher, vector: SafetyVector, settings: Steeri
     Raises:
         MismatchError: the model is not supported, or the vector was made for another one.
     """
-    check_fits(vector, settings.hook_points, read_shape(patcher.model.diffusion_model))
-    steering = Steering(vector, settings, fingerprint_warning(vector, settings.hook_points, patcher))
+    shape = read_shape(patcher.model.diffusion_model)
+    check_fits(vector, settings.hook_points, shape)
+    warnings = (untested_warning(shape), fingerprint_warning(vector, settings.hook_points, patcher))
+    steering = Steering(vector, settings, " ".join(filter(None, warnings)))
     steered = patcher.clone()
     steered.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, steering.outer_sample)
     steered.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, WRAPPER_KEY, steering.calc_cond_batch)
@@ -134,10 +136,14 @@ class Steering:
         return result
 
     def _why_not(self, call: Call, model_sampling: Any) -> str:
-        """Why a call is left alone, or an empty string. Sigmas are compared, not steps counted: samplers differ."""
+        """Why a call is left alone, or an empty string. Sigmas are compared, not steps counted: samplers differ.
+
+        No step is taken at sigma 0: an autoregressive model there reads the frames it has made, for all later ones to
+        look back on, so such a call is always in the window.
+        """
         start, end = self.settings.window
         first, last = (float(model_sampling.percent_to_sigma(edge)) for edge in (start, end))
-        if not (call.sigma <= first and (call.sigma > last or end == 1)):
+        if call.sigma > 0 and not (call.sigma <= first and (call.sigma > last or end == 1)):
             return OUTSIDE_WINDOW
         return "" if any(is_targeted(role, self.settings.branch) for role in call.roles) else OTHER_BRANCH
 

@@ -145,7 +145,7 @@ TINY_MODELS: dict[str, TinyModel] = {
 }
 
 
-def _values(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
+def values(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
     """Seeded float32 values for one tensor, scaled so that activations stay near unit size through the whole model.
 
     The generator depends on the name alone, so adding a tensor to a class does not change the others.
@@ -176,7 +176,7 @@ def write_tiny_model(kind: str, path: Path, *, seed: int = 0, dtype: torch.dtype
     from safetensors.torch import save_file
 
     model = TINY_MODELS[kind]
-    tensors = {name: _values(name, meta.shape, seed).to(dtype) for name, meta in model.shapes().items()}
+    tensors = {name: values(name, meta.shape, seed).to(dtype) for name, meta in model.shapes().items()}
     metadata = {"config": json.dumps(model.config)} if model.config else None
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

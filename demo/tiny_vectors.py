@@ -57,12 +57,12 @@ def random_vector(
 
 
 def vector_for(diffusion_model: torch.nn.Module, *, conditioning_width: int = 4096, **options: object) -> SafetyVector:
-    """A random vector at `conditioning` and every block of a loaded model."""
-    from safety_steering_pack.bridge.model_map import model_hook_points, read_shape, state_space
+    """A random vector at every block of a loaded model, and at `conditioning` if the model takes such states."""
+    from safety_steering_pack.bridge.model_map import read_shape, state_space
 
     shape = read_shape(diffusion_model)
-    spaces = {
-        "conditioning": (state_space(shape.family, "conditioning", conditioning_width), conditioning_width),
-        **{name: (f"{shape.name}/{name}", shape.width) for name in model_hook_points(shape)},
-    }
+    spaces = {name: (f"{shape.name}/{name}", width) for name, width in shape.widths.items()}
+    if "conditioning" in shape.family.states:
+        space = state_space(shape.family, "conditioning", conditioning_width)
+        spaces = {"conditioning": (space, conditioning_width), **spaces}
     return random_vector(spaces, family=shape.family.name, block_counts=shape.block_counts, **options)  # type: ignore[arg-type]

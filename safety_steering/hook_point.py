@@ -60,7 +60,8 @@ def parse_hook_point(name: str) -> HookPoint:
 def depth(point: HookPoint, block_counts: Mapping[str, int]) -> float:
     """How deep a block lies in its model, 0 (first block) to 1 (last), counted over all block lists in order.
 
-    `block_counts` maps each list's name to its length, in the order in which the model runs them.
+    `block_counts` maps each list's name to its length, in the order in which the model runs them; a list that it does
+    not name runs beside them and has no depth.
     """
     before = 0
     for name, count in block_counts.items():
@@ -111,7 +112,8 @@ def _automatic(
 
 
 def _nearest(fraction: float, available: tuple[str, ...], block_counts: Mapping[str, int]) -> str:
-    blocks = [(name, parse_hook_point(name)) for name in available if name.startswith("block.")]
+    points = [(name, parse_hook_point(name)) for name in available]
+    blocks = [(name, point) for name, point in points if point.list in block_counts]
     if not blocks or not 0 <= fraction <= 1:
         raise MismatchError(
             f"A depth ({fraction:g}) must lie between 0 and 1 and needs a vector with block hook points; "

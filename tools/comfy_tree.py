@@ -20,10 +20,10 @@ class ComfyTreeError(Exception):
     """No usable ComfyUI; the message says what was looked at and what to do."""
 
 
-def cached_tree() -> Path:
+def cached_tree(version: str = COMFYUI_VERSION) -> Path:
     """Where the installer keeps its own ComfyUI: outside the checkout, shared by every clone."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "safety-steering" / f"ComfyUI-{COMFYUI_VERSION}"
+    return cache / "safety-steering" / f"ComfyUI-{version}"
 
 
 def tree_version(tree: Path) -> str:
@@ -73,6 +73,7 @@ def comfyui_on_path(*arguments: str) -> Path:
     sys.argv = ["main.py", "--cpu", "--disable-api-nodes", *arguments]
     try:
         import comfy.cli_args
+        import utils.install_util  # noqa: F401  as main.py does: older trees later put comfy/, with its own utils, in front
     finally:
         sys.argv = own_arguments
         comfy.options.enable_args_parsing(False)

@@ -74,7 +74,7 @@ def verify_sha256(archive: Path, expected: str) -> None:
         )
 
 
-def unpack_tree(archive: Path, target: Path) -> None:
+def unpack_tree(archive: Path, target: Path, version: str = COMFYUI_VERSION) -> None:
     """Unpack only ComfyUI's folder out of ``archive`` and move it to ``target`` in one step."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpack-") as temporary:
@@ -85,21 +85,21 @@ def unpack_tree(archive: Path, target: Path) -> None:
             tar.extractall(temporary, members=inside, filter="data")
         top = inside[0].name.split("/", 1)[0]
         tree = Path(temporary) / top / SDIST_FOLDER
-        if tree_version(tree) != COMFYUI_VERSION:
-            raise InstallError(f"{archive.name} carries ComfyUI {tree_version(tree)}, not {COMFYUI_VERSION}.")
+        if tree_version(tree) != version:
+            raise InstallError(f"{archive.name} carries ComfyUI {tree_version(tree)}, not {version}.")
         if not target.exists():
             os.replace(tree, target)
 
 
-def download_sdist(python: Path, folder: Path) -> Path:
-    """Fetch the source distribution with pip, which checks its hash before it looks inside."""
+def download_sdist(python: Path, folder: Path, sdist: str = SDIST, sha256: str = SDIST_SHA256) -> Path:
+    """Fetch a source distribution with pip, which checks its hash before it looks inside."""
     requirement = folder / "requirement.txt"
-    requirement.write_text(f"{SDIST} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
-    options = ["--no-deps", "--no-binary", SDIST.split("==")[0], "--ignore-requires-python"]
+    requirement.write_text(f"{sdist} --hash=sha256:{sha256}\n", encoding="utf-8")
+    options = ["--no-deps", "--no-binary", sdist.split("==")[0], "--ignore-requires-python"]
     pip(python, ["download", *options, "-d", str(folder), "-r", str(requirement)])
     archives = list(folder.glob("*.tar.gz"))
     if len(archives) != 1:
-        raise InstallError(f"pip downloaded {[a.name for a in archives]}; expected one source archive of {SDIST}.")
+        raise InstallError(f"pip downloaded {[a.name for a in archives]}; expected one source archive of {sdist}.")
     return archives[0]
 
 

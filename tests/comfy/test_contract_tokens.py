@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from exact_moves import check_moved
 from steered_graphs import FAMILIES
 from tiny_models import TINY_MODELS
 from tiny_vectors import random_vector
@@ -182,23 +183,6 @@ def observe(
             seed=3,
         )
     return observer, vector.at(case.hook_point).categories["violence"].direction[0].double()
-
-
-def ulp(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The distance between neighbouring numbers of `dtype` at each of `values`."""
-    info = torch.finfo(dtype)
-    return torch.exp2(values.abs().clamp_min(info.tiny).log2().floor()) * info.eps
-
-
-def check_moved(before: torch.Tensor, after: torch.Tensor, moved: range, shift: torch.Tensor) -> None:
-    """`after` is `before` + shift at the tokens `moved`, within 2 ulp of the larger summand, and bit-equal else."""
-    here = torch.zeros(before.shape[1], dtype=torch.bool)
-    here[list(moved)] = True
-    assert torch.equal(after[:, ~here], before[:, ~here])
-    old, new = before[:, here].double(), after[:, here].double()
-    larger = torch.maximum(old.abs(), shift.abs().expand_as(old))
-    assert ((new - (old + shift)).abs() <= 2 * ulp(larger, before.dtype)).all()
-    assert not (new == old).all(dim=-1).any(), "a token that should have moved did not"
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

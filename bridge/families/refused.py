@@ -1,0 +1,19 @@
+"""Models that are refused by name: what they make is no picture or video, or they restore what another model made."""
+
+_AUDIO = "{} makes sound. Safety Steering steers image and video models; run it without Apply Safety Steering."
+_3D = "{} makes 3D shapes. Safety Steering steers image and video models; run it without Apply Safety Steering."
+_RESTORES = "{} sharpens a finished video. Apply Safety Steering to the model that makes the video."
+_SEES = "{} reads images and makes none. Apply Safety Steering to the model that makes the picture."
+
+# class of `model.diffusion_model` -> why it is refused
+REFUSED = {
+    class_name: sentence.format(name)
+    for sentence, models in (
+        (_AUDIO, {"AudioDiffusionTransformer": "Stable Audio", "ACEStepTransformer2DModel": "ACE-Step"}),
+        (_AUDIO, {"AceStepConditionGenerationModel": "ACE-Step 1.5"}),
+        (_3D, {"Hunyuan3Dv2": "Hunyuan3D 2", "HunYuanDiTPlain": "Hunyuan3D 2.1", "LatentSeqMMFlowModel": "TripoSplat"}),
+        (_RESTORES, {"NaDiT": "SeedVR2"}),
+        (_SEES, {"RTv4": "RT-DETR", "DepthAnything3Net": "Depth Anything 3", "SAM3Model": "SAM 3"}),
+    )
+    for class_name, name in models.items()
+}

@@ -1,0 +1,90 @@
+"""`python -m safety_steering inspect CHECKPOINT`: what a header tells. All families are in comfy/test_families.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from safety_steering_pack.bridge.families import FAMILIES
+from safety_steering_pack.safety_steering.checkpoint import SIGNATURES, inspect_checkpoint, read_shapes, recognise
+from safety_steering_pack.safety_steering.errors import SafetySteeringError
+
+WAN = {
+    "head.modulation": (1, 2, 1536),
+    "text_embedding.0.weight": (1536, 4096),
+    **{f"blocks.{i}.modulation": (1, 6, 1536) for i in range(30)},
+}
+
+
+def write_header(path, shapes, data=b""):
+    """A safetensors file whose tensors are only named: telling what it is must not need their values."""
+    entries = {name: {"dtype": "F16", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}
+    text = json.dumps({"__metadata__": {"format": "pt"}, **entries}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def test_the_command_line_describes_a_checkpoint_without_comfyui(tmp_path, repo_root):
+    path = write_header(tmp_path / "wan.safetensors", {f"model.diffusion_model.{k}": v for k, v in WAN.items()})
+    code = (
+        "import sys; sys.argv = ['safety_steering', 'inspect', sys.argv[1]]\n"
+        "import runpy\n"
+        "try: runpy.run_module('safety_steering', run_name='__main__')\n"
+        "except SystemExit as leave: assert not leave.code\n"
+        "assert not any(name.partition('.')[0].startswith('comfy') for name in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, path], cwd=repo_root, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == [
+        "family    wan",
+        "model     wan2.1-1.3b",
+        "blocks    30 blocks: image (1536 wide)",
+        "spaces    conditioning: umt5xxl.last (4096 wide)",
+        "spaces    clip_vision: clip-vision-h.penultimate (1280 wide)",
+    ]
+
+
+def test_the_module_itself_needs_no_torch(repo_root):
+    code = (
+        "import sys, types\n"
+        "sys.modules['torch'] = None\n"
+        "package = types.ModuleType('package'); package.__path__ = ['safety_steering']\n"
+        "sys.modules['package'] = package\n"
+        "import package.checkpoint"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=repo_root, check=True, timeout=60)
+
+
+def test_every_signature_is_of_a_row_and_only_the_causal_wan_has_none():
+    families = {family.name for family in FAMILIES}
+    assert families - {signature.family for signature in SIGNATURES} == {"wan-ar"}
+    assert {signature.family for signature in SIGNATURES} <= families
+
+
+def test_a_model_that_is_not_known_is_not_guessed(tmp_path):
+    assert recognise({"layers.0.weight": (8, 8)}, FAMILIES) is None
+    assert inspect_checkpoint(write_header(tmp_path / "x.safetensors", {"layers.0.weight": (8, 8)}), FAMILIES) == ""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x08",
+        (1 << 40).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (2).to_bytes(8, "little") + b"\xff\xff",
+        (100).to_bytes(8, "little") + b'{"a": {"shape": 3}}',
+        (7).to_bytes(8, "little") + b'{"a":1}',
+        os.urandom(64),
+    ],
+    ids=range(8),
+)
+def test_a_damaged_file_is_one_sentence(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(SafetySteeringError, match="is no safetensors file"):
+        read_shapes(path)

@@ -1,0 +1,19 @@
+"""docs/models.md is what `make models-doc` would write."""
+
+from __future__ import annotations
+
+import models_doc
+
+
+def test_the_document_is_current():
+    written = models_doc.DOCUMENT.read_text(encoding="utf-8")
+    assert written == models_doc.render(), "run `make models-doc`"
+
+
+def test_the_papers_models_have_a_row_and_a_case():
+    from family_cases import CASES
+    from safety_steering_pack.bridge.families import FAMILIES
+
+    families = {family.name for family in FAMILIES}
+    assert set(models_doc.PAPERS) <= families
+    assert set(models_doc.PAPERS) <= {case.family for case in CASES.values()}

@@ -1,0 +1,116 @@
+"""Writes docs/models.md from the model map and the table of family cases: family x what was executed.
+
+.venv/bin/python tools/models_doc.py            # `make models-doc`
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+sys.path += [str(REPO_ROOT / folder) for folder in ("tools", "demo", "tests/helpers")]
+from comfy_tree import COMFYUI_VERSION  # noqa: E402
+
+VERSIONS = REPO_ROOT / "docs" / "comfyui_versions.json"
+DOCUMENT = REPO_ROOT / "docs" / "models.md"
+
+# family -> the models of the two papers that it covers; the other models that REINS names are not in ComfyUI
+PAPERS = {
+    "wan": "Wan 2.1 (REINS), Wan 2.2 (transfer)",
+    "cogvideox": "CogVideoX (REINS)",
+    "flux": "Flux.1 schnell and dev (transfer)",
+    "qwen-image": "Qwen-Image (transfer)",
+    "z-image": "Z-Image-Turbo (transfer)",
+}
+INTRODUCTION = """# Models
+
+Made by `make models-doc` from the model map (`bridge/families/`) and the table of cases that the tests run
+(`tests/helpers/family_cases/`); do not edit it by hand.
+
+Every case below is a tiny model of ComfyUI's own classes with random weights. It goes through ComfyUI's own sampling,
+in float32 and bfloat16, and passes every check of `tests/comfy/test_families.py`:
+
+- every block of every list is steered once in each model call;
+- a known direction moves exactly the tokens that are being generated, within 2 ulp; prompt, reference, guide, padding
+  and start-frame tokens stay bit-equal;
+- a capture is the mean over the same tokens;
+- strength 0 is bit-identical to no node, and an exception leaves no hook behind;
+- a vector for another model is refused;
+- steering at `conditioning` reaches the blocks and leaves padding alone, where the model can tell it: rows that are
+  zero or masked. Padding that a model reads like text (Flux, Stable Diffusion, HiDream) is steered like text.
+
+No vector for released weights has been measured; this is about the machinery. *Stock loader* means that the case comes
+out of ComfyUI's loader; *class* that its sizes are fixed there, so the class is built directly, inside its own model
+and patcher.
+"""
+
+
+def render() -> str:
+    """The document's text."""
+    import pack
+
+    pack.register()
+    from family_cases import CASES
+    from safety_steering_pack.bridge.families import FAMILIES
+    from safety_steering_pack.bridge.families.refused import REFUSED
+
+    lines = [
+        INTRODUCTION,
+        "| Family | Known models | Steered at | Prompt states | Executed | Of the papers |",
+        "|---|---|---|---|---|---|",
+        *(_row(family, [case for case in CASES.values() if case.family == family.name]) for family in FAMILIES),
+        "\n## Other models\n",
+        "A model whose class has no row is tried if it has one list of alike blocks that return (batch, tokens,",
+        "channels). All its tokens are steered, and the trace calls it an *untested model*. Any other model is refused",
+        "with a sentence.",
+        "\nRefused by name:\n",
+        *(f"- {sentence}" for sentence in REFUSED.values()),
+        *_versions(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(family: Any, cases: list[Any]) -> str:
+    names = ", ".join(family.names.values())
+    lists = "<br>".join(f"`{blocks.name}` ({', '.join(s.name for s in blocks.streams)})" for blocks in family.lists)
+    spaces = "<br>".join(
+        f"{hook_point}: " + ", ".join(f"`{space}`" for state in states for space in state.spaces.values())
+        for hook_point, states in family.states.items()
+    )
+    spaces = spaces or "none: it takes token ids"
+    executed = "<br>".join(f"{case.name} ({'stock loader' if case.loader else 'class'})" for case in cases)
+    return f"| {family.name} | {names} | {lists} | {spaces} | {executed} | {PAPERS.get(family.name, '')} |"
+
+
+def _versions() -> list[str]:
+    """What `make test-matrix` saw on other ComfyUI trees."""
+    if not VERSIONS.exists():
+        return []
+    rows = json.loads(VERSIONS.read_text(encoding="utf-8"))["rows"]
+    lines = [
+        "\n## ComfyUI versions\n",
+        f"`make test` runs on ComfyUI {COMFYUI_VERSION}. `make test-matrix` saw other trees, in the environment",
+        "of that one:\n",
+        "| ComfyUI | Tests | Passed | Failed | Skipped | Pins that the environment does not meet |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        failed = row["failed"] + row["error"]
+        names = "<br>".join([f"{failed}", *(f"`{name}`" for name in row["failures"])])
+        pins = "<br>".join(row["other_pins"])
+        lines.append(f"| {row['comfyui']} | {row['suite']} | {row['passed']} | {names} | {row['skipped']} | {pins} |")
+    for row in rows:
+        lines += ["", f"Names of core on {row['comfyui']}: {' '.join(row['core_names'])}"]
+    return lines
+
+
+def main() -> None:
+    DOCUMENT.write_text(render(), encoding="utf-8")
+    print(f"wrote {DOCUMENT.relative_to(REPO_ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
