@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ import pack
 import pytest
 import torch
 from comfy_tree import comfyui_on_path
+from guarded import GuardedServer, guarded_copy
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,17 @@ def comfy_in_process(base_directory: Path) -> InProcess:
     tree = comfyui_on_path("--base-directory", str(base_directory))
     (base_directory / "custom_nodes").mkdir(exist_ok=True)
     return InProcess(tree=tree, models=base_directory / "models", pack=pack.load())
+
+
+@pytest.fixture(scope="session")
+def guarded_server(base_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedServer]:
+    """A running ComfyUI under a policy; tests take it as ``guarded``."""
+    with GuardedServer(guarded_copy(base_directory, tmp_path_factory.mktemp("guarded") / "comfyui")) as running:
+        yield running
+
+
+@pytest.fixture
+def guarded(guarded_server: GuardedServer) -> GuardedServer:
+    """The guarded server under its first policy, whatever the last test made of it."""
+    guarded_server.set_policy()
+    return guarded_server

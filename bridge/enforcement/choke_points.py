@@ -1,0 +1,112 @@
+"""The functions of core that a guarded server stands in front of, and the check that core still goes through them.
+
+Each is looked up by core when it is called, so replacing the attribute reaches every caller. A core whose functions
+have another signature, or are called another way, is one that this guardrail does not know: then it must not serve.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ...safety_steering.errors import SafetySteeringError
+
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class UnknownCore(SafetySteeringError):
+    """This ComfyUI is not built as the guardrail expects."""
+
+
+@dataclass(frozen=True)
+class ChokePoint:
+    """A function `name` of `owner` with these parameters, which `caller` looks up under that name at each call."""
+
+    owner: Any
+    name: str
+    parameters: tuple[str, ...]
+    caller: Callable[..., Any] | None
+
+    @property
+    def title(self) -> str:
+        """The function's full name, for people."""
+        return f"{getattr(self.owner, '__name__', self.owner)}.{self.name}"
+
+    def check(self) -> None:
+        """Raise UnknownCore unless core has this function, with this signature, and looks it up by name."""
+        function = getattr(self.owner, self.name, None)
+        if function is None:
+            raise UnknownCore(f"This ComfyUI has no {self.title}. Use the version that this pack was tested with.")
+        found = tuple(inspect.signature(function).parameters)
+        if found != self.parameters:
+            raise UnknownCore(
+                f"{self.title} of this ComfyUI takes ({', '.join(found)}), expected ({', '.join(self.parameters)}). "
+                "Use the version that this pack was tested with."
+            )
+        if self.caller is not None and self.name not in self.caller.__code__.co_names:
+            raise UnknownCore(
+                f"{self.caller.__qualname__} of this ComfyUI does not look {self.title} up, so it cannot be guarded. "
+                "Use the version that this pack was tested with."
+            )
+
+
+def choke_points() -> dict[str, ChokePoint]:
+    """Every choke point by its function's name."""
+    import comfy.model_base
+    import comfy.sampler_helpers
+    import comfy.samplers
+    import execution
+
+    node = ("server", "dynprompt", "caches", "current_item", "extra_data", "executed", "prompt_id", "execution_list")
+    pending = ("pending_subgraph_results", "pending_async_nodes", "ui_outputs")
+    call = ("execution_block_cb", "pre_execute_cb", "v3_data")
+    model_call = ("self", "x", "t", "c_concat", "c_crossattn", "control", "transformer_options", "kwargs")
+    executor = execution.PromptExecutor
+    sample = comfy.samplers.CFGGuider.sample
+    return {
+        "job": ChokePoint(executor, "execute", ("self", "prompt", "prompt_id", "extra_data", "execute_outputs"), None),
+        "node": ChokePoint(execution, "execute", (*node, *pending), executor.execute_async),
+        "inputs": ChokePoint(
+            execution, "get_output_data", ("prompt_id", "unique_id", "obj", "input_data_all", *call), execution.execute
+        ),
+        "outputs": ChokePoint(
+            execution, "get_output_from_returns", ("return_values", "obj"), execution.get_output_data
+        ),
+        "run": ChokePoint(comfy.sampler_helpers, "prepare_model_patcher", ("model", "conds", "model_options"), sample),
+        "model call": ChokePoint(
+            comfy.model_base.BaseModel, "apply_model", model_call, comfy.samplers._calc_cond_batch
+        ),
+    }
+
+
+class Guarded:
+    """Choke points with the guardrail's functions in them."""
+
+    def __init__(self, wraps: dict[str, Wrap]) -> None:
+        """Check every point, then put each wrapper around its function.
+
+        Raises:
+            UnknownCore: core is not as expected; then nothing was changed.
+        """
+        points = choke_points()
+        for point in points.values():
+            point.check()
+        self._placed: list[tuple[ChokePoint, Any]] = []
+        for key, wrap in wraps.items():
+            point = points[key]
+            original = getattr(point.owner, point.name)
+            wrapper = functools.wraps(original)(wrap(original))
+            setattr(point.owner, point.name, wrapper)
+            self._placed.append((point, wrapper))
+
+    def check(self) -> None:
+        """Raise UnknownCore if another pack has put something in front of the guardrail since."""
+        for point, wrapper in self._placed:
+            if getattr(point.owner, point.name) is not wrapper:
+                raise UnknownCore(
+                    f"Something has replaced {point.title} since the guardrail was set up, so this server does not "
+                    "sample. Start it without the node pack that does so."
+                )

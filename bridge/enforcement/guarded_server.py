@@ -1,0 +1,119 @@
+"""The guarded server as a whole: the policy in force, what is needed to account for a job, and whether it may serve."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+from ...guardrail.audit import AuditLog
+from ...guardrail.job_record import REFUSED, UNSAMPLED, JobRecord
+from ...guardrail.keys import Signer, load_signer
+from ...guardrail.metrics import Metrics
+from ...guardrail.policy import Policy, find_policy
+from ...guardrail.policy_store import PolicyStore
+from ...guardrail.public_folders import PublicFolders
+from ...safety_steering.errors import SafetySteeringError
+from .admission import check_prompt
+from .choke_points import Guarded
+from .guarded_mode import private_folder
+from .health_check import check_health
+from .job_guard import JobGuard
+from .routes import add_routes
+
+
+def start_guardrail() -> None:
+    """Guard this server: check core, stand in front of its functions, try one tiny steered run, add the routes.
+
+    Raises:
+        SafetySteeringError: core is not as expected, the policy lies where clients can write, or steering does not act.
+    """
+    public = _public_folders()
+    path = find_policy(private_folder())
+    assert path is not None  # nobody starts a guardrail without one
+    public.refuse(path, f"The policy {path.name}")
+    server = GuardedServer(PolicyStore(path, public), public)
+    jobs = JobGuard(server)
+    server.guarded = Guarded(jobs.wraps())
+    check_health(jobs)
+    add_routes(server)
+    logging.info("Safety Steering: this server is guarded. %s", server.problem() or "The policy is in force.")
+
+
+def _public_folders() -> PublicFolders:
+    import folder_paths
+
+    folders = (folder_paths.get_input_directory(), folder_paths.get_output_directory())
+    return PublicFolders(
+        folders=tuple(Path(folder) for folder in (*folders, folder_paths.get_temp_directory())),
+        users=Path(folder_paths.get_user_directory()),
+    )
+
+
+class GuardedServer:
+    """What all jobs of a guarded server share. Its methods may be called from any thread.
+
+    guarded: the choke points, once they are taken. signer: None until a policy first asks for signatures.
+    """
+
+    def __init__(self, store: PolicyStore, public: PublicFolders) -> None:
+        self.store = store
+        self.metrics = Metrics()
+        self.guarded: Guarded | None = None
+        self.signer: Signer | None = None
+        self._public = public
+        self._log: AuditLog | None = None
+        self._lock = threading.Lock()
+
+    def ready(self) -> Policy:
+        """The policy in force, once everything is there that a job needs.
+
+        Raises:
+            SafetySteeringError: the policy, the audit log or the key is not usable, or another pack came in between.
+        """
+        policy = self.store.current()
+        if self.guarded is not None:
+            self.guarded.check()
+        with self._lock:
+            if policy.settings.evidence.sign and self.signer is None:
+                self.signer = load_signer(public=self._public)
+            if self._log is None or self._log.folder != policy.audit_folder:
+                if self._log is not None:
+                    self._log.close()
+                    self._log = None
+                self._log = AuditLog(policy.audit_folder)
+        return policy
+
+    def problem(self) -> str:
+        """Why this server does not sample now, or an empty string."""
+        try:
+            self.ready()
+        except SafetySteeringError as error:
+            return str(error)
+        return ""
+
+    def admit(self, prompt: Any) -> None:
+        """Raise SafetySteeringError unless this server would run the graph; a refusal goes into the audit log."""
+        try:
+            check_prompt(prompt, self.ready())
+        except SafetySteeringError as error:
+            self.write_refusal("", str(error))
+            raise
+
+    def write(self, record: JobRecord, policy: Policy) -> None:
+        """Append a job's line to the audit log; AuditError if it is not on the disk."""
+        with self._lock:
+            if self._log is None:
+                raise SafetySteeringError("The audit log is not open, so nothing is delivered.")
+            self._log.append(record, policy.settings.audit)
+
+    def write_refusal(self, prompt_id: str, reason: str) -> None:
+        """Write down what was refused before it ran; if even that fails there is nothing to hold back."""
+        logging.warning("Safety Steering: refused: %s", reason)
+        self.metrics.add("refused")
+        try:
+            policy = self.store.current()
+            self.write(JobRecord(prompt_id, policy.sha256, UNSAMPLED, REFUSED, reason), policy)
+        except SafetySteeringError as error:
+            logging.error("Safety Steering: the refusal is not in the audit log: %s", error)

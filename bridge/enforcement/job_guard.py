@@ -1,0 +1,190 @@
+"""In front of core's functions: each job runs under the policy that was in force when it began, and is accounted for.
+
+Core runs one job after the other in one thread, and the nodes of a job one after the other. So the running job and its
+running node are plain attributes here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...guardrail.job_record import REFUSED, STEERED, UNSAMPLED, JobRecord
+from ...guardrail.policy import Policy
+from ...safety_steering.errors import NotSteeredError
+from .admission import Refused, check_prompt
+from .choke_points import Wrap
+from .job import Job
+from .node_guard import check_inputs, take_files
+from .origins import Origins
+from .output_files import remove
+from .sampling import OUTSIDE, SamplingGuard, check_model_call
+from .sealing import record_of, withhold
+
+if TYPE_CHECKING:
+    from .guarded_server import GuardedServer
+
+
+class JobGuard:
+    """The running job of a guarded server, and the functions that stand in front of core's."""
+
+    def __init__(self, server: GuardedServer) -> None:
+        self.job: Job | None = None
+        self._server = server
+        self._policy: Policy | None = None
+        self._executor: Any = None
+        self._node = ""
+        self._noted: Job | None = None
+        self._origins = Origins()
+        self._sampling = SamplingGuard(lambda: self.job)
+
+    def wraps(self) -> dict[str, Wrap]:
+        """Choke point -> what is put around its function."""
+        return {
+            "job": self._around_job,
+            "node": self._around_node,
+            "inputs": self._around_inputs,
+            "outputs": self._around_outputs,
+            "run": self._around_run,
+            "model call": self._around_model_call,
+        }
+
+    def _around_job(self, original: Callable[..., None]) -> Callable[..., None]:
+        def execute(
+            executor: Any,
+            prompt: dict[str, Any],
+            prompt_id: str,
+            extra_data: dict[str, Any] | None = None,
+            execute_outputs: list[str] | None = None,
+        ) -> None:
+            extra_data = extra_data or {}
+            try:
+                job = self._begin(executor, prompt, prompt_id)
+            except Exception as error:
+                self._server.write_refusal(prompt_id, str(error))
+                withhold(executor, prompt, prompt_id, extra_data, error)
+                return
+            if job.policy.settings.output_gate.mode != "off":  # a preview would show what the gate has not seen
+                extra_data = {**extra_data, "preview_method": "none"}
+            self.job, self._executor = job, executor
+            try:
+                original(executor, prompt, prompt_id, extra_data, execute_outputs or [])
+            except Exception as error:  # it would end core's only worker
+                logging.exception("Safety Steering: core failed while it ran a job")
+                job.refusal = job.refusal or f"The server failed while it ran this job: {error}"
+            finally:
+                self.job = None
+            if (problem := self._conclude(job, executor)) is not None:
+                withhold(executor, prompt, prompt_id, extra_data, problem)
+
+        return execute
+
+    def _around_node(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        async def execute(server: Any, dynprompt: Any, caches: Any, current_item: str, *args: Any) -> Any:
+            self._node = current_item
+            self._running().roots[current_item] = dynprompt.get_real_node_id(current_item)
+            return await original(server, dynprompt, caches, current_item, *args)
+
+        return execute
+
+    def _around_inputs(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        async def get_output_data(
+            prompt_id: str, unique_id: str, obj: Any, input_data_all: dict[str, list[Any]], **callbacks: Any
+        ) -> Any:
+            job = self._running()
+            with job.refusing():
+                self._note_origins(job)
+                inputs, tripped = check_inputs(job, unique_id, type(obj), input_data_all)
+                self._server.metrics.add("gate_trips", int(tripped))
+            return await original(prompt_id, unique_id, obj, inputs, **callbacks)
+
+        return get_output_data
+
+    def _around_outputs(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def get_output_from_returns(return_values: Any, obj: Any) -> Any:
+            output, shown, has_subgraph = original(return_values, obj)
+            job = self._running()
+            with job.refusing():
+                signer = self._server.signer if job.policy.settings.evidence.sign else None
+                take_files(job, self._node, obj if isinstance(obj, type) else type(obj), shown, signer)
+            return output, shown, has_subgraph
+
+        return get_output_from_returns
+
+    def _around_run(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def prepare_model_patcher(model: Any, conds: Any, model_options: dict[str, Any]) -> Any:
+            prepared = original(model, conds, model_options)
+            self._sampling.prepare(model, model_options)
+            return prepared
+
+        return prepare_model_patcher
+
+    def _around_model_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def apply_model(
+            model: Any,
+            x: Any,
+            t: Any,
+            c_concat: Any = None,
+            c_crossattn: Any = None,
+            control: Any = None,
+            transformer_options: Mapping[str, Any] = {},
+            **kwargs: Any,
+        ) -> Any:
+            with self._running().refusing():
+                check_model_call(transformer_options)
+            return original(model, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+
+        return apply_model
+
+    def _running(self) -> Job:
+        if self.job is None:
+            raise NotSteeredError(OUTSIDE)
+        return self.job
+
+    def _begin(self, executor: Any, prompt: dict[str, Any], prompt_id: str) -> Job:
+        policy = self._server.ready()
+        check_prompt(prompt, policy)
+        if policy is not self._policy:
+            executor.reset()  # what core cached was made under another policy
+            self._origins.clear()
+            self._server.metrics.add("policy_reloads", int(self._policy is not None))
+            self._policy = policy
+        return Job(prompt_id, prompt, policy)
+
+    def _conclude(self, job: Job, executor: Any) -> Exception | None:
+        """Write down what came of a job; why its outputs are withheld, or None."""
+        self._note_origins(job)
+        self._origins.remember(job, executor)
+        if job.refusal:
+            _drop_outputs(job)
+        try:
+            record = record_of(job, executor.status_messages)
+            self._server.write(record, job.policy)
+        except Exception as error:
+            logging.exception("Safety Steering: a job could not be written down")
+            _drop_outputs(job)
+            self._server.write_refusal(job.prompt_id, str(error))
+            return error
+        self._count(record)
+        return Refused(job.refusal) if job.refusal else None
+
+    def _note_origins(self, job: Job) -> None:
+        """Once core has made the keys of its cache for a job, they do not change."""
+        if self._noted is not job:
+            self._origins.note(job, self._executor)
+            self._noted = job
+
+    def _count(self, record: JobRecord) -> None:
+        metrics = self._server.metrics
+        metrics.add("jobs")
+        metrics.add("steered", int(record.verdict == STEERED))
+        metrics.add("unsampled", int(record.verdict == UNSAMPLED))
+        metrics.add("refused", int(record.decision == REFUSED))
+        metrics.add("steps", record.steered_steps)
+
+
+def _drop_outputs(job: Job) -> None:
+    for path in job.outputs:
+        remove(path)
+    job.outputs.clear()

@@ -1,0 +1,160 @@
+"""Evidence: a signed record beside each output file, `<file>.safety.json`, that binds how it was made to its bytes.
+
+What is signed, with Ed25519 (RFC 8032): the line `safety_steering_evidence 1`, a line end, and the record without its
+signature as JSON, keys sorted, no spaces, ASCII only. Anybody with the public key can check that without this pack.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..safety_steering.atomic import write_atomically
+from .errors import EvidenceError
+from .job_record import utc_now
+from .keys import Signer, load_verifier
+
+FORMAT = "safety_steering_evidence"
+FORMAT_VERSION = 1
+SUFFIX = ".safety.json"
+MAX_BYTES = 1024 * 1024
+CHUNK = 1024 * 1024
+FIELDS = {
+    "format": str,
+    "format_version": int,
+    "file": str,
+    "file_sha256": str,
+    "file_bytes": int,
+    "prompt_id": str,
+    "policy_sha256": str,
+    "vectors": list,
+    "verdict": str,
+    "decision": str,
+    "time": str,
+    "key_id": str,
+    "signature": str,
+}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What is claimed of an output: verdict and decision as in `job_record`; vectors by their content's sha256."""
+
+    prompt_id: str
+    policy_sha256: str
+    vectors: tuple[str, ...]
+    verdict: str
+    decision: str
+
+
+def sidecar_of(file: Path) -> Path:
+    """Where the evidence of `file` is."""
+    return file.with_name(file.name + SUFFIX)
+
+
+def sign_file(file: Path, statement: Statement, signer: Signer) -> dict[str, Any]:
+    """Hash `file`, sign the statement about it, write the sidecar, and return the signed record.
+
+    Raises:
+        EvidenceError: the file cannot be read or the sidecar not be written.
+    """
+    try:
+        sha256, size = _hash(file)
+        record = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "file": file.name,
+            "file_sha256": sha256,
+            "file_bytes": size,
+            "prompt_id": statement.prompt_id,
+            "policy_sha256": statement.policy_sha256,
+            "vectors": list(statement.vectors),
+            "verdict": statement.verdict,
+            "decision": statement.decision,
+            "time": utc_now(),
+            "key_id": signer.key_id,
+        }
+        record["signature"] = base64.b64encode(signer.sign(_signed_bytes(record))).decode()
+        write_atomically(sidecar_of(file), json.dumps(record, indent=1).encode())
+    except OSError as error:
+        raise EvidenceError(f"The evidence of {file.name} cannot be written: {error.strerror}.") from error
+    return record
+
+
+def verify_file(file: Path, keys: Sequence[str], evidence: Path | None = None) -> dict[str, Any]:
+    """Check a file against its evidence, and return the record.
+
+    Args:
+        keys: the public keys that are trusted, each as base64 or the path of a PEM file.
+        evidence: the record, if it is not in the file's sidecar.
+
+    Raises:
+        EvidenceError: there is no evidence, it is signed by a key not among `keys`, the record or the signature was
+            altered or belongs to another file, or the file is not the one that was signed.
+    """
+    record = _read(evidence or sidecar_of(file))
+    verifiers = {verifier.key_id: verifier for verifier in map(load_verifier, keys)}
+    verifier = verifiers.get(record["key_id"])
+    if verifier is None:
+        raise EvidenceError(
+            f"The evidence of {file.name} is signed with the key {record['key_id']}, which is not among those trusted: "
+            f"{', '.join(verifiers)}. Trust the file only if that key is its maker's."
+        )
+    if not verifier.holds(_signature(record), _signed_bytes(record)):
+        raise EvidenceError(
+            f"The signature of {file.name} does not fit its record: the record was altered, or the signature is "
+            "another file's. Do not trust it."
+        )
+    if not file.is_file():
+        raise EvidenceError(f"{file.name} is not there; only its evidence is.")
+    if _hash(file) != (record["file_sha256"], record["file_bytes"]):
+        raise EvidenceError(
+            f"{file.name} is not the file that was signed ('{record['file']}' of prompt {record['prompt_id']}): it was "
+            "altered, or the evidence is another file's. Do not trust it."
+        )
+    return record
+
+
+def _signed_bytes(record: Mapping[str, Any]) -> bytes:
+    plain = {name: value for name, value in record.items() if name != "signature"}
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return f"{FORMAT} {FORMAT_VERSION}\n{text}".encode()
+
+
+def _signature(record: Mapping[str, Any]) -> bytes:
+    try:
+        return base64.b64decode(record["signature"], validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES)
+        record = json.loads(data)
+    except OSError as error:
+        raise EvidenceError(f"There is no evidence: {path.name} cannot be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise EvidenceError(f"{path.name} does not read as JSON, so it is no evidence.") from error
+    if not isinstance(record, dict) or {name: type(value) for name, value in record.items()} != FIELDS:
+        raise EvidenceError(f"{path.name} is no evidence of format version {FORMAT_VERSION}: its fields are others.")
+    if (record["format"], record["format_version"]) != (FORMAT, FORMAT_VERSION):
+        raise EvidenceError(f"{path.name} is evidence of format version {record['format_version']}; this reads 1.")
+    return record
+
+
+def _hash(file: Path) -> tuple[str, int]:
+    """The sha256 and size of a file of any length."""
+    digest, size = hashlib.sha256(), 0
+    with open(file, "rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size

@@ -1,0 +1,103 @@
+"""What is recorded of one job, and how a job's traces are summed up in it."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from statistics import fmean
+from typing import Any
+
+from ..safety_steering.trace import RunTrace
+
+STEERED = "steered"
+UNSAMPLED = "unsampled"
+NO_RULE = "no rule"
+NOT_STEERED = "not steered"
+VERDICTS = (STEERED, UNSAMPLED, NO_RULE, NOT_STEERED)
+
+DELIVERED = "delivered"
+REPLACED = "replaced"
+REFUSED = "refused"
+FAILED = "failed"
+INTERRUPTED = "interrupted"
+DECISIONS = (DELIVERED, REPLACED, REFUSED, FAILED, INTERRUPTED)
+
+
+def utc_now() -> str:
+    """The time as ISO 8601 in UTC, to the millisecond: 2026-01-31T12:00:00.000Z."""
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return now.replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One job, as the audit log keeps it.
+
+    verdict: whether it was steered (one of VERDICTS). decision: what became of its outputs (one of DECISIONS), and
+    `reason` why. models: weight fingerprints. vectors: content sha256 of those that acted. blocks: hook points hit.
+    steps, steered_steps: noise levels at which a model was called, and was steered, over all sampler runs.
+    projections: mean <h, u> before and after, by hook point and category. outputs: one record a file, with its sha256.
+    prompt: the text of the prompt, only if the policy asks for it.
+    """
+
+    prompt_id: str
+    policy_sha256: str
+    verdict: str
+    decision: str
+    reason: str = ""
+    models: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+    steps: int = 0
+    steered_steps: int = 0
+    projections: tuple[Mapping[str, Any], ...] = ()
+    outputs: tuple[Mapping[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    prompt: str | None = None
+    time: str = field(default_factory=utc_now)
+
+    def __post_init__(self) -> None:
+        for value, allowed in ((self.verdict, VERDICTS), (self.decision, DECISIONS)):
+            if value not in allowed:
+                raise ValueError(f"'{value}' is not one of {', '.join(allowed)}.")
+
+
+def sum_up(traces: Sequence[RunTrace]) -> dict[str, Any]:
+    """What a job's sampler runs say together: JobRecord's vectors, blocks, steps, steered_steps, projections, warnings.
+
+    A projection is the mean over the steered model calls.
+    """
+    hooks = [hook for trace in traces for call in trace.calls for hook in call.hooks]
+    met: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for hook in hooks:
+        for category, before in hook.before.items():
+            met[hook.hook_point, category].append((before, hook.after[category]))
+    return {
+        "vectors": _distinct(str(trace.vector["sha256"]) for trace in traces if trace.steered_steps),
+        "blocks": _distinct(hook.hook_point for hook in hooks),
+        "steps": sum(trace.steps for trace in traces),
+        "steered_steps": sum(trace.steered_steps for trace in traces),
+        "projections": tuple(
+            {
+                "hook_point": hook_point,
+                "category": category,
+                "before": _mean(before for before, _ in values),
+                "after": _mean(after for _, after in values),
+            }
+            for (hook_point, category), values in met.items()
+        ),
+        "warnings": _distinct(warning for trace in traces for warning in trace.warnings),
+    }
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    """The mean, or None where a model's numbers went astray: JSON has no NaN."""
+    mean = fmean(values)
+    return mean if math.isfinite(mean) else None
+
+
+def _distinct(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

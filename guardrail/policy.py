@@ -1,0 +1,196 @@
+"""A host's policy: which models are steered with which vectors, how, and what a submitted graph may do.
+
+A Policy is frozen and complete: its vectors are loaded and checked against their sha256. A running job keeps the object
+it began with; the next one asks `policy_store` again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..safety_steering.hook_point import select_hook_points
+from ..safety_steering.interventions import Intervention
+from ..safety_steering.mix import format_mix, parse_mix
+from ..safety_steering.vector import SafetyVector
+from ..safety_steering.vector_file import file_sha256, load_vector
+from .errors import PolicyError
+from .policy_settings import PolicySettings, RuleSettings, parse_policy
+from .public_folders import PublicFolders
+
+ENVIRONMENT = "SAFETY_STEERING_POLICY"
+FILE_NAME = "policy.toml"
+MAX_BYTES = 1024 * 1024
+WINDOW = (0.0, 1.0)
+BRANCH = "both"
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What rules can match of a model. spaces: every space the model has; fingerprint: of its weights, 16 hex."""
+
+    family: str
+    spaces: frozenset[str]
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A rule whose vector is loaded. `vector` carries the rule's mix; window and branch are this module's constants."""
+
+    name: str
+    settings: RuleSettings
+    vector: SafetyVector
+    hook_points: tuple[str, ...]
+    intervention: Intervention
+
+    def matches(self, model: ModelIdentity) -> bool:
+        """Whether this rule is for `model`."""
+        match = self.settings.match
+        return (
+            match.family == model.family or match.space in model.spaces or match.fingerprint == model.fingerprint
+        )  # of the three only one is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """A checked policy. sha256: of the file's bytes. audit_folder: an absolute path."""
+
+    path: Path
+    sha256: str
+    settings: PolicySettings
+    rules: tuple[Rule, ...]
+    audit_folder: Path
+
+    def rules_for(self, model: ModelIdentity) -> tuple[Rule, ...]:
+        """Every rule that is for `model`, in the file's order; empty means: see `settings.without_rule`."""
+        return tuple(rule for rule in self.rules if rule.matches(model))
+
+    def allows_node(self, class_type: str) -> bool:
+        """Whether the allow-list of node classes holds `class_type`, or there is none."""
+        return self.settings.allow.nodes is None or class_type in self.settings.allow.nodes
+
+    def allows_lora(self, sha256: str) -> bool:
+        """Whether the allow-list of LoRA files holds this one, or there is none."""
+        return self.settings.allow.loras is None or sha256 in self.settings.allow.loras
+
+    def allows_vector(self, sha256: str) -> bool:
+        """Whether a graph may use the vector file of this sha256: the rules' own, those listed, or any if permitted."""
+        listed = {*self.settings.allow.vectors, *(rule.settings.sha256 for rule in self.rules)}
+        return self.settings.permits.unlisted_vectors or sha256 in listed
+
+
+def find_policy(private_folder: Path, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Where the policy is: named by SAFETY_STEERING_POLICY, else policy.toml in `private_folder` if there is one.
+
+    None means that this server is not guarded. A path from the environment is returned whether or not it exists, so
+    that a missing policy refuses instead of opening the server.
+    """
+    if named := environment.get(ENVIRONMENT):
+        return Path(named).absolute()
+    path = private_folder / FILE_NAME
+    return path if path.exists() else None
+
+
+def read_policy(path: Path) -> bytes:
+    """The bytes of a policy file.
+
+    Raises:
+        PolicyError: it is missing, unreadable or larger than a policy can be.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PolicyError(f"The policy {path.name} cannot be read: {error.strerror}.") from error
+    if len(data) > MAX_BYTES:
+        raise PolicyError(f"The policy {path.name} has more than {MAX_BYTES} bytes, so it is no policy.")
+    return data
+
+
+def load_policy(path: Path, public: PublicFolders | None = None, data: bytes | None = None) -> Policy:
+    """Load a policy and every vector it names. `data`: the file's bytes, if they have been read already.
+
+    Raises:
+        PolicyError: the policy, or a vector that it names, is missing, invalid, not the one named by its sha256, or in
+            one of the `public` folders.
+    """
+    public = public or PublicFolders()
+    public.refuse(path, f"The policy {path.name}")
+    data = read_policy(path) if data is None else data
+    try:
+        settings = parse_policy(data)
+        folder = path.absolute().parent
+        audit_folder = folder / _expanded(settings.audit.folder)
+        public.refuse(audit_folder, "Its audit folder")
+        rules = tuple(_load_rule(rule, n, folder, public) for n, rule in enumerate(settings.rules, start=1))
+    except ValueError as error:  # ours, or a path that no file system takes
+        raise PolicyError(f"The policy {path.name}: {error}") from error
+    return Policy(path, hashlib.sha256(data).hexdigest(), settings, rules, audit_folder)
+
+
+def _expanded(folder: str) -> Path:
+    """The audit folder with variables such as $HOSTNAME filled in: servers that share a policy share no log."""
+    expanded = os.path.expandvars(folder)
+    if "$" in expanded:
+        raise PolicyError(f"the audit folder '{folder}' names a variable that is not set. Set it, or write the folder.")
+    return Path(expanded)
+
+
+def _load_rule(settings: RuleSettings, number: int, folder: Path, public: PublicFolders) -> Rule:
+    name = settings.name or f"rule {number}"
+    path = folder / settings.vector
+    try:
+        public.refuse(path, f"The vector {path.name}")
+        vector = _load_pinned(path, settings.sha256)
+        if settings.mix:
+            vector = vector.with_mix(parse_mix(settings.mix))
+        info = vector.info
+        hook_points = select_hook_points(
+            settings.hook_points, vector.hook_points, info.block_counts, info.suggestion.hook_points
+        )
+        if not hook_points:
+            raise PolicyError("the vector suggests hook points that it does not have. Name them in hook_points.")
+        _check_steers_to_safe(vector, hook_points, settings.intervention)
+    except ValueError as error:
+        raise PolicyError(f"{name}: {error}") from error
+    intervention = Intervention(settings.intervention, settings.norm, settings.gate, settings.threshold)
+    return Rule(name, settings, vector, hook_points, intervention)
+
+
+def _load_pinned(path: Path, sha256: str) -> SafetyVector:
+    """The vector in `path`, if the file's bytes have this sha256 before and after it is read."""
+    try:
+        _check_sha256(path, sha256)
+        vector = load_vector(path)
+        _check_sha256(path, sha256)
+    except OSError as error:
+        raise PolicyError(
+            f"the vector {path.name} cannot be read: {error.strerror}. Put it beside the policy, or correct 'vector'."
+        ) from error
+    return vector
+
+
+def _check_sha256(path: Path, sha256: str) -> None:
+    found = file_sha256(path)
+    if found != sha256:
+        raise PolicyError(
+            f"the vector {path.name} has the sha256 {found}, the policy names {sha256}. "
+            "Restore the file, or name its sha256 if you trust it."
+        )
+
+
+def _check_steers_to_safe(vector: SafetyVector, hook_points: tuple[str, ...], intervention: str) -> None:
+    if vector.info.kind == "source":
+        raise PolicyError("the vector is a source vector, made for a language model. Name a transferred or native one.")
+    acting = [category for category, weight in vector.mix.items() if weight > 0]
+    if not acting or min(vector.mix.values()) < 0:
+        raise PolicyError(f"the mix '{format_mix(vector.mix)}' needs a weight above 0 and none below.")
+    for name in hook_points:
+        gaps = vector.at(name).categories
+        still = [category for category in acting if not gaps[category].gap.all()]
+        if intervention == "add" and still:
+            raise PolicyError(f"at {name} the gap of '{still[0]}' is 0, so that 'add' moves nothing. Use 'clamp'.")

@@ -1,0 +1,179 @@
+"""What a policy file may say: the keys of the TOML file, their types, ranges and defaults. docs/hosting.md lists them.
+
+The window is always 0 to 1 and the branch always both here, so there are no keys for them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..safety_steering.mix import parse_mix
+from .errors import PolicyError
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[import-not-found, no-redef]
+
+VERSION = 1
+MAX_COMPLAINTS = 3
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Name = Annotated[str, Field(min_length=1)]
+# TOML has arrays only; a frozen model holds tuples
+Names = Annotated[tuple[Name, ...], Field(strict=False)]
+Sha256s = Annotated[tuple[Sha256, ...], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys are errors, `1` is no `true` and no `"1"`, infinities are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Match(Section):
+    """Which models a rule is for: exactly one of the three."""
+
+    family: Name | None = None
+    space: Name | None = None
+    fingerprint: Fingerprint | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Match:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("give exactly one of family, space and fingerprint")
+        return self
+
+
+class RuleSettings(Section):
+    """One rule: the models it is for, and how they are steered. `vector` is relative to the policy's folder."""
+
+    match: Match
+    vector: Name
+    sha256: Sha256
+    name: str = ""
+    mix: str = ""
+    strength: float = Field(default=1.0, gt=0, le=50)
+    intervention: Literal["add", "ablate", "clamp"] = "clamp"
+    norm: Literal["none", "token", "channel"] = "token"
+    gate: Literal["off", "pooled", "token"] = "off"
+    threshold: float = Field(default=-1.0, ge=-10, le=10)
+    hook_points: Name = "auto"
+
+    @field_validator("mix")
+    @classmethod
+    def _readable(cls, mix: str) -> str:
+        parse_mix(mix)
+        return mix
+
+
+class Allow(Section):
+    """Allow-lists. An absent list of nodes or LoRAs allows all that nothing else refuses; an empty one allows none.
+
+    vectors: sha256 of vector files that graphs may use, beyond those of the rules.
+    """
+
+    nodes: Names | None = None
+    loras: Sha256s | None = None
+    vectors: Sha256s = ()
+
+
+class Permits(Section):
+    """What a guarded server refuses in a submitted graph unless it is permitted here."""
+
+    negative_strength: bool = False
+    unlisted_vectors: bool = False
+    merge_and_save_models: bool = False
+    fit_and_save_nodes: bool = False
+    free_paths: bool = False
+    api_nodes: bool = False
+
+
+class AuditSettings(Section):
+    """The audit log. `folder` is relative to the policy's folder, and variables in it such as $HOSTNAME are filled in;
+    keep_files counts rotated files, 0 keeps all."""
+
+    folder: Name = "audit"
+    rotate_megabytes: float = Field(default=64, gt=0)
+    keep_files: int = Field(default=0, ge=0)
+    log_prompt_text: bool = False
+
+
+class EvidenceSettings(Section):
+    """Whether each output file is signed. With `sign` the server needs a signing key, or it does not serve."""
+
+    sign: bool = True
+
+
+class OutputGateSettings(Section):
+    """The judgement of finished frames: a category of the judge -> the score at and above which a frame is held back.
+
+    judge: `module:function`, from frames (N, H, W, 3) in 0..1 to one mapping category -> score a frame.
+    """
+
+    mode: Literal["off", "notice", "fail"] = "off"
+    judge: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    thresholds: dict[Name, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _complete(self) -> OutputGateSettings:
+        if self.mode != "off" and not (self.judge and self.thresholds):
+            raise ValueError("a gate that is not off needs a judge and at least one threshold")
+        return self
+
+
+class StatusSettings(Section):
+    """Who may read status and metrics from elsewhere than this machine: bearers of the token in this variable."""
+
+    token_environment: EnvironmentName | None = None
+
+
+class PolicySettings(Section):
+    """A whole policy file.
+
+    without_rule: what happens to a model that no rule is for. unsampled: to outputs of a job that never sampled.
+    other_weights: to a model whose weights are not those that a rule's block directions were fitted on.
+    """
+
+    version: Literal[1]
+    without_rule: Literal["refuse", "flag"] = "refuse"
+    unsampled: Literal["refuse", "flag"] = "refuse"
+    other_weights: Literal["refuse", "flag"] = "flag"
+    rules: Annotated[tuple[RuleSettings, ...], Field(strict=False)]
+    allow: Allow = Allow()
+    permits: Permits = Permits()
+    audit: AuditSettings = AuditSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
+    output_gate: OutputGateSettings = OutputGateSettings()
+    status: StatusSettings = StatusSettings()
+
+
+def parse_policy(data: bytes) -> PolicySettings:
+    """Read a policy file's bytes.
+
+    Raises:
+        PolicyError: no TOML, an unknown key, a missing one, or a value of a wrong type or range; it names the key.
+    """
+    try:
+        return PolicySettings.model_validate(tomllib.loads(data.decode()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PolicyError(f"it does not read as TOML: {error}.") from error
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        more = f"; and {len(problems) - MAX_COMPLAINTS} more" if len(problems) > MAX_COMPLAINTS else ""
+        told = "; ".join(_complaint(problem) for problem in problems[:MAX_COMPLAINTS])
+        raise PolicyError(f"{told}{more}. docs/hosting.md lists every key.") from error
+
+
+def _complaint(problem: Any) -> str:
+    """One of pydantic's complaints as `rules 2, strength: ...`."""
+    parts = [f" {part + 1}" if isinstance(part, int) else f", {part}" for part in problem["loc"]]
+    where = "".join(parts).removeprefix(", ") or "the file"
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: there is no such key"
+    message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+    return f"{where}: {message[:1].lower()}{message[1:]}"

@@ -1,0 +1,165 @@
+"""What a guarded server says about its outputs, and the output gate, in the real server."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from graphs import save_latent
+from guarded import KEY, once, sample_guarded
+from PIL import Image, ImageChops
+from prompt_graph import PromptGraph
+from safety_steering_pack.guardrail.errors import EvidenceError
+from safety_steering_pack.guardrail.evidence import sidecar_of, verify_file
+from safety_steering_pack.guardrail.output_gate import notice_image
+from steered_graphs import FAMILIES
+from tiny_models import TINY_MODELS
+
+WAN = FAMILIES["wan"]
+TALL, WIDE = {"width": 64, "height": 96}, {"width": 96, "height": 64}
+
+
+def pictures(**options):
+    """Text to video, saved as pictures; the node that saves them."""
+    graph = PromptGraph()
+    sampled = WAN.graph(graph, **{"steps": 2, "length": 5, **options})
+    vae = graph.add("VAELoader", vae_name=TINY_MODELS["wan_vae"].file_name)
+    decoded = graph.add("VAEDecode", samples=sampled.samples, vae=vae[0])
+    return graph, decoded, graph.add("SaveImage", images=decoded[0], filename_prefix="picture")
+
+
+def test_every_output_is_signed(guarded):
+    key = guarded.status()["public_key"]
+    graph, decoded, _ = pictures()
+    graph.add("PreviewImage", images=decoded[0])
+    run = guarded.client.run(once(graph)).succeeded()
+    files, record = guarded.output_files(run), guarded.record_of(run)
+    assert len(files) == len(record["outputs"]) == 10
+    for path in files:
+        signed = verify_file(path, [key])
+        assert signed in record["outputs"]
+        assert (signed["verdict"], signed["prompt_id"]) == ("steered", run.prompt_id)
+        assert signed["policy_sha256"] == guarded.status()["policy"]["sha256"]
+        assert signed["vectors"] == record["vectors"]
+    one, other = files[:2]
+    sidecar_of(other).write_bytes(sidecar_of(one).read_bytes())
+    with pytest.raises(EvidenceError, match="is not the file that was signed"):
+        verify_file(other, [key])
+    one.write_bytes(one.read_bytes() + b"\n")
+    with pytest.raises(EvidenceError, match="is not the file that was signed"):
+        verify_file(one, [key])
+
+
+def test_the_key_never_leaves_the_server(guarded):
+    sample_guarded(guarded)
+    assert KEY not in json.dumps(guarded.status())
+    assert KEY not in guarded.log()
+    assert KEY not in json.dumps(guarded.audit)
+
+
+def test_prompt_text_is_recorded_only_if_asked_for(guarded):
+    assert sample_guarded(guarded, prompt="a very private fox").record["prompt"] is None
+    assert "private fox" not in json.dumps(guarded.audit)
+    guarded.set_policy(audit={"log_prompt_text": True})
+    assert "a very private fox" in sample_guarded(guarded, prompt="a very private fox").record["prompt"]
+
+
+def gate(mode, judge="score"):
+    return {"mode": mode, "thresholds": {"violence": 0.5}, "judge": f"tall_frames_judge:{judge}"}
+
+
+def same_picture(path, expected):
+    return ImageChops.difference(Image.open(path).convert("RGB"), expected).getbbox() is None
+
+
+def test_the_gate_puts_a_notice_in_the_place_of_what_it_holds_back(guarded):
+    guarded.set_policy(output_gate=gate("notice"))
+    graph, _, _ = pictures(**TALL)
+    run = guarded.client.run(once(graph)).succeeded()
+    record = guarded.record_of(run)
+    assert (record["verdict"], record["decision"]) == ("steered", "replaced")
+    assert record["reason"] == "Frame 0 scored 0.900 for 'violence'."
+    assert {output["decision"] for output in record["outputs"]} == {"replaced"}
+    assert all(same_picture(path, notice_image(64, 96)) for path in guarded.output_files(run))
+    graph, _, _ = pictures(**WIDE)
+    run = guarded.client.run(once(graph)).succeeded()
+    assert guarded.record_of(run)["decision"] == "delivered"
+    assert not any(same_picture(path, notice_image(96, 64)) for path in guarded.output_files(run))
+
+
+def test_the_gate_sees_videos(guarded):
+    guarded.set_policy(output_gate=gate("notice"))
+    for sizes, decision in ((TALL, "replaced"), (WIDE, "delivered")):
+        graph, decoded, saved = pictures(**sizes)
+        del graph.prompt[saved.id]
+        video = graph.add("CreateVideo", images=decoded[0], fps=8.0)
+        graph.add("SaveVideo", video=video[0], filename_prefix="video", format="auto", codec="auto")
+        run = guarded.client.run(once(graph)).succeeded()
+        assert guarded.record_of(run)["decision"] == decision
+        assert len(guarded.output_files(run)) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "judge", "words"),
+    [
+        ("fail", "score", "The output gate held this back. Frame 0 scored 0.900"),
+        ("notice", "broken", "The host's judge could not judge these pictures: the judge is out of order"),
+        ("notice", "nowhere", "The host's judge could not judge these pictures"),
+    ],
+)
+def test_the_gate_fails_the_job(guarded, mode, judge, words):
+    guarded.set_policy(output_gate=gate(mode, judge))
+    graph, _, _ = pictures(**TALL)
+    run = guarded.client.run(once(graph))
+    assert words in run.error.message
+    record = guarded.record_of(run)
+    assert (record["decision"], record["outputs"]) == ("refused", [])
+    assert guarded.output_files(run) == ()
+
+
+def test_the_gate_lets_nothing_out_that_it_cannot_see(guarded):
+    guarded.set_policy(output_gate=gate("notice"))
+    graph = PromptGraph()
+    save_latent(graph, WAN.graph(graph, steps=2).samples, "unseen")
+    run = guarded.client.run(once(graph))
+    assert "The output gate could not see what this node wrote" in run.error.message
+    assert not list((guarded.base_directory / "output").rglob("unseen*"))
+
+
+def test_the_gate_judges_what_was_never_sampled(guarded):
+    guarded.set_policy(unsampled="flag", output_gate=gate("notice"))
+    graph = PromptGraph()
+    picture = graph.add("EmptyImage", width=64, height=96, batch_size=1, color=0xFF0000)
+    graph.add("SaveImage", images=picture[0], filename_prefix="theirs")
+    run = guarded.client.run(graph.prompt).succeeded()
+    record = guarded.record_of(run)
+    assert (record["verdict"], record["decision"]) == ("unsampled", "replaced")
+    assert same_picture(guarded.output_files(run)[0], notice_image(64, 96))
+
+
+def test_what_the_client_brought_is_named_in_the_audit(guarded):
+    """Steering does not touch it, and only an output gate can judge it; the audit says that it is there."""
+    graph, decoded, _ = pictures()
+    theirs = graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0x00FF00)
+    mixed = graph.add("ImageBlend", image1=decoded[0], image2=theirs[0], blend_factor=0.9, blend_mode="normal")
+    saved = graph.add("SaveImage", images=mixed[0], filename_prefix="mixed")
+    record = guarded.record_of(guarded.client.run(once(graph)).succeeded())
+    assert record["warnings"] == [
+        f"Node {saved.id} was also given pictures of node {theirs.id} (EmptyImage), past all samplers."
+    ]
+    graph = PromptGraph()
+    first = WAN.graph(graph, steps=2)
+    again = WAN.graph(graph, steps=5, denoise=0.4)
+    vae = graph.add("VAELoader", vae_name=TINY_MODELS["wan_vae"].file_name)
+    image = graph.add("EmptyImage", width=64, height=64, batch_size=9, color=0x00FF00)
+    latents = {"theirs": graph.add("VAEEncode", pixels=image[0], vae=vae[0])[0], "ours": first.samples}
+    for whose, latent in latents.items():
+        graph.prompt[again.samples[0]]["inputs"]["latent_image"] = latent
+        saved = save_latent(graph, again.samples, whose)
+        record = guarded.record_of(guarded.client.run(once(graph)).succeeded())
+        del graph.prompt[saved.id]
+        assert record["verdict"] == "steered"
+        told = [
+            warning for warning in record["warnings"] if "on latents that no sampler of this server made" in warning
+        ]
+        assert len(told) == (whose == "theirs")
