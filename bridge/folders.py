@@ -1,4 +1,4 @@
-"""Where safety vectors are found: `models/safety_vectors`, and those bundled in this pack's `vectors/`."""
+"""Where vectors and prompts are found: in `models/safety_vectors` and `models/safety_prompts`, or bundled here."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ from pathlib import Path
 
 import folder_paths
 
-from ..safety_steering.errors import VectorFileError
+from ..safety_steering.errors import PromptFileError, VectorFileError
+from ..safety_steering.prompt_files import SUFFIXES as PROMPT_SUFFIXES
 from ..safety_steering.vector_file import read_label
 
 VECTORS = "safety_vectors"
 SUFFIX = ".safetensors"
 LONGEST_NAME = 180  # bytes; file systems stop at 255, and a temporary name is longer than the final one
-BUNDLED = Path(__file__).resolve().parent.parent / "vectors"
+PROMPTS = "safety_prompts"
+_VECTORS_HERE = Path(__file__).resolve().parent.parent / "vectors"
+# ComfyUI's name of a folder -> the bundled one, and what its files end in
+BUNDLED = {
+    VECTORS: (_VECTORS_HERE, (SUFFIX,)),
+    PROMPTS: (_VECTORS_HERE / "prompts", PROMPT_SUFFIXES),
+}
 
 
 def register_folders() -> None:
-    """Tell ComfyUI about the folder, so that extra_model_paths.yaml and the model library know it too."""
-    folder_paths.add_model_folder_path(VECTORS, str(Path(folder_paths.models_dir) / VECTORS))
-    folder_paths.add_model_folder_path(VECTORS, str(BUNDLED))
-    folder_paths.folder_names_and_paths[VECTORS][1].update({SUFFIX})
+    """Tell ComfyUI about the folders, so that extra_model_paths.yaml and the model library know them too."""
+    for name, (bundled, suffixes) in BUNDLED.items():
+        folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
+        folder_paths.add_model_folder_path(name, str(bundled))
+        folder_paths.folder_names_and_paths[name][1].update(suffixes)
 
 
 def vector_labels() -> list[str]:
@@ -49,6 +57,27 @@ def find_vector(label: str) -> Path:
         raise VectorFileError(
             f"The safety vector '{name}' was not found. Put the file into {folder.parent.name}/{folder.name} and press "
             f"R to refresh, or choose one of: {', '.join(known) or 'none there yet'}."
+        )
+    return Path(path)
+
+
+def prompt_file_names() -> list[str]:
+    """The names of the prompt files."""
+    return list(folder_paths.get_filename_list(PROMPTS))
+
+
+def find_prompts(name: str) -> Path:
+    """The path of a prompt file.
+
+    Raises:
+        PromptFileError: no such file in the folders of prompts (nothing outside of them is ever read).
+    """
+    known = prompt_file_names()
+    path = folder_paths.get_full_path(PROMPTS, name) if name in known else None
+    if path is None:
+        raise PromptFileError(
+            f"The prompt file '{name}' was not found. Put it into models/{PROMPTS} and press R to refresh, or choose "
+            f"one of: {', '.join(known) or 'none there yet'}."
         )
     return Path(path)
 

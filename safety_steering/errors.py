@@ -9,6 +9,10 @@ class VectorFileError(SafetySteeringError):
     """A file is not a usable safety vector: wrong format, damaged, missing or non-finite content."""
 
 
+class PromptFileError(SafetySteeringError):
+    """A file is not a usable prompt set: missing, unreadable, too large, or its columns are not known."""
+
+
 class MismatchError(SafetySteeringError):
     """A vector does not belong to this model, hook point or category."""
 

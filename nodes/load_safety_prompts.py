@@ -1,0 +1,134 @@
+"""Load Safety Prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..bridge.folders import find_prompts, prompt_file_names
+from ..safety_steering.errors import PromptFileError
+from ..safety_steering.prompt_columns import category_name
+from ..safety_steering.prompt_files import check_size, load_prompts
+from ..safety_steering.prompts import describe_prompts
+from ..safety_steering.vector_file import file_sha256
+from .types import CATEGORY, SafetyPromptsType
+
+SAID_BY_FILE = "as the file says"
+BUNDLED_PAIRS = "safety_pairs.csv"
+
+
+class LoadSafetyPrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SafetySteering_LoadSafetyPrompts",
+            display_name="Load Safety Prompts",
+            category=CATEGORY,
+            description="Loads prompts to measure safety with: pairs of an unsafe prompt and its safe twin, or benign "
+            "prompts. Put files into models/safety_prompts.",
+            search_aliases=["safety", "prompt set", "dataset", "unsafe prompts", "benign prompts", "csv", "parquet"],
+            inputs=[
+                io.Combo.Input(
+                    "prompts",
+                    options=prompt_file_names(),
+                    default=BUNDLED_PAIRS,
+                    tooltip="The file to load: parquet, csv, tsv, jsonl, json, or txt with one prompt a line.",
+                ),
+                io.String.Input(
+                    "columns",
+                    default="",
+                    tooltip="Which column of the file is what: unsafe=bad_text, safe=good_text. The fields: id, "
+                    "category, unsafe, safe, negative, split, prompt, label. id=- means no such column. Empty: guess.",
+                ),
+                io.Combo.Input(
+                    "unpaired",
+                    options=[SAID_BY_FILE, "unsafe", "safe"],
+                    default=SAID_BY_FILE,
+                    tooltip="What the prompts are in a file that has one prompt a row and no column that says it.",
+                ),
+                io.String.Input(
+                    "categories",
+                    default="",
+                    tooltip="Categories to keep, with commas: violence, sexual. Empty: all of them.",
+                ),
+                io.Float.Input(
+                    "train",
+                    default=0.6,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Share of the pairs that directions are fitted on. Without effect if the file has its own "
+                    "splits.",
+                ),
+                io.Float.Input(
+                    "validation",
+                    default=0.2,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Share of the pairs that settings are chosen on. What train and validation leave is the "
+                    "test split, which is read once.",
+                ),
+                io.Int.Input(
+                    "split_seed",
+                    default=0,
+                    min=0,
+                    max=2**31 - 1,
+                    control_after_generate=False,
+                    tooltip="Another number, another split. The same number gives the same split, also after rows were "
+                    "added to the file.",
+                ),
+                io.Int.Input(
+                    "limit",
+                    default=0,
+                    min=0,
+                    max=200_000,
+                    tooltip="At most this many pairs, evenly over the categories. 0: all of them.",
+                ),
+            ],
+            outputs=[
+                SafetyPromptsType.Output("safety_prompts", tooltip="The prompts with their categories and splits."),
+                io.String.Output("preview", tooltip="Counts per category and split, mean lengths, and the first rows."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, prompts: str) -> bool | str:
+        try:
+            find_prompts(prompts)
+        except PromptFileError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, prompts: str, **settings: Any) -> str:
+        path = find_prompts(prompts)
+        check_size(path)
+        return file_sha256(path)
+
+    @classmethod
+    def execute(
+        cls,
+        prompts: str,
+        columns: str,
+        unpaired: str,
+        categories: str,
+        train: float,
+        validation: float,
+        split_seed: int,
+        limit: int,
+    ) -> io.NodeOutput:
+        loaded = load_prompts(
+            find_prompts(prompts), columns=columns, unpaired="" if unpaired == SAID_BY_FILE else unpaired
+        )
+        names = [category_name(name) for name in categories.split(",") if name.strip()]
+        if names:
+            loaded = loaded.of_categories(names)
+        if limit:
+            loaded = loaded.limited(limit, split_seed)
+        if not loaded.has_splits:
+            loaded = loaded.split(train, validation, split_seed)
+        preview = describe_prompts(loaded)
+        return io.NodeOutput(loaded, preview, ui=ui.PreviewText(preview))
