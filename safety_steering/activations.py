@@ -31,7 +31,10 @@ SAFE, UNSAFE = "safe", "unsafe"
 
 @dataclass(frozen=True)
 class Source:
-    """What the activations were captured from. hook_points: name -> (space, width). sigma_edges: K + 1 ascending."""
+    """What the activations were captured from. hook_points: name -> (space, width). sigma_edges: K + 1 ascending.
+
+    sampling: the settings of the sampler runs, as plain JSON values.
+    """
 
     hook_points: Mapping[str, tuple[str, int]]
     sigma_edges: tuple[float, ...]
@@ -41,6 +44,7 @@ class Source:
     block_counts: Mapping[str, int] = field(default_factory=dict)
     branch: str = "positive"
     pooling: str = "mean over editable tokens"
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def bins(self) -> int:
@@ -50,13 +54,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt. label: "safe" or "unsafe". pair: id shared by an unsafe prompt and its safe twin, or empty."""
+    """One prompt. label: "safe" or "unsafe". category: one, or several with commas between them. pair: id shared by an
+    unsafe prompt and its safe twin, or empty. length: the prompt's words, 0 if not known."""
 
     id: str
     label: str
     category: str
     pair: str = ""
     split: str = ""
+    length: int = 0
 
 
 @dataclass(frozen=True, eq=False)

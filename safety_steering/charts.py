@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,14 +23,63 @@ def draw_runs(traces: Sequence[RunTrace]) -> NDArray[np.uint8]:
 
     Returns an RGB picture (H, W, 3), uint8.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH, _ROW * len(traces)), dpi=_DPI, layout="constrained")
-    canvas: Any = FigureCanvasAgg(figure)
+    figure = _figure(_ROW * len(traces))
     rows: Any = figure.subfigures(len(traces), 1, squeeze=False)[:, 0]
     for row, trace in zip(rows, traces, strict=True):
         _draw_run(row, trace)
+    return _picture(figure)
+
+
+def draw_separability(table: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
+    """One panel a category: AUC on validation over the hook points in model order, one line a sigma bin.
+
+    table: rows as of `native_vector.Fitted`. Returns an RGB picture (H, W, 3), uint8.
+    """
+    categories = list(dict.fromkeys(row["category"] for row in table))
+    places = list(dict.fromkeys(row["hook_point"] for row in table))
+    figure = _figure(0.6 + 2.6 * len(categories))
+    figure.suptitle("linear separability by depth: AUC on validation, 0.5 is chance", fontsize=11, color=_INK)
+    panels: Any = figure.subplots(len(categories), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, category in zip(panels, categories, strict=True):
+        _draw_separability(panel, [row for row in table if row["category"] == category], places)
+        panel.set_title(category, fontsize=10, color=_INK, loc="left")
+    panels[0].legend(fontsize=8, frameon=False, title="sigma", title_fontsize=8)
+    panels[-1].set_xlabel("hook point, in model order", fontsize=10, color=_INK)
+    return _picture(figure)
+
+
+def _draw_separability(axes: Axes, rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> None:
+    for low, high in dict.fromkeys(tuple(row["sigma"]) for row in rows):
+        line = [row for row in rows if tuple(row["sigma"]) == (low, high)]
+        values = [np.nan if row["auc"] is None else row["auc"] for row in line]
+        at = [places.index(row["hook_point"]) for row in line]
+        axes.plot(at, values, marker=".", label=f"{low:.2f} to {high:.2f}")
+    if all(row["auc"] is None for row in rows):
+        axes.text(0.5, 0.5, "no validation rows", transform=axes.transAxes, ha="center", color=_WARNING)
+    axes.axhline(0.5, color=_QUIET, linewidth=0.8, linestyle=":")
+    axes.set_ylim(min([0.4, *(row["auc"] for row in rows if row["auc"] is not None)]) - 0.02, 1.02)
+    ticks = np.unique(np.linspace(0, len(places) - 1, min(8, len(places))).astype(int))
+    axes.set_xticks(ticks, [_short(places[tick]) for tick in ticks], rotation=30, ha="right")
+    axes.tick_params(labelsize=8, colors=_INK)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _short(hook_point: str) -> str:
+    """A block's list and index; other hook points as they are."""
+    parts = hook_point.split(".")
+    return f"{parts[1]} {parts[2]}" if parts[0] == "block" else hook_point
+
+
+def _figure(height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
+
+
+def _picture(figure: Any) -> NDArray[np.uint8]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]
 

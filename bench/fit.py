@@ -1,0 +1,125 @@
+"""How long a fit takes, and how much memory: n = 2 300 rows, 5 120 channels, 40 blocks, one category, one sigma bin.
+
+    .venv/bin/python bench/fit.py           (needs 4 GB of disk for a temporary folder)
+
+Synthetic activations are written as Capture Activations writes them, every block its own. A process of its own then
+fits the vector, with all evidence (20 pairs of halves, 200 permutations), AUC and statistics. Reading is timed apart:
+it is the time in `Activations.read` and `rows`. Peak memory is the whole process's peak resident set, PyTorch and
+mapped files included. Ends with exit code 1 if a bar is missed: 10 s beside reading, and 1 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO_ROOT / "tools"))
+
+import pack  # noqa: E402
+import torch  # noqa: E402
+
+pack.register()
+
+RESULTS = REPO_ROOT / "bench" / "results" / "fit.json"
+ROWS, WIDTH, BLOCKS, SHARD = 2300, 5120, 40, 100
+SEED = 1
+HALVES, PERMUTATIONS = 20, 200
+SECONDS, PEAK_BYTES = 10.0, 1e9
+THREADS = 2
+
+
+def write_activations(folder: Path) -> None:
+    """Pairs of twins, four fifths of them to train on; a tenth of the channels tells safe from unsafe."""
+    from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
+
+    names = [f"block.blocks.{i}.image" for i in range(BLOCKS)]
+    source = Source({name: (f"bench/{name}", WIDTH) for name in names}, (0.0, 1.0), block_counts={"blocks": BLOCKS})
+    activations = Activations.create(folder, source)
+    generator = torch.Generator().manual_seed(SEED)
+    for start in range(0, ROWS, SHARD):
+        labels = [(UNSAFE, SAFE)[i % 2] for i in range(start, start + SHARD)]
+        rows = [
+            Row(f"row{start + i}", label, "one", f"pair{(start + i) // 2}", ("train", "validation")[i % 10 >= 8], 12)
+            for i, label in enumerate(labels)
+        ]
+        shift = torch.zeros(SHARD, 1, WIDTH)
+        shift[0::2, :, : WIDTH // 10] = -0.1
+        states = {}
+        for name in names:
+            pooled = torch.randn(SHARD, 1, WIDTH, generator=generator).add_(shift)
+            states[name] = States(pooled, pooled)
+        activations.append(rows, states)
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """One fit in this process."""
+    from safety_steering_pack.safety_steering.activations import Activations
+    from safety_steering_pack.safety_steering.fit_settings import FitSettings
+    from safety_steering_pack.safety_steering.native_vector import fit_vector
+
+    torch.set_num_threads(THREADS)
+
+    class Timed(Activations):
+        seconds = 0.0
+
+        def read(self, hook_point: str) -> Any:
+            start = time.perf_counter()
+            states = super().read(hook_point)
+            Timed.seconds += time.perf_counter() - start
+            return states
+
+        def rows(self) -> Any:
+            start = time.perf_counter()
+            rows = super().rows()
+            Timed.seconds += time.perf_counter() - start
+            return rows
+
+    before = _peak()
+    start = time.perf_counter()
+    fitted = fit_vector(Timed.open(folder), FitSettings(halves=HALVES, permutations=PERMUTATIONS, seed=SEED))
+    seconds = time.perf_counter() - start
+    return {
+        "setting": f"n {ROWS}, D {WIDTH}, {BLOCKS} blocks, mean difference, all evidence",
+        "fit_seconds": round(seconds - Timed.seconds, 2),
+        "reading_seconds": round(Timed.seconds, 2),
+        "peak_bytes": _peak(),
+        "peak_bytes_before": before,
+        "median_auc": sorted(row["auc"] for row in fitted.table)[len(fitted.table) // 2],
+        "threads": THREADS,
+    }
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(Path(options.measure))))
+        return 0
+    from safety_steering_pack.safety_steering.atomic import write_atomically
+
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO_ROOT, capture_output=True, text=True).stdout.strip()
+    with tempfile.TemporaryDirectory(prefix="safety-steering-fit-") as folder:
+        write_activations(Path(folder) / "activations")
+        command = [sys.executable, __file__, "--measure", str(Path(folder) / "activations")]
+        row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    result = {"command": "python bench/fit.py", "commit": commit, "seeds": [SEED], "rows": [row]}
+    write_atomically(RESULTS, (json.dumps(result, indent=1) + "\n").encode())
+    print(json.dumps(row, indent=1))
+    return int(row["fit_seconds"] >= SECONDS or row["peak_bytes"] >= PEAK_BYTES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
