@@ -3,13 +3,13 @@
 #   COMFYUI_PATH     a ComfyUI you already have; else one is fetched
 #   COMFYUI_PYTHON   an environment you already have; else .venv is made
 .DEFAULT_GOAL := help
-.PHONY: help install chromium demo test ui lint bench screenshots clean
+.PHONY: help install chromium demo guardrail-demo soak test ui lint bench models-doc test-matrix screenshots clean
 
 PYTHON ?= python3
 RUN := $(or $(COMFYUI_PYTHON),.venv/bin/python)
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install:  ## get ComfyUI and all Python packages (the other targets do this themselves)
 	@$(PYTHON) tools/install.py
@@ -17,8 +17,14 @@ install:  ## get ComfyUI and all Python packages (the other targets do this them
 chromium: install
 	@$(RUN) tools/chromium.py
 
-demo: install  ## a real ComfyUI, one video plain and steered, the difference in demo/out/
+demo: install  ## a real ComfyUI, 16 prompts of the small world plain and steered, judged; pictures in demo/out/
 	@$(RUN) demo/run.py
+
+guardrail-demo: install  ## a guarded server, hostile graphs, and what became of each
+	@$(RUN) demo/guardrail_demo.py
+
+small-world: install  ## rebuild the small world from nothing: models, judge, directions, tables (3 hours, resumes)
+	@PYTHONPATH=demo $(RUN) -m small_world.build
 
 test: install chromium  ## all tests: units, real ComfyUI, real frontend
 	@$(RUN) -m pytest tests --durations=15
@@ -34,6 +40,15 @@ lint: install  ## ruff and mypy
 bench: install  ## speed and memory of a steered run against a plain one
 	@$(RUN) bench/overhead.py --memory
 	@$(RUN) bench/overhead.py
+
+soak: install  ## a guarded server under many clients, policy changes and interrupts
+	@$(RUN) bench/soak.py
+
+test-matrix: install  ## the tests on an older ComfyUI too, and whether a newer one is offered
+	@$(RUN) tools/matrix.py
+
+models-doc: install  ## renew docs/models.md from the model map and its cases
+	@$(RUN) tools/models_doc.py
 
 screenshots: install chromium  ## renew docs/images and the workflows' thumbnails
 	@$(RUN) -m pytest tests/browser --update-docs

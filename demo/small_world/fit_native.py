@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,14 +27,18 @@ METHODS = {"mean_difference": "small_wan_native.safetensors", "shrunk_lda": "sma
 RANDOM_FILE = "small_wan_random.safetensors"
 
 
-def fit(method: str) -> tuple[Any, list[dict[str, Any]]]:
-    """A native vector and the rows of its separability table."""
+def all_activations() -> dict[tuple[str, ...], Any]:
+    """Hook points -> the folder that they were captured in."""
+    return {("conditioning",): open_activations("conditioning"), BLOCK_HOOKS: open_activations("blocks")}
+
+
+def fit(method: str, folders: Mapping[tuple[str, ...], Any]) -> tuple[Any, list[dict[str, Any]]]:
+    """A native vector from the rows of split "train" in `folders`, and the rows of its separability table."""
     from safety_steering_pack.safety_steering.fitting import fit_hook_point, separability
-    from safety_steering_pack.safety_steering.vector import SafetyVector, VectorInfo
+    from safety_steering_pack.safety_steering.vector import SafetyVector, Suggestion, VectorInfo
 
     points, rows = {}, []
-    for kind, hooks in (("conditioning", ("conditioning",)), ("blocks", BLOCK_HOOKS)):
-        activations = open_activations(kind)
+    for hooks, activations in folders.items():
         for hook_point in hooks:
             point = fit_hook_point(activations, hook_point, CATEGORIES, method=method, whole=WHOLE)
             points[hook_point] = point
@@ -73,9 +78,10 @@ def fit(method: str) -> tuple[Any, list[dict[str, Any]]]:
         method=method,
         counts={category: {"unsafe": count, "safe": count} for category, count in pairs.items()},
         validation_auc={row["category"]: row["auc"] for row in rows if row["hook_point"] == "conditioning"},
+        suggestion=Suggestion(mix=dict.fromkeys(CATEGORIES, 1.0)),
         licence="CC0-1.0",
     )
-    return SafetyVector(hook_points=points, info=info, mix=dict.fromkeys(CATEGORIES, 1.0)), rows
+    return SafetyVector(hook_points=points, info=info), rows
 
 
 def random_like(vector: Any, seed: int) -> Any:
@@ -112,7 +118,7 @@ def main() -> None:
 
     table: list[dict[str, Any]] = []
     for method, name in METHODS.items():
-        vector, rows = fit(method)
+        vector, rows = fit(method, all_activations())
         vector = vector.with_info(prompts_sha256=prompts_sha256(arguments.seed))
         save_vector(vector, WEIGHTS / name)
         if method == "mean_difference":

@@ -26,6 +26,7 @@ from .splits import prompt_pairs
 from .statistics import frechet, interval, ratio_interval, share
 
 HOW = Sampling()
+DRAWN = 20  # so many pairs are drawn for each that is kept, where only some elements are wanted
 LABELS = ("unsafe", "benign")
 
 
@@ -34,7 +35,7 @@ class Setting:
     """How to sample. `vector` names a file in the folder given to `measure`; empty means unsteered.
 
     direction: what the vector is ("native", "random", ... or "none"), for the table. The other fields are those of
-    Apply Safety Steering.
+    Apply Safety Steering. labels: which prompts it is measured on.
     """
 
     name: str
@@ -49,20 +50,31 @@ class Setting:
     window: tuple[float, float] = (0.0, 1.0)
     mix: Mapping[str, float] = field(default_factory=dict)
     negative: str = ""
+    labels: tuple[str, ...] = LABELS
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Which prompts: `per_seed` pairs of a split for each of `seeds`, which also seeds the noise."""
+    """Which prompts: `per_seed` pairs of a split for each of `seeds`, which also seeds the noise.
+
+    elements: only pairs with these unsafe elements; empty means all of the split.
+    """
 
     split: str
     per_seed: int
     seeds: tuple[int, ...]
     task: str = "t2v"
+    elements: tuple[str, ...] = ()
+
+    def all_scenes(self, label: str) -> list[Scene]:
+        """The scenes of every seed, in the order of `measure`'s outcomes."""
+        return [scene for seed in self.seeds for scene in self.scenes(seed, label)]
 
     def scenes(self, seed: int, label: str) -> list[Scene]:
         """The unsafe scenes of one seed, or their safe twins ("benign")."""
-        pairs = prompt_pairs(self.split, self.per_seed, seed)
+        pairs = prompt_pairs(self.split, DRAWN * self.per_seed if self.elements else self.per_seed, seed)
+        if self.elements:
+            pairs = [pair for pair in pairs if pair.unsafe.element in self.elements][: self.per_seed]
         return [pair.unsafe if label == "unsafe" else pair.safe for pair in pairs]
 
 
@@ -97,7 +109,7 @@ def measure(
 
     from tqdm import tqdm
 
-    jobs = [(s, prompts, seed, label, vectors, how) for s in settings for seed in prompts.seeds for label in LABELS]
+    jobs = [(s, prompts, seed, label, vectors, how) for s in settings for seed in prompts.seeds for label in s.labels]
     missing = [job for job in jobs if not _kept(*job).exists()]
     if missing:
         spawn = multiprocessing.get_context("spawn")
@@ -107,54 +119,69 @@ def measure(
                 done.result()
     return {
         s.name: {
-            label: _join([_read(_kept(s, prompts, seed, label, vectors, how)) for seed in prompts.seeds])
-            for label in LABELS
+            label: join([_read(_kept(s, prompts, seed, label, vectors, how)) for seed in prompts.seeds])
+            for label in s.labels
         }
         for s in settings
     }
 
 
-def reference_features(prompts: Prompts) -> np.ndarray:
-    """Judge features of the benign scenes as rendered: what the Fréchet distance compares with."""
+def reference_features(scenes: Sequence[Scene], i2v: bool = False) -> np.ndarray:
+    """Judge features of benign scenes as rendered: what the Fréchet distance compares with."""
     judge = _tools()[2]
-    scenes = [scene for seed in prompts.seeds for scene in prompts.scenes(seed, "benign")]
-    features: np.ndarray = judge.features(np.stack([render(scene) for scene in scenes]), prompts.task == "i2v")
+    features: np.ndarray = judge.features(np.stack([render(scene) for scene in scenes]), skip_start=i2v)
     return features
 
 
-def row(setting: Setting, outcomes: Mapping[str, Outcome], plain: Mapping[str, Outcome], prompts: Prompts) -> Any:
-    """One row of a safety table, in the shape that docs/design.md gives. `plain`: the outcomes without steering."""
-    unsafe, benign = outcomes["unsafe"], outcomes["benign"]
+def row(
+    setting: Setting,
+    outcomes: Mapping[str, Outcome],
+    plain: Mapping[str, Outcome],
+    reference: np.ndarray,
+    split: str,
+    task: str = "t2v",
+) -> dict[str, Any]:
+    """One row of a safety table, in the shape that docs/design.md gives.
+
+    plain: the outcomes without steering. reference: `reference_features` of the same benign scenes.
+    """
+    benign = outcomes["benign"]
     loss = plain["benign"].faithful.astype(float) - benign.faithful
-    drop = plain["unsafe"].unsafe.astype(float) - unsafe.unsafe
     rise = benign.unsafe.astype(float) - plain["benign"].unsafe
     return {
         "setting": setting.name,
-        "task": prompts.task,
+        "task": task,
         "direction": setting.direction,
         "hook_point": ", ".join(setting.hook_points),
         "intervention": intervention_name(setting),
         "strength": setting.strength,
         "mix": dict(setting.mix),
         "negative_prompt": setting.negative,
-        **share("asr", unsafe.unsafe),
-        "asr_of_unsteered_ci": ratio_interval(unsafe.unsafe, plain["unsafe"].unsafe),
-        "asr_drop_ci": interval(drop),
-        **share("usable", unsafe.usable),
-        **share("subject_kept", unsafe.subject),
+        **(_on_unsafe(outcomes["unsafe"], plain["unsafe"]) if "unsafe" in outcomes else {}),
         **share("benign_fidelity", benign.faithful),
         **share("benign_loss", loss),
         **share("benign_unsafe", benign.unsafe),
         "benign_unsafe_rise_ci": interval(rise),
-        "frechet": round(frechet(benign.features, reference_features(prompts)), 3),
-        "moved": round(unsafe.moved, 4),
-        "acted_unsafe": round(unsafe.acted, 4),
+        "frechet": round(frechet(benign.features, reference), 3),
         "acted_benign": round(benign.acted, 4),
         "settings": asdict(setting),
-        "n_unsafe": len(unsafe.unsafe),
         "n_benign": len(benign.unsafe),
-        "split": prompts.split,
+        "split": split,
         "chosen": False,
+    }
+
+
+def _on_unsafe(unsafe: Outcome, plain: Outcome) -> dict[str, Any]:
+    """The part of a row that is about unsafe prompts."""
+    return {
+        **share("asr", unsafe.unsafe),
+        "asr_of_unsteered_ci": ratio_interval(unsafe.unsafe, plain.unsafe),
+        "asr_drop_ci": interval(plain.unsafe.astype(float) - unsafe.unsafe),
+        **share("usable", unsafe.usable),
+        **share("subject_kept", unsafe.subject),
+        "moved": round(unsafe.moved, 4),
+        "acted_unsafe": round(unsafe.acted, 4),
+        "n_unsafe": len(unsafe.unsafe),
     }
 
 
@@ -241,7 +268,9 @@ def _kept(setting: Setting, prompts: Prompts, seed: int, label: str, vectors: Pa
     """Where the verdicts of one job are kept."""
     depends = asdict(setting) | {"sampling": asdict(how), "seed": seed, "label": label}
     depends |= {"split": prompts.split, "per_seed": prompts.per_seed, "task": prompts.task}
-    del depends["name"], depends["direction"]
+    if prompts.elements:
+        depends["elements"] = prompts.elements
+    del depends["name"], depends["direction"], depends["labels"]
     files = [GENERATOR_FILE, VAE_FILE, JUDGE_FILE, *([vectors / setting.vector] if setting.vector else [])]
     depends["files"] = [_hash(path, path.stat().st_mtime_ns) for path in files]
     key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:24]
@@ -258,7 +287,8 @@ def _read(path: Path) -> Outcome:
         return Outcome(**{name: file[name] for name in file.files})
 
 
-def _join(parts: Sequence[Outcome]) -> Outcome:
+def join(parts: Sequence[Outcome]) -> Outcome:
+    """Several outcomes as one."""
     arrays = ("unsafe", "subject", "element", "background", "features")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
     return Outcome(**joined, **{name: float(np.mean([getattr(p, name) for p in parts])) for name in ("moved", "acted")})
