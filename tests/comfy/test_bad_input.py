@@ -104,7 +104,12 @@ CASES = {
         "block.blocks.9.image",
         put(small({"block.blocks.9.image": ("x", 32)}, block_counts={"blocks": 4})),
     ),
-    "no such states": Case("take no states at the hook point 'clip_vision'", put(small({"clip_vision": ("x", 1280)}))),
+    "no such states": Case(
+        "take no states at the hook point 'clip_vision'", put(small({"clip_vision": ("x", 1280)})), family="ltxv"
+    ),
+    "wrong space of image states": Case(
+        "at clip_vision it lives in the space x", put(small({"clip_vision": ("x", 1280)}))
+    ),
     # the settings
     "strength infinite": Case("bigger than max", settings={"strength": math.inf}),
     "strength NaN": Case("The strength must be a finite number, not nan", settings={"strength": math.nan}),
@@ -282,7 +287,5 @@ def test_a_model_of_an_unknown_class_is_refused(comfy_in_process):
 
     patcher = comfy_in_process.diffusion_model("wan2.1_t2v_1.3B_fp16.safetensors")
     patcher.model.diffusion_model = NewModel()
-    with pytest.raises(
-        MismatchError, match=r"does not support models of class NewModel yet. Supported: wan, ltxv, flux"
-    ):
+    with pytest.raises(MismatchError, match=r"does not support models of class NewModel yet. Supported: wan, "):
         apply_steering(patcher, small(), SteeringSettings(1.0, ("conditioning",)))
