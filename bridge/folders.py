@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..safety_steering.vector_file import read_label
 VECTORS = "safety_vectors"
 SUFFIX = ".safetensors"
 LONGEST_NAME = 180  # bytes; file systems stop at 255, and a temporary name is longer than the final one
+LISTED = 8
 PROMPTS = "safety_prompts"
 _VECTORS_HERE = Path(__file__).resolve().parent.parent / "vectors"
 # ComfyUI's name of a folder -> the bundled one, and what its files end in
@@ -56,7 +58,7 @@ def find_vector(label: str) -> Path:
         folder = Path(folder_paths.get_folder_paths(VECTORS)[0])
         raise VectorFileError(
             f"The safety vector '{name}' was not found. Put the file into {folder.parent.name}/{folder.name} and press "
-            f"R to refresh, or choose one of: {', '.join(known) or 'none there yet'}."
+            f"R to refresh, or choose one of: {_some(known)}."
         )
     return Path(path)
 
@@ -77,9 +79,15 @@ def find_prompts(name: str) -> Path:
     if path is None:
         raise PromptFileError(
             f"The prompt file '{name}' was not found. Put it into models/{PROMPTS} and press R to refresh, or choose "
-            f"one of: {', '.join(known) or 'none there yet'}."
+            f"one of: {_some(known)}."
         )
     return Path(path)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are: a message is read by people."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more or "none there yet"
 
 
 def new_vector_path(name: str) -> Path:
