@@ -1,4 +1,4 @@
-"""The first direction: choose a setting of native steering on validation, then read the test split once.
+"""The first direction: choose a setting of native steering on validation, then read the test split.
 
     python -m small_world.first_direction --sweep     every candidate on validation -> results/first_sweep.json
     python -m small_world.first_direction             the chosen one and the controls on test -> first_direction.json
