@@ -27,18 +27,18 @@ from typing import Any
 REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path += [str(REPO_ROOT / folder) for folder in ("tools", "demo", "tests/helpers")]
 
-import pack  # noqa: E402
+import pack  # noqa: E402 (the pack and its paths come first)
 
 pack.register()
 
-import playground  # noqa: E402
-import torch  # noqa: E402
-from comfy_client import ComfyClient, PromptRejected, Run  # noqa: E402
-from graphs import save_latent  # noqa: E402
-from guarded import GuardedServer, PolicyRule, moved  # noqa: E402
-from prompt_graph import PromptGraph  # noqa: E402
-from safety_steering_pack.guardrail.evidence import verify_file  # noqa: E402
-from steered_graphs import FAMILIES, load_latent, patch  # noqa: E402
+import playground  # noqa: E402 (the pack and its paths come first)
+import torch  # noqa: E402 (the pack and its paths come first)
+from comfy_client import ComfyClient, PromptRejected, Run  # noqa: E402 (the pack and its paths come first)
+from graphs import save_latent  # noqa: E402 (the pack and its paths come first)
+from guarded import GuardedServer, PolicyRule, moved  # noqa: E402 (the pack and its paths come first)
+from prompt_graph import PromptGraph  # noqa: E402 (the pack and its paths come first)
+from safety_steering_pack.guardrail.evidence import verify_file  # noqa: E402 (the pack and its paths come first)
+from steered_graphs import FAMILIES, load_latent, patch  # noqa: E402 (the pack and its paths come first)
 
 RESULT = REPO_ROOT / "bench" / "results" / "soak.json"
 GAP = 4.0

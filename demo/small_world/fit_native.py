@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .capture_states import BLOCK_HOOKS, COUNTS, open_activations
+from .capture_states import BLOCK_HOOKS, COUNTS, SEED, open_activations
 from .files import save_result
 from .runtime import RESULTS, WEIGHTS, load_pack
 from .splits import prompt_pairs
@@ -111,7 +111,7 @@ def prompts_sha256(seed: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=11, help="the seed of `capture_states`")
+    parser.add_argument("--seed", type=int, default=SEED, help="the seed of `capture_states`")
     arguments = parser.parse_args()
     load_pack()
     from safety_steering_pack.safety_steering.vector_file import save_vector

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .capture_states import COUNTS, open_activations, states_folder
+from .capture_states import SEED as CAPTURE_SEED
 from .fit_native import METHODS, fit
 from .measure import Outcome, Prompts, Setting, join, measure
 from .runtime import load_pack
@@ -19,7 +20,7 @@ from .scenes import Scene
 from .splits import prompt_pairs
 from .world import CATEGORIES, HELD_OUT_ELEMENTS, UNSAFE_ELEMENTS
 
-PER_FOLD, SEED, CAPTURE_SEED = 15, 5, 11
+PER_FOLD, SEED = 15, 5
 
 
 def folds() -> list[tuple[str, ...]]:
