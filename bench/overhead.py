@@ -1,7 +1,7 @@
 """What steering costs: steered over unsteered model calls, paired and interleaved in one process, and peak memory.
 
     .venv/bin/python bench/overhead.py --memory  # peak memory, 5 minutes; writes bench/results/memory.json
-    .venv/bin/python bench/overhead.py           # time, 12 minutes on a quiet machine; `make bench` does both
+    .venv/bin/python bench/overhead.py           # time, 35 minutes; `make bench` does both
     .venv/bin/python bench/overhead.py --quick   # a look at the time: few blocks, few pairs, nothing written
 
 Writes bench/results/overhead.json, with the memory in it. How it is measured, and the bar: bench/README.md.
@@ -80,9 +80,10 @@ def steered(patcher: Any, setting: Setting) -> Any:
 
 
 def timed(call: Call) -> float:
-    started = time.perf_counter()
+    """Seconds of CPU that a call takes on the one thread of this process: what else the machine does is not in it."""
+    started = time.process_time()
     call()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def ratio_of(plain: Call, steered_call: Call, steered_first: bool) -> float:
@@ -216,7 +217,7 @@ def main() -> int:
     if options.memory:
         write(MEMORY, {"command": "python bench/overhead.py --memory", "commit": commit(), "peaks": peaks()})
         return 0
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     memory = json.loads(MEMORY.read_text())["peaks"] if MEMORY.exists() else {}
     patcher = build(layers=2 if options.quick else SHAPE["num_layers"])
     rows = []
