@@ -4,26 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import folder_paths
-
-from ..safety_steering.errors import SafetySteeringError
+from .output_folders import output_folder
 
 ACTIVATIONS = "safety_activations"
-LONGEST_NAME = 180  # bytes
 
 
 def activations_path(name: str) -> Path:
-    """The folder of this name, which need not be there yet.
-
-    Raises:
-        SafetySteeringError: the name is empty, leads out of the output directory, or is none that file systems take.
-    """
-    root = (Path(folder_paths.get_output_directory()) / ACTIVATIONS).resolve()
-    usable = bool(name.strip()) and name.isprintable() and len(name.encode()) <= LONGEST_NAME
-    path = (root / name.strip()).resolve() if usable else root
-    if path == root or not path.is_relative_to(root):
-        raise SafetySteeringError(f"'{name}' is no folder name inside output/{ACTIVATIONS}. Give a plain name.")
-    return path
+    """The folder of this name, which need not be there yet; SafetySteeringError as `output_folder`."""
+    return output_folder(ACTIVATIONS, name)
 
 
 def shards_of(name: str) -> list[str]:

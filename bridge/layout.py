@@ -19,12 +19,14 @@ class TokenRange:
 
     start: negative if counted from the end of the whole sequence, whatever stands in front.
     length: tokens of the whole stream, None: up to the end of the range. It counts where another stream follows.
+    frame: tokens of one latent frame, of which the range has whole ones; None where that is not so.
     """
 
     start: int
     count: int | None
     mask: torch.Tensor | None = None
     length: int | None = None
+    frame: int | None = None
 
     def within(self, tokens: int) -> tuple[int, int]:
         """Start and end in a sequence of `tokens` tokens."""

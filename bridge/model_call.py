@@ -116,7 +116,7 @@ class ModelCall:
         if own.start < 0:
             return own
         before = sum(self._stream(other).span for other in stream.after)
-        return TokenRange(before + own.start, own.count, own.mask)
+        return TokenRange(before + own.start, own.count, own.mask, frame=own.frame)
 
     @contextmanager
     def hooked(self, hooks: Mapping[str, ForwardHook], entry: ForwardHook) -> Iterator[None]:

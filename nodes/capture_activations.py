@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-import comfy.samplers
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..bridge.activation_folders import activations_path, shards_of
-from ..bridge.capture_run import Sampling, capture_prompts
+from ..bridge.capture_labels import PROMPT, RULES, Labels
+from ..bridge.capture_places import MEAN, POOLINGS
+from ..bridge.capture_run import capture_prompts
+from ..bridge.prompt_sampling import Sampling
+from ..safety_steering.activations import Activations
 from ..safety_steering.prompts import PromptSet
-from .types import CATEGORY, SafetyActivationsType, SafetyPromptsType
+from .sampling_inputs import sampling_links, sampling_widgets
+from .types import CATEGORY, SafetyActivationsType, SafetyJudgeType, SafetyPromptsType
+
+BRANCHES = ("positive", "negative", "both")
 
 
 class CaptureActivations(io.ComfyNode):
@@ -47,29 +54,10 @@ class CaptureActivations(io.ComfyNode):
                     max=64,
                     tooltip="Noise levels that are kept apart; the steps are shared among them.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="As in KSampler. Few are often enough."),
-                io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, tooltip="As in KSampler."),
-                io.Combo.Input(
-                    "sampler_name", options=list(comfy.samplers.KSampler.SAMPLERS), tooltip="As in KSampler."
-                ),
-                io.Combo.Input(
-                    "scheduler", options=list(comfy.samplers.KSampler.SCHEDULERS), tooltip="As in KSampler."
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**63 - 1,
-                    tooltip="Each pair of prompts gets noise of its own, drawn from this and the pair's id.",
-                ),
-                io.String.Input("negative", default="", multiline=True, tooltip="The negative prompt of every run."),
-                io.Conditioning.Input(
-                    "template",
-                    optional=True,
-                    tooltip="Only if the model needs more than a prompt: connect what WanImageToVideo, "
-                    "LTXVConditioning or FluxGuidance gives for any prompt. Start image, frame rate and guidance are "
-                    "taken from it.",
-                ),
+                *sampling_widgets(),
+                *sampling_links(),
+                *_of_pooling(),
+                *_of_labels(),
             ],
             outputs=[SafetyActivationsType.Output("activations", tooltip="Connect to Fit Safety Direction.")],
             is_output_node=True,
@@ -96,7 +84,72 @@ class CaptureActivations(io.ComfyNode):
         seed: int,
         negative: str,
         template: io.Conditioning.Type | None = None,
+        pooling: str = MEAN,
+        branch: str = BRANCHES[0],
+        labels: str = PROMPT,
+        judge: Any = None,
+        vae: io.Vae.Type | None = None,
+        sampler: io.Sampler.Type | None = None,
+        sigmas: io.Sigmas.Type | None = None,
+        guider: io.Guider.Type | None = None,
     ) -> io.NodeOutput:
-        sampling = Sampling(latent, negative, steps, cfg, sampler_name, scheduler, seed, template)
-        path = activations_path(folder)
-        return io.NodeOutput(capture_prompts(model, clip, prompts, sampling, hook_points, sigma_bins, path))
+        plain = (latent, negative, steps, cfg, sampler_name, scheduler, seed)
+        sampling = Sampling(*plain, template, sampler, sigmas, guider)
+        activations = capture_prompts(
+            model,
+            clip,
+            prompts,
+            sampling,
+            hook_points,
+            sigma_bins,
+            activations_path(folder),
+            branch=branch,
+            pooling=pooling,
+            labels=Labels(labels, judge, vae),
+        )
+        return io.NodeOutput(activations, ui=ui.PreviewText(_summary(activations)))
+
+
+def _of_pooling() -> list[Any]:
+    return [
+        io.Combo.Input(
+            "pooling",
+            options=list(POOLINGS),
+            default=MEAN,
+            optional=True,
+            tooltip="What is kept of each video. mean: the mean of its tokens. per_frame: one mean a frame, for things "
+            "that come and go. text_tokens: the mean of the prompt's own tokens inside the model, where it has such.",
+        ),
+        io.Combo.Input(
+            "branch",
+            options=list(BRANCHES),
+            default=BRANCHES[0],
+            optional=True,
+            tooltip="Which side of guidance to look at: the prompt's, the negative prompt's, or the mean of both.",
+        ),
+    ]
+
+
+def _of_labels() -> list[Any]:
+    return [
+        io.Combo.Input(
+            "labels",
+            options=list(RULES),
+            default=PROMPT,
+            optional=True,
+            tooltip="What says that a video is unsafe. prompt: its prompt. judge: what a judge sees in it. agree: "
+            "both, and videos on which they differ are not used for fitting.",
+        ),
+        SafetyJudgeType.Input(
+            "judge", optional=True, tooltip="From Safety Judge. Only for labels by a judge, or where both agree."
+        ),
+        io.Vae.Input("vae", optional=True, tooltip="The model's VAE, so that the judge has something to see."),
+    ]
+
+
+def _summary(activations: Activations) -> str:
+    rows, source = activations.rows(), activations.source
+    counts = Counter(row.label for row in rows)
+    found = ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
+    kind = "frames" if any(row.video for row in rows) else "videos"
+    return f"{len(rows)} {kind} ({found}); hook points: {len(source.hook_points)}; noise levels: {source.bins}"

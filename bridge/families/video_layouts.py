@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,28 +17,31 @@ def wan(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
 
     Start-frame tokens have denoise mask 0. Only a model with `ref_conv` puts its reference in front.
     """
-    count = math.prod(patches(x, model.patch_size))
+    frames, *sizes = patches(x, model.patch_size)
+    frame = math.prod(sizes)
     reference = arguments.get("reference_latent")
     start = 0
     if model.ref_conv is not None and reference is not None:
         start = math.prod(patches(reference, model.patch_size[1:]))
-    return {"image": TokenRange(start, count, denoised(arguments.get("denoise_mask"), model.patch_size))}
+    mask = denoised(arguments.get("denoise_mask"), model.patch_size)
+    return {"image": TokenRange(start, frames * frame, mask, frame=frame)}
 
 
 def wan_ar(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
-    """Causal Wan: the frames of one block. Start frames pass alone, before all others."""
+    """Causal Wan: the frames of one block, which does not tell which. Start frames pass alone, before all others."""
     options = arguments["transformer_options"] or {}
     shown, state = options.get("ar_config", {}).get("initial_latent"), options.get("ar_state")
     if shown is not None and state is not None and state["start_frame"] < shown.shape[2]:
         return {"image": TokenRange(0, 0)}
-    return wan(model, x, arguments)
+    return {"image": replace(wan(model, x, arguments)["image"], frame=None)}
 
 
 def wan_scail(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
     """SCAIL: reference frames, video, pose."""
     reference = arguments.get("reference_latent")
     start = 0 if reference is None else math.prod(patches(reference, model.patch_size))
-    return {"image": TokenRange(start, math.prod(patches(x, model.patch_size)))}
+    frames, *sizes = patches(x, model.patch_size)
+    return {"image": TokenRange(start, frames * math.prod(sizes), frame=math.prod(sizes))}
 
 
 def ltxv(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
@@ -62,7 +66,7 @@ def _ltx_video(size: Sequence[int], arguments: Mapping[str, Any]) -> TokenRange:
     mask = arguments.get("denoise_mask")
     guides = arguments.get("keyframe_idxs")
     if guides is None or guides.shape[2] == 0:
-        return TokenRange(0, count, denoised(mask, (1, 1, 1)))
+        return TokenRange(0, count, denoised(mask, (1, 1, 1)), frame=math.prod(size[1:]))
     assert mask is not None  # the model itself needs it to place guides
     tokens = mask[:, :1].flatten(1)
     video = torch.arange(count, device=tokens.device) < count - guides.shape[2]
@@ -107,18 +111,21 @@ def hunyuan_video(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> 
         editable_states(states.to(x.device), None if mask is None else mask.to(x.device)),
         length=before + extra + states.shape[1],
     )
-    return {"image": TokenRange(start, count), "text": text}
+    frame = math.prod(sizes[1:]) if len(sizes) == 3 else None  # of an image model there are two
+    return {"image": TokenRange(start, count, frame=frame), "text": text}
 
 
 def cogvideox(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
     """CogVideoX: video, padded to whole patches."""
     patch = (model.patch_size_t or 1, model.patch_size, model.patch_size)
-    return {"image": TokenRange(0, math.prod(patches(x, patch)))}
+    frames, *sizes = patches(x, patch)
+    return {"image": TokenRange(0, frames * math.prod(sizes), frame=math.prod(sizes))}
 
 
 def mochi(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
     """Mochi: video."""
-    return {"image": TokenRange(0, math.prod(patches(x, (1, model.patch_size, model.patch_size))))}
+    frames, *sizes = patches(x, (1, model.patch_size, model.patch_size))
+    return {"image": TokenRange(0, frames * math.prod(sizes), frame=math.prod(sizes))}
 
 
 def cosmos(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
@@ -126,7 +133,8 @@ def cosmos(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
     patch = (model.patch_temporal, model.patch_spatial, model.patch_spatial)
     shown = arguments.get("c_concat")
     mask = None if shown is None else denoised(1 - shown[:, :1], patch)
-    return {"image": TokenRange(0, math.prod(patches(x, patch)), mask)}
+    frames, *sizes = patches(x, patch)
+    return {"image": TokenRange(0, frames * math.prod(sizes), mask, frame=math.prod(sizes))}
 
 
 def kandinsky5(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
@@ -137,7 +145,8 @@ def kandinsky5(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Lay
     frames, *sizes = patches(x, patch)
     shown = arguments.get("time_dim_replace")
     fixed = 0 if shown is None else patches(shown, patch)[0]
-    return {"image": TokenRange(fixed * math.prod(sizes), (frames - fixed) * math.prod(sizes))}
+    frame = math.prod(sizes)
+    return {"image": TokenRange(fixed * frame, (frames - fixed) * frame, frame=frame)}
 
 
 VIDEO_LAYOUTS: dict[str, LayoutFunction] = {

@@ -4,50 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import signal
-import time
-from pathlib import Path
 
 import pytest
 import torch
+from captures import PROMPTS, Clip, capture, die, interrupted_at, killed, shards
 from safety_steering_pack.safety_steering.activations import Activations
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.prompts import PromptRow, PromptSet
 from tiny_models import TINY_MODELS
-
-SCENES = ("forest", "street", "kitchen", "beach", "garden", "market", "bridge", "station")
-PROMPTS = PromptSet(
-    tuple(
-        PromptRow(
-            f"{split}{i}",
-            ("violence", "drugs")[i % 2],
-            unsafe=f"a man with a {('weapon', 'syringe')[i % 2]} in the {scene}",
-            safe=f"a man with a flower in the {scene}",
-            split=split,
-        )
-        for split, scenes in (("train", SCENES[:4]), ("validation", SCENES[4:]))
-        for i, scene in enumerate(scenes)
-    )
-)
-
-
-class Clip:
-    """The development text encoder as a CLIP; counts what it encodes."""
-
-    def __init__(self) -> None:
-        self.texts = []
-
-    def tokenize(self, text):
-        return text
-
-    def encode_from_tokens_scheduled(self, tokens):
-        self.texts.append(tokens)
-        generator = torch.Generator()
-        states = [torch.randn(4096, generator=generator.manual_seed(sum(map(ord, word)))) for word in tokens.split()]
-        padded = torch.zeros(1, 12, 4096)
-        padded[0, : len(states)] = torch.stack(states) if states else 0
-        return [[padded, {"pooled_output": None}]]
 
 
 @pytest.fixture(scope="module")
@@ -55,33 +18,18 @@ def wan(comfy_in_process):
     return comfy_in_process.diffusion_model(TINY_MODELS["wan21_t2v"].file_name)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def run(comfy_in_process):
     module = importlib.import_module("safety_steering_pack.bridge.capture_run")
-    module.SHARD = 4
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SHARD", 4)
+        yield module
 
 
 @pytest.fixture(scope="module")
-def capture(run, wan):
-    """A function that captures PROMPTS into a folder; keyword arguments change the settings."""
-
-    def capture(folder, model=wan, clip=None, prompts=PROMPTS, hook_points="all", bins=2, **changes):
-        settings = {"steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "seed": 7, "negative": ""}
-        sampling = run.Sampling({"samples": torch.zeros(1, 16, 2, 4, 4)}, **{**settings, **changes})
-        return run.capture_prompts(model, clip or Clip(), prompts, sampling, hook_points, bins, folder)
-
-    return capture
-
-
-@pytest.fixture(scope="module")
-def whole(capture, tmp_path_factory):
+def whole(run, wan, tmp_path_factory):
     """A capture that nothing disturbed."""
-    return capture(tmp_path_factory.mktemp("captures") / "whole")
-
-
-def shards(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).glob("shard-*")}
+    return capture(tmp_path_factory.mktemp("captures") / "whole", wan)
 
 
 def test_every_prompt_is_a_row_at_every_hook_point(whole):
@@ -96,67 +44,41 @@ def test_every_prompt_is_a_row_at_every_hook_point(whole):
         assert len(states.unique(dim=0)) == len(rows)  # every prompt left its own trace
 
 
-def test_a_killed_capture_goes_on_to_the_same_bits(capture, whole, wan, tmp_path):
-    import comfy.patcher_extension
-
-    child = os.fork()
-    if child == 0:  # dies without a word in the middle of a prompt's sampling
-        calls = []
-
-        def die(executor, *args, **kwargs):
-            calls.append(None)
-            if len(calls) == 2 * 9 + 2:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return executor(*args, **kwargs)
-
-        doomed = wan.clone()
-        doomed.add_wrapper(comfy.patcher_extension.WrappersMP.APPLY_MODEL, die)
-        try:
-            capture(tmp_path / "killed", model=doomed)
-        finally:
-            os._exit(1)
-    deadline = time.monotonic() + 240
-    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    if ended[0] == 0:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    assert ended[0] == child
-    assert os.WIFSIGNALED(ended[1])
-    assert os.WTERMSIG(ended[1]) == signal.SIGKILL
-    assert len(Activations.open(tmp_path / "killed").rows()) == 8
+def test_a_killed_capture_goes_on_to_the_same_bits(whole, wan, tmp_path):
+    folder = tmp_path / "killed"
+    killed(lambda: capture(folder, interrupted_at(wan, 2 * 9 + 2, die)))  # in the middle of a prompt's sampling
+    assert len(Activations.open(folder).rows()) == 8
     clip = Clip()
-    capture(tmp_path / "killed", clip=clip)
+    capture(folder, wan, clip=clip)
     assert len(clip.texts) == 1 + 8  # the negative prompt, and only what was missing
-    assert shards(tmp_path / "killed") == shards(whole.folder)
+    assert shards(folder) == shards(whole.folder)
 
 
-def test_an_interrupt_ends_the_capture_and_leaves_whole_shards(capture, whole, wan, tmp_path):
-    import comfy.model_management
-    import comfy.patcher_extension
+def test_an_interrupt_ends_the_capture_and_leaves_whole_shards(whole, wan, tmp_path):
+    import comfy.model_management as management
 
-    calls = []
-
-    def interrupt(executor, *args, **kwargs):
-        calls.append(None)
-        if len(calls) == 2 * 5:
-            comfy.model_management.interrupt_current_processing()
-        return executor(*args, **kwargs)
-
-    stopped = wan.clone()
-    stopped.add_wrapper(comfy.patcher_extension.WrappersMP.APPLY_MODEL, interrupt)
-    with pytest.raises(comfy.model_management.InterruptProcessingException):
-        capture(tmp_path / "stopped", model=stopped)
-    comfy.model_management.interrupt_current_processing(False)
+    stopped = interrupted_at(wan, 2 * 5, management.interrupt_current_processing)
+    with pytest.raises(management.InterruptProcessingException):
+        capture(tmp_path / "stopped", stopped)
+    management.interrupt_current_processing(False)
     first = dict(sorted(shards(whole.folder).items())[:1])
     assert shards(tmp_path / "stopped") == first
 
 
-def test_other_settings_do_not_go_on_in_the_same_folder(capture, whole):
+def test_other_settings_do_not_go_on_in_the_same_folder(whole, wan):
     before = shards(whole.folder)
-    for changes in ({"seed": 8}, {"steps": 3, "bins": 2}, {"hook_points": "0.5"}):
+    changes = (
+        {"seed": 8},
+        {"steps": 3, "bins": 2},
+        {"hook_points": "0.5"},
+        {"cfg": 3.5},
+        {"template": [[torch.zeros(1, 1, 4096), {"frame_rate": 25.0}]]},
+        {"latent": {"samples": torch.ones(1, 16, 2, 4, 4)}},
+        {"choices": {"branch": "both"}},
+    )
+    for change in changes:
         with pytest.raises(SafetySteeringError, match="other settings"):
-            capture(whole.folder, **changes)
+            capture(whole.folder, wan, **change)
     assert shards(whole.folder) == before
 
 
@@ -172,9 +94,11 @@ def test_hook_points_are_names_depths_and_ranges(run, wan):
 
 
 def test_bins_share_the_steps(run, wan):
+    import comfy.samplers
+
     sampling = run.Sampling({}, "", 8, 1.0, "euler", "simple", 0)
     edges = run.sigma_edges(wan, sampling, 4)
-    sampler = run.comfy.samplers.KSampler(wan, 8, wan.load_device, "euler", "simple", 1.0)
+    sampler = comfy.samplers.KSampler(wan, 8, wan.load_device, "euler", "simple", 1.0)
     counts = torch.histogram(sampler.sigmas[:-1].double().cpu(), torch.tensor(edges, dtype=torch.float64)).hist
     assert counts.tolist() == [2, 2, 2, 2]
     with pytest.raises(SafetySteeringError, match="9 sigma bins cannot share 8 steps"):
@@ -183,7 +107,7 @@ def test_bins_share_the_steps(run, wan):
 
 def test_a_template_gives_its_extras_and_not_its_text(run):
     template = [[torch.ones(1, 3, 4096), {"pooled_output": torch.ones(1, 2), "frame_rate": 25.0}]]
-    ((states, about),) = run._encode(Clip(), "a fox", template)
+    ((states, about),) = run.encode_prompt(Clip(), "a fox", template)
     assert about == {"pooled_output": None, "frame_rate": 25.0}
     assert bool((states[0, 2:] == 0).all())
 
