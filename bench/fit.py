@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def measure(folder: Path) -> dict[str, Any]:
             Timed.seconds += time.perf_counter() - start
             return rows
 
-    before = _peak()
+    before, load = _peak(), [round(value, 2) for value in os.getloadavg()]
     start = time.perf_counter()
     fitted = fit_vector(Timed.open(folder), FitSettings(halves=HALVES, permutations=PERMUTATIONS, seed=SEED))
     seconds = time.perf_counter() - start
@@ -94,6 +95,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "peak_bytes_before": before,
         "median_auc": sorted(row["auc"] for row in fitted.table)[len(fitted.table) // 2],
         "threads": THREADS,
+        "load_before": load,
     }
 
 
@@ -108,15 +110,13 @@ def main() -> int:
     if options.measure:
         print(json.dumps(measure(Path(options.measure))))
         return 0
-    from safety_steering_pack.safety_steering.atomic import write_atomically
+    from safety_steering_pack.safety_steering.results import write_result
 
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO_ROOT, capture_output=True, text=True).stdout.strip()
     with tempfile.TemporaryDirectory(prefix="safety-steering-fit-") as folder:
         write_activations(Path(folder) / "activations")
         command = [sys.executable, __file__, "--measure", str(Path(folder) / "activations")]
         row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    result = {"command": "python bench/fit.py", "commit": commit, "seeds": [SEED], "rows": [row]}
-    write_atomically(RESULTS, (json.dumps(result, indent=1) + "\n").encode())
+    write_result(RESULTS, "python bench/fit.py", [SEED], [row])
     print(json.dumps(row, indent=1))
     return int(row["fit_seconds"] >= SECONDS or row["peak_bytes"] >= PEAK_BYTES)
 

@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 from predict import GPUS, predict
-from wan import REPO_ROOT, SHAPE, Call, build, in_sampler_run
+from safety_steering_pack.safety_steering.results import commit
+from wan import SHAPE, Call, build, in_sampler_run
 
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
 MEMORY = RESULTS.with_name("memory.json")
@@ -193,10 +194,6 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"  {r.get('peak_memory_ratio', float('nan')):7.4f}  {predicted}"
         )
     return "\n".join(lines)
-
-
-def commit() -> str:
-    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO_ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def write(path: Path, result: dict[str, Any]) -> None:

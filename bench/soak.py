@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
 import sys
 import tempfile
 import threading
@@ -38,6 +37,7 @@ from graphs import save_latent  # noqa: E402 (the pack and its paths come first)
 from guarded import GuardedServer, PolicyRule, moved  # noqa: E402 (the pack and its paths come first)
 from prompt_graph import PromptGraph  # noqa: E402 (the pack and its paths come first)
 from safety_steering_pack.guardrail.evidence import verify_file  # noqa: E402 (the pack and its paths come first)
+from safety_steering_pack.safety_steering.results import commit  # noqa: E402 (the pack and its paths come first)
 from steered_graphs import FAMILIES, load_latent, patch  # noqa: E402 (the pack and its paths come first)
 
 RESULT = REPO_ROOT / "bench" / "results" / "soak.json"
@@ -261,11 +261,6 @@ def queue(server: GuardedServer, queued: int, rewrites: int) -> dict[str, Any]:
         "seconds": time.monotonic() - begun,
         "met": by_policy == queued,
     }
-
-
-def commit() -> str:
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPO_ROOT, capture_output=True, text=True)
-    return asked.stdout.strip() if asked.returncode == 0 else "unknown"
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """Activations on disk: an append-only folder of safetensors shards and a manifest.
 
-Each row is one prompt. Per hook point it has, for each of K sigma bins,
+Each row is one prompt, or one frame of its video. Per hook point it has, for each of K sigma bins,
 
     pooled (D,)   the mean state of the editable tokens
     token  (D,)   one token's state, chosen by the row's id (its spread over rows is the spread of tokens)
@@ -27,6 +27,7 @@ from .errors import SafetySteeringError
 FORMAT = "safety_activations"
 FORMAT_VERSION = 1
 SAFE, UNSAFE = "safe", "unsafe"
+DISPUTED = "disputed"  # prompt and judge do not agree; no fit reads these rows
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt. label: "safe" or "unsafe". category: one, or several with commas between them. pair: id shared by an
-    unsafe prompt and its safe twin, or empty. length: the prompt's words, 0 if not known."""
+    """One prompt, or one frame of its video. label: "safe", "unsafe" or "disputed". category: one, or several with
+    commas between them. pair: id shared by an unsafe prompt and its safe twin, or empty. length: the prompt's words, 0
+    if not known. video: id shared by the frames of one video; empty if the row is a video."""
 
     id: str
     label: str
@@ -63,6 +65,7 @@ class Row:
     pair: str = ""
     split: str = ""
     length: int = 0
+    video: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,14 +143,25 @@ class Activations:
         """The states of every row at one hook point."""
         if hook_point not in self.source.hook_points:
             raise SafetySteeringError(f"Nothing was captured at {hook_point}.")
-        parts: dict[str, list[torch.Tensor]] = {"pooled": [], "token": []}
-        for shard in self._shards():
-            with safe_open(shard, framework="pt") as file:
-                for kind, tensors in parts.items():
-                    tensors.append(file.get_tensor(f"{hook_point}/{kind}"))
-        if not parts["pooled"]:
+        shards = self._shards()
+        counts = [_rows_in(shard, f"{hook_point}/pooled") for shard in shards]
+        if not counts:
             raise SafetySteeringError(f"{self.folder.name} holds no activations yet.")
-        return States(torch.cat(parts["pooled"]), torch.cat(parts["token"]))
+        shape = (sum(counts), self.source.bins, self.source.hook_points[hook_point][1])
+        states = States(torch.empty(shape), torch.empty(shape))
+        # straight into place: with the shards kept beside what they are joined to, memory would hold all of it twice
+        start = 0
+        for shard, count in zip(shards, counts, strict=True):
+            with safe_open(shard, framework="pt") as file:
+                for kind in ("pooled", "token"):
+                    getattr(states, kind)[start : start + count] = file.get_tensor(f"{hook_point}/{kind}")
+            start += count
+        return states
 
     def _shards(self) -> list[Path]:
         return sorted(self.folder.glob("shard-*.safetensors"))
+
+
+def _rows_in(shard: Path, name: str) -> int:
+    with safe_open(shard, framework="pt") as file:
+        return int(file.get_slice(name).get_shape()[0])

@@ -18,22 +18,24 @@ are float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from .activations import SAFE, UNSAFE, Activations, Row, States
+from .benign import Benign
 from .errors import SafetySteeringError
-from .evidence import Confidence, Fit, bootstrap_confidence, contrast, permutation_p_value
+from .evidence import Confidence, agreement, contrast, half_contrasts, permutation_p_value
 from .fit_settings import METHODS, FitSettings
 from .lda import whiten
 from .length_regression import without_length
 from .probe import logistic_probe
-from .selection import Classes, categories_of, classes_of, seen_rows, where
+from .products import weighted_sums
+from .selection import Classes, categories_of, classes_of, seen_in, where
 from .separability import auc, separability, separability_of
 from .spca import label_factor, supervised_pca
-from .standardise import channel_scales
 from .vector import Direction, HookPointDirections
 
 __all__ = [
@@ -81,8 +83,10 @@ def fit_direction(
     settings = FitSettings(method=method, shrinkage=shrinkage)
     rows = [Row("", UNSAFE, "")] * len(unsafe) + [Row("", SAFE, "")] * len(safe)
     pooled = torch.cat([unsafe, safe])
+    every, seen = torch.arange(len(rows)), seen_in(pooled)
+    own = Benign(benign, torch.arange(len(benign.pooled)), seen_in(benign.pooled))
     bins = range(unsafe.shape[1])
-    return _stack([_fit_bin(classes_of(rows, pooled, k), benign, k, settings, None)[0] for k in bins])
+    return _stack([_fit_bin(classes_of(rows, pooled, k, every, seen), own, k, settings, None)[0] for k in bins])
 
 
 def fit_hook_point(
@@ -122,103 +126,105 @@ def fit_states(
     Raises:
         SafetySteeringError: a class is empty or never seen in a bin, or the class means are equal.
     """
-    benign = where(rows, SAFE, split)
-    benign_states = States(states.pooled[benign], states.token[benign])
+    pooled, seen = states.pooled, seen_in(states.pooled)
+    benign = Benign(states, where(rows, SAFE, split), seen)
     bins = range(len(sigma_edges) - 1)
-    subspaces = [_subspace(rows, states.pooled, benign_states, k, categories, split, settings) for k in bins]
+    subspaces = [_subspace(rows, pooled, seen, benign, k, categories, split, settings) for k in bins]
     fitted: dict[str, Direction] = {}
     evidence: dict[str, list[Evidence]] = {}
     for name, members in _chosen(categories, whole).items():
         bad = where(rows, UNSAFE, split, categories=members)
         twins = {rows[i].pair for i in bad.tolist()} - {""}
         used = torch.cat([bad, where(rows, SAFE, split, pairs=twins)])
-        own_rows, pooled = [rows[i] for i in used.tolist()], states.pooled[used]
-        found = [_fit_bin(classes_of(own_rows, pooled, k), benign_states, k, settings, subspaces[k]) for k in bins]
+        found = [_fit_bin(classes_of(rows, pooled, k, used, seen), benign, k, settings, subspaces[k]) for k in bins]
         fitted[name] = _stack([direction for direction, _ in found])
         evidence[name] = [one for _, one in found]
-    norms: torch.Tensor = torch.linalg.vector_norm(benign_states.token.double(), dim=2)
     point = HookPointDirections(
         space=space,
         sigma_edges=torch.tensor(sigma_edges, dtype=torch.float32),
-        token_norm=norms.nanmedian(dim=0).values.float(),
+        token_norm=benign.token_norm(),
         categories=fitted,
     )
     return point, evidence
 
 
 def _fit_bin(
-    classes: Classes, benign: States, k: int, settings: FitSettings, subspace: torch.Tensor | None
+    classes: Classes, benign: Benign, k: int, settings: FitSettings, subspace: torch.Tensor | None
 ) -> tuple[Direction, Evidence]:
     unsafe, safe = int(classes.unsafe.sum()), int((~classes.unsafe).sum())
-    pooled, tokens = seen_rows(benign.pooled[:, k]), seen_rows(benign.token[:, k])
-    if min(unsafe, safe, len(pooled)) < 2:
+    seen = benign.count(k)
+    if min(unsafe, safe, seen) < 2:
         raise SafetySteeringError(
-            f"Sigma bin {k} has {unsafe} unsafe, {safe} safe and {len(pooled)} benign rows; at least 2 of each are "
+            f"Sigma bin {k} has {unsafe} unsafe, {safe} safe and {seen} benign rows; at least 2 of each are "
             "needed. Capture more prompts, or use fewer bins."
         )
-    classes = _prepared(classes, settings)
-    scales = channel_scales(pooled) if settings.standardise else None
-    weights = contrast(classes.unsafe)
-    fit = _fit_of(classes, settings, scales, subspace)
-    difference, u = weights @ classes.x, fit(weights[None])[0]
-    norm = u.norm()
-    if not float(norm) > 0 or float(difference.norm()) <= ROUNDING * float(classes.x.norm(dim=1).max()):
+    x = _without_length(classes, settings)
+    longest = float(x.norm(dim=1).max())
+    scales = benign.scales(k) if settings.standardise else None
+    x = x if scales is None else x / scales
+    generator = torch.Generator().manual_seed(settings.seed)
+    halves = half_contrasts(
+        classes.unsafe, classes.groups, classes.videos, repeats=settings.halves, generator=generator
+    )
+    weights = torch.cat([contrast(classes.unsafe)[None], halves if bool(halves.isfinite().all()) else halves[:0]])
+    differences = weighted_sums(weights, x)
+    directions = _turned(differences, weights, x, classes.unsafe, settings, subspace)
+    difference = differences[0]
+    if scales is not None:
+        difference, directions = difference * scales, directions / scales
+    u, norm = directions[0], directions[0].norm()
+    if not float(norm) > 0 or float(difference.norm()) <= ROUNDING * longest:
         raise SafetySteeringError("The safe and the unsafe states have the same mean, so there is no direction.")
     u = u / norm * (-1.0 if float(difference @ u) < 0 else 1.0)
+    pooled, tokens = benign.along(u, k)
     direction = Direction(
         direction=u[None].float(),
         gap=(difference @ u)[None].float(),
-        center=(pooled @ u).mean()[None].float(),
-        std_pooled=(pooled @ u).std()[None].float(),
-        std_token=(tokens @ u).std()[None].float(),
+        center=pooled.mean()[None].float(),
+        std_pooled=pooled.std()[None].float(),
+        std_token=tokens.std()[None].float(),
     )
-    return direction, _evidence(classes, fit, scales, settings)
-
-
-def _prepared(classes: Classes, settings: FitSettings) -> Classes:
-    if not settings.regress_length:
-        return classes
-    return replace(classes, x=without_length(classes.x, classes.lengths, classes.unsafe))
-
-
-def _fit_of(classes: Classes, settings: FitSettings, scales: torch.Tensor | None, subspace: torch.Tensor | None) -> Fit:
-    """The method as a function of contrast weights (m, n), giving directions (m, D) in the model's own channels."""
-    unsafe = classes.unsafe
-    x = classes.x if scales is None else classes.x / scales
-    if settings.method == "supervised_pca" and subspace is None:
-        subspace = supervised_pca(x, label_factor(unsafe[:, None], settings.kernel))
-
-    def fit(weights: torch.Tensor) -> torch.Tensor:
-        if settings.method == "logistic_probe":
-            probes = [logistic_probe(x[w < 0], x[w > 0], settings.inverse_penalty) for w in weights]
-            directions = torch.stack(probes)
-        else:
-            directions = weights @ x
-        if settings.method == "shrunk_lda":
-            directions = whiten(directions, x[unsafe], x[~unsafe], settings.shrinkage)
-        elif subspace is not None:
-            directions = directions @ subspace @ subspace.T
-        return directions if scales is None else directions / scales
-
-    return fit
-
-
-def _evidence(classes: Classes, fit: Fit, scales: torch.Tensor | None, settings: FitSettings) -> Evidence:
-    unsafe, groups = classes.unsafe, classes.groups
-    generator = torch.Generator().manual_seed(settings.seed)
     confidence = p_value = None
     if settings.halves:
-        confidence = bootstrap_confidence(fit, unsafe, groups, repeats=settings.halves, generator=generator)
+        confidence = agreement(directions[1:]) if len(directions) > 1 else Confidence(math.nan, math.nan)
     if settings.permutations:
-        x = classes.x if scales is None else classes.x / scales
-        p_value = permutation_p_value(x, unsafe, groups, repeats=settings.permutations, generator=generator)
-    return Evidence(int(unsafe.sum()), int((~unsafe).sum()), confidence, p_value)
+        p_value = permutation_p_value(
+            x, classes.unsafe, classes.groups, classes.videos, repeats=settings.permutations, generator=generator
+        )
+    return direction, Evidence(unsafe, safe, confidence, p_value)
+
+
+def _without_length(classes: Classes, settings: FitSettings) -> torch.Tensor:
+    if not settings.regress_length:
+        return classes.x
+    return without_length(classes.x.double(), classes.lengths, classes.unsafe)
+
+
+def _turned(
+    differences: torch.Tensor,
+    weights: torch.Tensor,
+    x: torch.Tensor,
+    unsafe: torch.Tensor,
+    settings: FitSettings,
+    subspace: torch.Tensor | None,
+) -> torch.Tensor:
+    """What the method makes of the class differences (m, D) that the contrasts (m, n) give of x (n, D)."""
+    if settings.method == "logistic_probe":
+        return torch.stack([logistic_probe(x[w < 0], x[w > 0], settings.inverse_penalty) for w in weights])
+    if settings.method == "shrunk_lda":
+        return whiten(differences, x[unsafe].double(), x[~unsafe].double(), settings.shrinkage)
+    if settings.method == "supervised_pca":
+        if subspace is None:
+            subspace = supervised_pca(x, label_factor(unsafe[:, None], settings.kernel))
+        return differences @ subspace @ subspace.T
+    return differences
 
 
 def _subspace(
     rows: Sequence[Row],
     pooled: torch.Tensor,
-    benign: States,
+    seen: torch.Tensor,
+    benign: Benign,
     k: int,
     categories: Sequence[str],
     split: str,
@@ -231,11 +237,9 @@ def _subspace(
     if settings.method != "supervised_pca" or len(categories) < 2:
         return None
     used = torch.cat([where(rows, UNSAFE, split, categories=categories), where(rows, SAFE, split)])
-    chosen = [rows[i] for i in used.tolist()]
-    seen = ~pooled[used, k].isnan().any(dim=1)
-    kept = [row for row, isseen_rows in zip(chosen, seen.tolist(), strict=True) if isseen_rows]
-    classes = _prepared(classes_of(chosen, pooled[used], k), settings)
-    x = classes.x / channel_scales(seen_rows(benign.pooled[:, k])) if settings.standardise else classes.x
+    kept = [rows[i] for i in used[seen[used, k]].tolist()]
+    x = _without_length(classes_of(rows, pooled, k, used, seen), settings)
+    x = x / benign.scales(k) if settings.standardise else x
     labels = [
         [row.label == UNSAFE and (settings.labels == "binary" or name in categories_of(row)) for name in categories]
         for row in kept

@@ -63,16 +63,30 @@ def fit_vector(
     points: dict[str, HookPointDirections] = {}
     table: list[dict[str, Any]] = []
     for done, name in enumerate(source.hook_points, start=1):
-        states = merged_bins(activations.read(name), len(edges) - 1)
-        space = source.hook_points[name][0]
-        point, evidence = fit_states(
-            rows, states, chosen, settings, space=space, sigma_edges=edges, split=TRAIN, whole=whole
-        )
-        aucs = separability_of(rows, states, point, split=VALIDATION)
-        points[name] = point
-        table += _table(name, point, evidence, aucs, source)
+        points[name], found = _fit_point(activations, rows, name, chosen, settings, edges, whole)
+        table += found
         progress(done, len(source.hook_points))
     return Fitted(SafetyVector(points, _info(source, rows, chosen, settings, points, table)), tuple(table))
+
+
+def _fit_point(
+    activations: Activations,
+    rows: Sequence[Row],
+    name: str,
+    categories: Sequence[str],
+    settings: FitSettings,
+    edges: Sequence[float],
+    whole: str,
+) -> tuple[HookPointDirections, list[dict[str, Any]]]:
+    """One hook point and its rows of the table. Its states are gone when the next one's are read."""
+    source = activations.source
+    states = merged_bins(activations.read(name), len(edges) - 1)
+    space = source.hook_points[name][0]
+    point, evidence = fit_states(
+        rows, states, categories, settings, space=space, sigma_edges=edges, split=TRAIN, whole=whole
+    )
+    aucs = separability_of(rows, states, point, split=VALIDATION)
+    return point, _table(name, point, evidence, aucs, source)
 
 
 def merged_edges(edges: Sequence[float], bins: int) -> tuple[float, ...]:
@@ -205,4 +219,5 @@ def _info(
 
 def rows_sha256(rows: Sequence[Row]) -> str:
     """Hash of what was captured, whatever its order. A row's id names its prompt, so this stands for the prompt set."""
-    return hashlib.sha256(json.dumps(sorted(list(asdict(row).values()) for row in rows)).encode()).hexdigest()
+    content = [[row.id, row.label, row.category, row.pair, row.split, row.length] for row in rows]
+    return hashlib.sha256(json.dumps(sorted(content)).encode()).hexdigest()

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 from .activations import UNSAFE, Row
 from .evidence import strata
+from .products import stretches
 
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """Both classes of one category in one sigma bin, as rows that were seen: x (n, D) float64, unsafe (n,) bool.
+    """Both classes of one category in one sigma bin, as rows that were seen: x (n, D), unsafe (n,) bool.
 
-    groups: the pairs, as `strata` numbers them. lengths: (n,) of the prompts.
+    groups: the pairs, as `strata` numbers them. videos: a number for each, shared by the frames of one. lengths: (n,)
+    of the prompts.
     """
 
     x: torch.Tensor
     unsafe: torch.Tensor
     groups: torch.Tensor
+    videos: torch.Tensor
     lengths: torch.Tensor
 
 
-def categories_of(row: Row) -> set[str]:
+def categories_of(row: Row) -> frozenset[str]:
     """The categories of a row; several are written with commas between them."""
-    return {name.strip() for name in row.category.split(",")}
+    return _names(row.category)
+
+
+@cache
+def _names(category: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in category.split(","))
 
 
 def where(
@@ -46,17 +55,26 @@ def where(
     )
 
 
-def classes_of(rows: Sequence[Row], pooled: torch.Tensor, k: int) -> Classes:
-    """Both classes in sigma bin k, without the rows that were never seen there."""
-    seen = ~pooled[:, k].isnan().any(dim=1)
+def classes_of(rows: Sequence[Row], pooled: torch.Tensor, k: int, chosen: torch.Tensor, seen: torch.Tensor) -> Classes:
+    """Both classes in sigma bin k, of the rows that are chosen and that `seen`, from `seen_in`, has there."""
+    used = chosen[seen[chosen, k]]
+    own = [rows[i] for i in used.tolist()]
     return Classes(
-        x=pooled[seen, k].double(),
-        unsafe=torch.tensor([row.label == UNSAFE for row in rows], dtype=torch.bool)[seen],
-        groups=strata([row.pair for row in rows])[seen],
-        lengths=torch.tensor([row.length for row in rows], dtype=torch.float64)[seen],
+        x=pooled[used, k],
+        unsafe=torch.tensor([row.label == UNSAFE for row in own], dtype=torch.bool),
+        groups=strata([row.pair for row in own]),
+        videos=numbered(own),
+        lengths=torch.tensor([row.length for row in own], dtype=torch.float64),
     )
 
 
-def seen_rows(states: torch.Tensor) -> torch.Tensor:
-    """The rows that were seen, in float64."""
-    return states[~states.isnan().any(dim=1)].double()
+def numbered(rows: Sequence[Row]) -> torch.Tensor:
+    """A number for each row (n,), the same for the frames of one video."""
+    numbers: dict[str | int, int] = {}
+    found = [numbers.setdefault(row.video or i, len(numbers)) for i, row in enumerate(rows)]
+    return torch.tensor(found, dtype=torch.long)
+
+
+def seen_in(pooled: torch.Tensor) -> torch.Tensor:
+    """Which rows of states (n, K, D) were seen in which sigma bin: (n, K) bool."""
+    return torch.cat([~pooled[stretch].isnan().any(dim=2) for stretch in stretches(len(pooled))])

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from .activations import SAFE, UNSAFE, Activations, Row, States
-from .selection import categories_of, seen_rows, where
+from .products import projections
+from .selection import categories_of, where
 from .vector import HookPointDirections
 
 
@@ -40,6 +41,7 @@ def separability_of(
         result[name] = []
         for k in range(point.bins):
             u = direction.direction[k].double()
-            good, bad = seen_rows(states.pooled[safe, k]) @ u, seen_rows(states.pooled[unsafe, k]) @ u
+            along = (projections(states.pooled[:, k], chosen, u) for chosen in (safe, unsafe))
+            good, bad = (values[~values.isnan()] for values in along)
             result[name].append(auc(good, bad) if len(good) and len(bad) else float("nan"))
     return result

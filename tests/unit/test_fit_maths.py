@@ -8,7 +8,13 @@ import scipy.linalg
 import torch
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Row, States
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.evidence import bootstrap_confidence, contrast, permutation_p_value, strata
+from safety_steering_pack.safety_steering.evidence import (
+    agreement,
+    contrast,
+    half_contrasts,
+    permutation_p_value,
+    strata,
+)
 from safety_steering_pack.safety_steering.fitting import FitSettings, fit_direction, fit_states
 from safety_steering_pack.safety_steering.lda import whiten
 from safety_steering_pack.safety_steering.length_regression import without_length
@@ -184,7 +190,7 @@ def test_a_permutation_test_finds_what_twins_hide_and_only_that():
 
     def p(x, groups):
         generator = torch.Generator().manual_seed(0)
-        return permutation_p_value(x, unsafe, groups, repeats=199, generator=generator)
+        return permutation_p_value(x, unsafe, groups, torch.arange(80), repeats=199, generator=generator)
 
     assert p(real, pairs) == pytest.approx(1 / 200)
     assert p(none, pairs) > 0.05
@@ -197,7 +203,8 @@ def test_permuted_labels_stay_within_their_pairs():
     x[10:] += 1
     groups = strata([f"p{i % 10}" for i in range(20)])
     generator = torch.Generator().manual_seed(1)
-    value = permutation_p_value(x.double(), torch.arange(20) < 10, groups, repeats=500, generator=generator)
+    unsafe, videos = torch.arange(20) < 10, torch.arange(20)
+    value = permutation_p_value(x.double(), unsafe, groups, videos, repeats=500, generator=generator)
     assert value == pytest.approx(2 / 1024, abs=0.01)
 
 
@@ -207,7 +214,7 @@ def test_the_p_values_of_pure_noise_are_spread_evenly():
     for seed in range(100):
         generator = torch.Generator().manual_seed(seed)
         x = random(40, 5, seed=1000 + seed)
-        values.append(permutation_p_value(x, unsafe, groups, repeats=99, generator=generator))
+        values.append(permutation_p_value(x, unsafe, groups, torch.arange(40), repeats=99, generator=generator))
     assert 0.3 < np.mean(np.array(values) <= 0.5) < 0.7
     assert np.mean(np.array(values) <= 0.05) < 0.15
 
@@ -219,7 +226,7 @@ def test_halves_agree_where_there_is_a_direction_and_not_where_there_is_none():
     def confidence(shift):
         x = twins(100, 50, shift=shift, nuisance=3.0, seed=20)
         generator = torch.Generator().manual_seed(0)
-        return bootstrap_confidence(lambda w: w @ x, unsafe, groups, repeats=20, generator=generator)
+        return agreement(half_contrasts(unsafe, groups, torch.arange(200), repeats=20, generator=generator) @ x)
 
     strong, none = confidence(10.0), confidence(0.0)
     assert strong.mean > 0.97
@@ -230,10 +237,9 @@ def test_halves_agree_where_there_is_a_direction_and_not_where_there_is_none():
 def test_halves_share_no_pair_and_no_row():
     unsafe = torch.arange(12) < 6
     groups = strata([f"p{i % 6}" if i % 6 < 3 else "" for i in range(12)])
-    seen = []
     generator = torch.Generator().manual_seed(2)
-    bootstrap_confidence(lambda w: seen.append(w) or w, unsafe, groups, repeats=5, generator=generator)
-    (weights,) = seen
+    weights = half_contrasts(unsafe, groups, torch.arange(12), repeats=5, generator=generator)
+    assert weights.shape == (10, 12)
     for first, second in zip(weights[0::2], weights[1::2], strict=True):
         assert not bool(((first != 0) & (second != 0)).any())
         assert bool(((first != 0) | (second != 0)).all())
@@ -241,6 +247,30 @@ def test_halves_share_no_pair_and_no_row():
         for half in (first, second):
             assert float(half[half > 0].sum()) == pytest.approx(1)
             assert float(half[half < 0].sum()) == pytest.approx(-1)
+
+
+def test_the_frames_of_a_video_stay_together_and_have_one_label():
+    unsafe = torch.arange(24) % 6 < 3  # videos of three frames, in turn unsafe and safe
+    videos = torch.arange(24) // 3
+    generator = torch.Generator().manual_seed(3)
+    for groups in (strata([f"p{i // 6}" for i in range(24)]), strata([""] * 24)):
+        for half in half_contrasts(unsafe, groups, videos, repeats=5, generator=generator):
+            assert all(len(set((half[videos == video] != 0).tolist())) == 1 for video in range(8))
+
+
+def test_frames_are_no_further_evidence():
+    # each prompt once, or as ten frames that are all alike: the draws differ, what they say must not
+    unsafe, groups = torch.arange(12) < 6, strata([f"p{i % 6}" for i in range(12)])
+    x = twins(6, 5, shift=1.0, nuisance=1.0)
+    generator = torch.Generator().manual_seed(4)
+    once = permutation_p_value(x, unsafe, groups, torch.arange(12), repeats=999, generator=generator)
+    frames = torch.arange(12).repeat_interleave(10)
+    many = permutation_p_value(x[frames], unsafe[frames], groups[frames], frames, repeats=999, generator=generator)
+    assert once > 0.02
+    assert many == pytest.approx(once, abs=0.04)
+    alone = torch.arange(120)
+    apart = permutation_p_value(x[frames], unsafe[frames], groups[frames], alone, repeats=999, generator=generator)
+    assert apart < once / 4  # what taking every frame for a prompt would claim
 
 
 def test_contrast_weights_are_the_difference_of_means():
