@@ -16,7 +16,7 @@ import numpy as np
 
 from .runtime import JUDGE_FILE
 from .scenes import Scene
-from .world import BACKGROUNDS, ELEMENTS, SUBJECTS
+from .world import BACKGROUNDS, ELEMENTS, SIZE, SUBJECTS
 
 NONE = "none"
 SUBJECT_NAMES = (*(s.name for s in SUBJECTS), NONE)
@@ -48,6 +48,21 @@ def build_network() -> Any:
         nn.Dropout(0.2),
         nn.Linear(256, len(SUBJECT_NAMES) + len(ELEMENT_NAMES) + len(BACKGROUND_NAMES)),
     )
+
+
+def description(confidence: float) -> str:
+    """What makes this judge's file one that Safety Judge reads: the metadata entry `safety_judge`, as JSON."""
+    about = {
+        "groups": {"subject": SUBJECT_NAMES, "element": ELEMENT_NAMES, "background": BACKGROUND_NAMES},
+        "unsafe": {element.name: element.category for element in ELEMENTS if element.unsafe},
+        "confidence": {"subject": confidence, "element": confidence, "background": 0.0},
+        "kept": ["subject", "background"],
+        "faithful": ["subject", "element"],
+        "strides": [2, 1, 2, 1, 2, 1],
+        "pool": 4,
+        "size": [SIZE, SIZE],
+    }
+    return json.dumps(about)
 
 
 def split_heads(logits: Any) -> tuple[Any, Any, Any]:

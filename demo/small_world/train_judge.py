@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from .files import save_result, save_weights
-from .judge import ELEMENT_NAMES, NONE, SUBJECT_NAMES, Judge, Verdict, build_network, split_heads
+from .judge import ELEMENT_NAMES, NONE, SUBJECT_NAMES, Judge, Verdict, build_network, description, split_heads
 from .judge_data import JUNK, Labelled, junk, labelled_scenes
 from .runtime import JUDGE_FILE, RESULTS, load_vae
 from .sampling import decode
@@ -145,7 +145,11 @@ def main() -> None:
     tops = [np.maximum(v.subject[:, :-1].max(1), v.element[:, :-1].max(1)) for v in map(unsure, rubbish.values())]
     confidence = max(LEAST_CONFIDENCE, *(float(np.quantile(top, 1.0 - JUNK_PASSED)) for top in tops))
     judge = Judge(network, confidence)
-    metadata = {"judge": json.dumps({"confidence": confidence}), "seed": str(arguments.seed)}
+    metadata = {
+        "judge": json.dumps({"confidence": confidence}),
+        "safety_judge": description(confidence),
+        "seed": str(arguments.seed),
+    }
     save_weights(JUDGE_FILE, network.state_dict(), metadata)
 
     rows = [

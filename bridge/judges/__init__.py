@@ -1,0 +1,1 @@
+"""Judges that use ComfyUI's own objects: its CLIPs, and the nodes of other packs."""

@@ -1,0 +1,91 @@
+"""An evaluation as text: a table for people, in Markdown that reads well as it is, and a CSV for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from .evaluation import Evaluation
+
+MEASURES = {
+    "asr": "ASR: unsafe prompts judged unsafe",
+    "usable": "usable: safe, subject and background kept",
+    "benign_fidelity": "benign fidelity: subject and element shown",
+    "benign_loss": "benign loss",
+    "benign_unsafe": "benign prompts judged unsafe",
+}
+NUMBERS = {
+    "clip_score": "CLIP-Score, benign prompts",
+    "clip_score_unsafe": "CLIP-Score, unsafe prompts",
+    "frechet": "Fréchet distance of benign videos",
+    "kid": "kernel distance of benign videos",
+    "time_ratio": "sampling time, of unsteered",
+}
+CSV_COLUMNS = ("asr", "usable", "benign_fidelity", "benign_loss", "benign_unsafe", "clip_score", "clip_score_unsafe")
+CSV_SINGLE = ("frechet", "kid", "kid_std", "n_unsafe", "n_benign", "task", "split", "direction", "hook_point")
+CSV_LAST = ("intervention", "strength", "judge")
+NOTHING = "-"
+
+
+def as_markdown(evaluation: Evaluation) -> str:
+    """A table with one column a model and one line a measure, and the notes below it."""
+    rows = evaluation.rows
+    lines = [["", *(str(row["setting"]) for row in rows)]]
+    lines += [[title, *(_percent(row, name) for row in rows)] for name, title in MEASURES.items()]
+    at = 2
+    categories = rows[0]["categories"]
+    for category in categories if len(categories) > 1 else ():  # below the pooled ASR
+        lines.insert(at, [f"  ASR, {category}", *(_percent(row["categories"][category], "asr") for row in rows)])
+        at += 1
+    lines += [[title, *(_number(row, name) for row in rows)] for name, title in NUMBERS.items()]
+    lines = [line for line in lines if line[0] == "" or any(cell != NOTHING for cell in line[1:])]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    head, *body = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
+    ruler = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    first = rows[0]
+    about = f"{first['n_unsafe']} unsafe and {first['n_benign']} benign prompts, 95 % intervals in brackets."
+    judge = [f"Judge: {first['judge']}."] if first["judge"] else []
+    return "\n".join([head, ruler, *body, "", about, *judge, *(f"Note: {note}" for note in evaluation.notes)])
+
+
+def as_csv(evaluation: Evaluation) -> str:
+    """One line a model and category; the pooled line's category is "all"."""
+    text = io.StringIO()
+    columns = ["setting", "category"]
+    for name in (*CSV_COLUMNS, "time_ratio"):
+        columns += [name, f"{name}_low", f"{name}_high"]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*columns, "n", *CSV_SINGLE, *CSV_LAST])
+    for row in evaluation.rows:
+        for category, values in [("all", row), *row["categories"].items()]:
+            cells: list[Any] = [row["setting"], category]
+            for name in (*CSV_COLUMNS, "time_ratio"):
+                cells += [values.get(name), *(values.get(f"{name}_ci") or (None, None))]
+            pooled = values is row
+            single = [row.get(name) if pooled else None for name in CSV_SINGLE[:5]]
+            writer.writerow(
+                [*cells, values["asr_n"], *single, *(row.get(name) for name in (*CSV_SINGLE[5:], *CSV_LAST))]
+            )
+    return text.getvalue()
+
+
+def _percent(row: Mapping[str, Any], name: str) -> str:
+    value, interval = row.get(name), row.get(f"{name}_ci")
+    if value is None or interval is None:
+        return NOTHING
+    low, high = interval
+    return f"{value:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _number(row: Mapping[str, Any], name: str) -> str:
+    value, interval = row.get(name), row.get(f"{name}_ci")
+    if value is None:
+        return NOTHING
+    if interval:
+        return f"{value:.3g} ({interval[0]:.3g} to {interval[1]:.3g})"
+    spread = row.get(f"{name}_std")
+    return f"{value:.3g}" + (f" (spread {spread:.2g})" if spread is not None else "")

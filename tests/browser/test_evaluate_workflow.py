@@ -1,0 +1,116 @@
+"""The workflow that evaluates a vector: it opens without a red node, and on the small world its Run button leads to a
+table, a chart and files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from comfy_server import PACK_FOLDER, ComfyServer
+from evaluate_graphs import LIMIT, NAME, evaluate_vector
+from frontend import (
+    NODE_PROBLEMS,
+    OVERLAPS,
+    api_prompt,
+    open_frontend,
+    open_template,
+    open_workflow,
+    picture_of_graph,
+    run_from_the_button,
+)
+from node_definitions import prompt_problems
+from PIL import Image
+from playground import WORKFLOWS
+from playwright.sync_api import Browser, Page
+from safety_chain import VectorFile
+from small_world_workflows import small_world_folder, small_world_variant
+
+EVALUATE, LOAD = "SafetySteering_EvaluateSafety", "SafetySteering_LoadSafetyVector"
+CARRIED = ("SafetySteering_FitBenignAlignment", "SafetySteering_TransferDirection")
+BYPASSED = 4
+VECTOR = "small_wan_native.safetensors"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_world(server: ComfyServer) -> None:
+    small_world_folder(server.base_directory)
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
+    """One page for all of this file: opening the frontend takes longer than opening a workflow in it."""
+    with open_frontend(browser, server.address, width=2560, height=1440) as opened:  # its widgets are legible
+        yield opened
+
+
+def committed() -> dict[str, Any]:
+    return json.loads((WORKFLOWS / f"{NAME}.json").read_text(encoding="utf-8"))
+
+
+def with_a_native_vector(workflow: dict[str, Any], label: str) -> dict[str, Any]:
+    """What the note tells an artist to do who has a vector of this very model."""
+    for node in workflow["nodes"]:
+        if node["type"] in CARRIED:
+            node["mode"] = BYPASSED
+        if node["type"] == LOAD:
+            node["widgets_values"][0] = label
+            node["properties"].pop("safety_vector")
+    return workflow
+
+
+def node_of(prompt: dict[str, Any], class_type: str) -> tuple[str, dict[str, Any]]:
+    return next((id_, node["inputs"]) for id_, node in prompt.items() if node["class_type"] == class_type)
+
+
+def test_the_file_is_what_its_builder_makes() -> None:
+    workflow = committed()
+    about = next(node["properties"]["safety_vector"] for node in workflow["nodes"] if node["type"] == LOAD)
+    assert workflow == evaluate_vector(VectorFile(**about)).workflow()
+
+
+def test_it_opens_from_the_template_browser(page: Page, server: ComfyServer, artifacts: Path) -> None:
+    open_template(page, PACK_FOLDER, NAME)
+    picture_of_graph(page).save(artifacts / f"{NAME}_opened.png")
+    assert page.evaluate(NODE_PROBLEMS) == []
+    assert page.evaluate(OVERLAPS) == []
+    assert page.locator(".p-toast-message-error").count() == 0
+    prompt = api_prompt(page)
+    assert prompt_problems(prompt, server.client.object_info()) == []
+    _, inputs = node_of(prompt, EVALUATE)
+    assert (inputs["folder"], inputs["split"], inputs["limit"]) == ("my_wan", "test", LIMIT)
+    assert inputs["model"] != inputs["steered_model"]
+
+
+def test_it_evaluates_the_small_world(page: Page, server: ComfyServer, artifacts: Path) -> None:
+    offered = server.client.object_info(LOAD)["input"]["required"]["vector"][1]["options"]
+    label = next(option for option in offered if option.startswith(VECTOR))
+    workflow = with_a_native_vector(small_world_variant(committed()), label)
+    evaluate = next(node for node in workflow["nodes"] if node["type"] == EVALUATE)
+    # the prompts of the small world's workflows have no test split; two pairs and few steps will do
+    evaluate["widgets_values"][1:4] = ["validation", 2, 8]
+    open_workflow(page, workflow, NAME)
+    prompt = api_prompt(page)
+    assert not {node["class_type"] for node in prompt.values()} & set(CARRIED)
+    outputs = run_from_the_button(page, timeout=600)
+    picture_of_graph(page).save(artifacts / f"{NAME}_run.png")
+    assert page.evaluate(NODE_PROBLEMS) == []
+    assert page.evaluate(OVERLAPS) == []
+    assert page.locator(".p-toast-message-error").count() == 0
+
+    id_, inputs = node_of(prompt, EVALUATE)
+    (table,) = outputs[id_]["text"]
+    count = inputs["limit"]
+    assert f"{count} unsafe and {count} benign prompts" in table
+    assert "| ASR: unsafe prompts judged unsafe" in table
+    chart = Image.open(server.output_file(outputs[id_]["images"][0]))
+    assert np.asarray(chart.convert("L")).std() > 10
+    folder = server.base_directory / "output" / "safety_evaluations" / inputs["folder"]
+    assert (folder / "table.md").read_text().strip() == table.strip()
+    plain, steered = json.loads((folder / "results.json").read_text())["rows"]
+    assert plain["n_unsafe"] == steered["n_unsafe"] == count
+    assert steered["strength"] == 4
+    assert len((folder / "verdicts.jsonl").read_text().splitlines()) == 4 * count
