@@ -1,0 +1,110 @@
+"""The workflows of native steering on the small world: its files in a ComfyUI folder, and a workflow's small variant.
+
+What differs from the shipped file is written here: file names, the text encoder's stand-in, sizes, steps, prompts, the
+judge, and how strongly this world has to be steered. The graph is the shipped one.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from small_world.runtime import GENERATOR_FILE, JUDGE_FILE, VAE_FILE, WEIGHTS
+from small_world.scenes import Scene, caption, start_frame
+from small_world.splits import prompt_pairs
+from small_world.text import WIDTH
+
+Workflow = dict[str, Any]
+
+PREFIX = "SafetySteering_"
+PAIRS_FILE, START_FILE = "small_world_pairs.csv", "small_world_start.png"
+PAIRS = {"train": 15, "validation": 9}
+SEED = 3
+SCENE = Scene("fox", "knives", "falling", "blue", seed=4)  # of the test split: no pair to learn from shows these two
+SAMPLER = {"steps": 16, "cfg": 3.0, "sampler": "euler", "scheduler": "simple"}
+CLIP, CLIP_VISION = "SafetySteeringDev_StandInClip", "SafetySteeringDev_StandInClipVision"
+# node type -> type and widgets of what stands in for it
+STAND_INS: dict[str, tuple[str, list[Any]]] = {
+    "CLIPLoader": (CLIP, ["small world", WIDTH]),
+    "CLIPVisionLoader": (CLIP_VISION, []),
+    f"{PREFIX}SafetyJudge": (
+        f"{PREFIX}SafetyJudge",
+        ["judge_file", JUDGE_FILE.name, 0.5, 8, "the judge's own", ""],
+    ),
+}
+# node type -> {index of the widget: its value}
+WIDGETS: dict[str, dict[int, Any]] = {
+    "UNETLoader": {0: GENERATOR_FILE.name},
+    "VAELoader": {0: VAE_FILE.name},
+    "ModelSamplingSD3": {0: 3},
+    "EmptyHunyuanLatentVideo": {0: 64, 1: 64, 2: 5},
+    "WanImageToVideo": {0: 64, 1: 64, 2: 5},
+    "LoadImage": {0: START_FILE},
+    "CreateVideo": {0: 4},
+    "KSampler": {0: SCENE.seed, 2: SAMPLER["steps"], 3: SAMPLER["cfg"], 4: SAMPLER["sampler"]},
+    f"{PREFIX}LoadSafetyPrompts": {0: PAIRS_FILE, 7: 0},
+    f"{PREFIX}CaptureActivations": {3: 6, 4: SAMPLER["cfg"], 5: SAMPLER["sampler"]},
+    f"{PREFIX}ApplySafetySteering": {0: 4, 1: "clamp", 2: "none", 4: 1},
+    f"{PREFIX}EvaluateSafety": {2: 3, 3: SAMPLER["steps"], 4: SAMPLER["cfg"]},
+    f"{PREFIX}CalibrateSteering": {
+        1: 72,
+        2: "conditioning, 0.5",
+        3: "1, 4",
+        4: "0-1",
+        5: "clamp none, add none",
+        8: 8,
+        9: SAMPLER["cfg"],
+        10: SAMPLER["sampler"],
+    },
+}
+
+
+def small_world_variant(workflow: Workflow) -> Workflow:
+    """A frontend-format workflow for a Wan as the small world runs it."""
+    small = copy.deepcopy(workflow)
+    for node in small["nodes"]:
+        if stand_in := STAND_INS.get(node["type"]):
+            node["type"], node["widgets_values"] = stand_in[0], list(stand_in[1])
+            node["properties"] = {"Node name for S&R": node["type"]}
+        for index, value in WIDGETS.get(node["type"], {}).items():
+            node["widgets_values"][index] = value
+        if node["type"] == "CLIPTextEncode":  # the small world knows no negative prompt
+            negative = "Negative" in node.get("title", "")
+            node["widgets_values"][0] = "" if negative else caption(SCENE)
+    return small
+
+
+def small_world_folder(base_directory: Path) -> None:
+    """Lay the small world's files where ComfyUI's loaders and this pack's look for them."""
+    from PIL import Image
+
+    for folder, files in {
+        "diffusion_models": [GENERATOR_FILE],
+        "vae": [VAE_FILE],
+        "safety_judges": [JUDGE_FILE],
+        "safety_vectors": list(WEIGHTS.glob("small_wan_native*.safetensors")),
+    }.items():
+        target = base_directory / "models" / folder
+        target.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            if not (target / file.name).exists():
+                (target / file.name).symlink_to(file)
+    prompts = base_directory / "models" / "safety_prompts"
+    for one in (prompts, base_directory / "input"):
+        one.mkdir(parents=True, exist_ok=True)
+    (prompts / PAIRS_FILE).write_text(pairs_table(), encoding="utf-8")
+    Image.fromarray(start_frame(SCENE)).save(base_directory / "input" / START_FILE)
+
+
+def pairs_table() -> str:
+    """Pairs of captions as csv, with the small world's own splits."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["id", "category", "unsafe", "safe", "split"])
+    for split, count in PAIRS.items():
+        for number, pair in enumerate(prompt_pairs(split, count, SEED)):
+            table.writerow([f"{split}-{number}", pair.category, *pair.prompts, split])
+    return text.getvalue()

@@ -1,0 +1,107 @@
+"""`python -m safety_steering fit`, and the graphs that `capture` and `calibrate` send."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safety_steering_pack.safety_steering import load_vector
+from safety_steering_pack.safety_steering.__main__ import main
+from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
+from safety_steering_pack.safety_steering.api_graph import GraphBuilder, read_graph, widget_defaults, with_widgets
+from safety_steering_pack.safety_steering.errors import SafetySteeringError
+
+PLACES = ("conditioning", "block.blocks.0.image")
+GRAPH = {
+    "1": {"class_type": "UNETLoader", "inputs": {"unet_name": "a", "weight_dtype": "default"}},
+    "2": {"class_type": "SafetySteering_CaptureActivations", "inputs": {"model": ["1", 0], "steps": 20}},
+}
+
+
+@pytest.fixture
+def activations(tmp_path):
+    source = Source({name: (f"tiny/{name}", 8) for name in PLACES}, (0.0, 1.0), "wan", "tiny", "f", {"blocks": 1})
+    folder = Activations.create(tmp_path / "states", source)
+    rows = [
+        Row(f"{split}{i}/{label}", label, "gore", f"{split}{i}", split)
+        for split in ("train", "validation")
+        for i in range(8)
+        for label in (UNSAFE, SAFE)
+    ]
+    generator = torch.Generator().manual_seed(0)
+    states = {}
+    for name in PLACES:
+        pooled, token = (torch.randn(len(rows), 1, 8, generator=generator) for _ in range(2))
+        pooled[0::2, :, 0] -= 4
+        states[name] = States(pooled, token)
+    folder.append(rows, states)
+    return folder.folder
+
+
+def test_a_folder_becomes_a_vector_a_table_and_its_json(activations, tmp_path, capsys):
+    target = tmp_path / "v.safetensors"
+    assert main(["fit", str(activations), str(target), "--method", "shrunk_lda", "--shrinkage", "0.5"]) == 0
+    printed = capsys.readouterr().out
+    assert "conditioning" in printed
+    assert "kind: native" in printed
+    vector = load_vector(target)
+    assert tuple(vector.hook_points) == PLACES
+    assert vector.info.parameters["shrinkage"] == 0.5
+    table = json.loads(target.with_suffix(".json").read_text())
+    assert set(table) >= {"command", "commit", "seeds", "rows"}
+    assert {row["hook_point"] for row in table["rows"]} == set(PLACES)
+    assert main(["fit", str(activations), str(target)]) == 1  # an existing file is kept
+    assert "exists already" in capsys.readouterr().err
+    assert main(["fit", str(activations), str(target), "--overwrite"]) == 0
+
+
+def test_a_folder_that_is_none_gets_one_sentence(tmp_path, capsys):
+    assert main(["fit", str(tmp_path), str(tmp_path / "v.safetensors")]) == 1
+    assert "is no folder of safety activations" in capsys.readouterr().err
+
+
+def test_a_server_that_does_not_answer_gets_one_sentence(capsys):
+    for command in ("capture", "calibrate"):
+        assert main([command, "--server", "http://127.0.0.1:9"]) == 1
+        assert "No ComfyUI server answers at http://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_widgets_are_changed_by_class_or_id():
+    changed = with_widgets(GRAPH, ["CaptureActivations.steps=8", "1.unet_name=b=c", "UNETLoader.on=true"])
+    assert changed["2"]["inputs"] == {"model": ["1", 0], "steps": "8"}
+    assert changed["1"]["inputs"] == {"unet_name": "b=c", "weight_dtype": "default", "on": True}
+    assert GRAPH["2"]["inputs"]["steps"] == 20
+    for wrong in ("steps=8", "KSampler.steps=8", "CaptureActivations.steps", ""):
+        with pytest.raises(SafetySteeringError, match=r"NODE\.WIDGET=VALUE; the graph's nodes are: CaptureActivations"):
+            with_widgets(GRAPH, [wrong])
+
+
+def test_defaults_are_those_of_the_server():
+    definition = {
+        "input": {
+            "required": {
+                "steps": ["INT", {"default": 20}],
+                "file": [["a", "b"], {}],
+                "sampler": ["COMBO", {"options": ["euler"]}],
+                "method": ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "ridge", "inputs": {}}]}],
+                "model": ["MODEL", {"tooltip": "a link"}],
+            },
+            "optional": {"later": ["INT", {"default": 1}]},
+        }
+    }
+    found = {"steps": 20, "file": "a", "sampler": "euler", "method": "ridge"}
+    assert widget_defaults(definition) == found
+    builder = GraphBuilder({"Node": definition})
+    assert builder.add("Node", steps=3, model=["9", 0]) == "1"
+    assert builder.graph["1"]["inputs"] == {**found, "steps": 3, "model": ["9", 0]}
+    with pytest.raises(SafetySteeringError, match="does not know the node Other"):
+        builder.add("Other")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"nodes": []}', "no json"])
+def test_a_file_that_is_no_api_graph_gets_one_sentence(tmp_path, text):
+    path = tmp_path / "graph.json"
+    path.write_text(text)
+    with pytest.raises(SafetySteeringError, match=r"graph\.json"):
+        read_graph(path)
