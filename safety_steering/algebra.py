@@ -175,4 +175,6 @@ def _derived(
         validated_on=(),
         provenance=(*inherited, record),
     )
-    return SafetyVector(points, info, mix=parents[0].mix if mix is None else mix, anchors=parents[0].anchors)
+    anchors = parents[0].anchors
+    kept = anchors if anchors and anchors.hook_point in points else None
+    return SafetyVector(points, info, mix=parents[0].mix if mix is None else mix, anchors=kept)

@@ -77,10 +77,16 @@ class HookPointDirections:
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
-    """A portable vector's source states on benign anchor texts: activations (n, D) and the n texts."""
+    """A portable vector's source states on benign texts, by which another model's space is aligned with its own.
 
-    activations: torch.Tensor
+    hook_point: where they were taken, one of the vector's own.
+    texts: n of them.
+    states: (n, D) float32, pooled per text as `VectorInfo.pooling` says, as wide as the directions there.
+    """
+
+    hook_point: str
     texts: tuple[str, ...]
+    states: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,8 @@ class SafetyVector:
         for name, tensor in sorted(self.tensors().items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+        if self.anchors is not None:
+            digest.update(json.dumps([self.anchors.hook_point, self.anchors.texts]).encode())
         return digest.hexdigest()
 
     def at(self, hook_point: str) -> HookPointDirections:
@@ -184,7 +192,7 @@ class SafetyVector:
                 for statistic in STATISTICS:
                     tensors[f"{name}/{category}/{statistic}"] = getattr(direction, statistic)
         if self.anchors is not None:
-            tensors["anchors/activations"] = self.anchors.activations
+            tensors["anchors/activations"] = self.anchors.states
         return tensors
 
 
@@ -207,11 +215,14 @@ def check_vector(vector: SafetyVector) -> None:
         parse_hook_point(name)
         _check_hook_point(name, point)
     if vector.anchors is not None:
-        rows = vector.anchors.activations
-        _require(
-            rows.ndim == 2 and rows.shape[0] == len(vector.anchors.texts),
-            f"anchors have shape {tuple(rows.shape)} for {len(vector.anchors.texts)} texts, expected one row a text",
-        )
+        _check_anchors(vector.anchors, vector.hook_points)
+
+
+def _check_anchors(anchors: Anchors, points: Mapping[str, HookPointDirections]) -> None:
+    place = anchors.hook_point
+    _require(place in points, f"its anchors were taken at '{place}', where it has no directions")
+    shape, expected = tuple(anchors.states.shape), (len(anchors.texts), points[place].width)
+    _require(bool(anchors.texts) and shape == expected, f"its anchors have shape {shape}, expected {expected}")
 
 
 def _check_hook_point(name: str, point: HookPointDirections) -> None:

@@ -43,9 +43,18 @@ def save_vector(vector: SafetyVector, path: str | os.PathLike[str], *, overwrite
     """
     if Path(path).suffix != ".safetensors":
         raise VectorFileError(f"'{Path(path).name}' must end in .safetensors.")
-    tensors, metadata = vector.tensors(), _metadata(vector)
+    tensors, metadata = _compact(vector.tensors()), _metadata(vector)
     _check_readable(metadata, tensors)
     return write_tensors(path, tensors, metadata, overwrite=overwrite)
+
+
+def _compact(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Anchors, by far the largest tensor, in half precision where that holds their values exactly."""
+    kept = dict(tensors)
+    states = kept.get("anchors/activations")
+    if states is not None and torch.equal(states.half().float(), states):
+        kept["anchors/activations"] = states.half()
+    return kept
 
 
 def _check_readable(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> None:
@@ -170,6 +179,7 @@ def _metadata(vector: SafetyVector) -> dict[str, str]:
             plain = asdict(value) if isinstance(value, Suggestion) else value
             metadata[info_field.name] = value if info_field.name in _TEXT_FIELDS else json.dumps(plain)
     if vector.anchors is not None:
+        metadata["anchor_hook_point"] = vector.anchors.hook_point
         metadata["anchor_texts"] = json.dumps(vector.anchors.texts)
     return metadata
 
@@ -209,7 +219,12 @@ def _assemble(metadata: Mapping[str, str], file: Any) -> SafetyVector:
     }
     anchors = None
     if "anchors/activations" in names:
-        anchors = Anchors(tensor("anchors/activations"), tuple(map(str, _json(metadata, "anchor_texts", list))))
+        # a file that does not say where its anchors were taken means its first, mostly its only, hook point
+        anchors = Anchors(
+            hook_point=metadata.get("anchor_hook_point", next(iter(spaces), "")),
+            texts=tuple(map(str, _json(metadata, "anchor_texts", list))),
+            states=tensor("anchors/activations"),
+        )
     return SafetyVector(hook_points, read_info(metadata), anchors=anchors)
 
 

@@ -23,6 +23,7 @@ from safety_steering_pack.safety_steering import (
     load_vector,
     save_vector,
 )
+from safety_steering_pack.safety_steering.algebra import select
 from safety_steering_pack.safety_steering.atomic import write_atomically
 from safety_steering_pack.safety_steering.vector import STATISTICS, Anchors
 from safety_steering_pack.safety_steering.vector_file import file_sha256, read_label, read_metadata
@@ -90,7 +91,8 @@ def test_what_is_saved_is_what_is_loaded_bit_for_bit(path, info, bins, seed, por
     generator = torch.Generator().manual_seed(seed)
     edges = [0.1 * edge for edge in range(bins + 1)]
     first = vector(categories=("violence", "gore"), sigma_edges=edges, seed=seed)
-    anchors = Anchors(torch.randn(3, 5, generator=generator), ("a dog", "", "Straße \U0001f600")) if portable else None
+    states = torch.randn(3, 8, generator=generator)
+    anchors = Anchors("conditioning", ("a dog", "", "Straße \U0001f600"), states) if portable else None
     saved = SafetyVector(first.hook_points, info, anchors=anchors)
     loaded = load_vector(save_vector(saved, path))
     assert loaded.info == saved.info
@@ -253,7 +255,7 @@ def test_saving_is_whole_or_not_at_all(path, tmp_path, monkeypatch):
     ("count", "text", "words"), [(60_000, "a", "more than 50000 items"), (20_000, "a" * 200, "texts")]
 )
 def test_what_would_be_refused_on_loading_is_not_written(path, count, text, words):
-    vector = replace(random_vector(SPACES), anchors=Anchors(torch.zeros(count, 1), (text,) * count))
+    vector = replace(random_vector(SPACES), anchors=Anchors("conditioning", (text,) * count, torch.zeros(count, 8)))
     with pytest.raises(VectorFileError, match=words):
         save_vector(vector, path)
     assert not path.exists()
@@ -291,3 +293,74 @@ def test_a_sigma_bin_holds_from_its_edge_on_and_the_outer_ones_beyond_their_ends
     assert {sigma: point.bin_of(sigma) for sigma in sigmas} == sigmas
     assert vector().at("conditioning").bin_of(0.7) == 0
     assert point.bins == 3
+
+
+def portable(**changes: Any) -> SafetyVector:
+    """A vector with anchors, some of their fields changed."""
+    fields = {"hook_point": "conditioning", "texts": ("a dog", "a hill"), "states": torch.arange(16.0).reshape(2, 8)}
+    return replace(vector(), anchors=Anchors(**{**fields, **changes}))
+
+
+def test_anchors_are_kept_in_half_precision_where_that_loses_nothing(path):
+    for scale, dtype in ((1.0, torch.float16), (1 / 3, torch.float32), (1e6, torch.float32)):
+        saved = portable(states=torch.arange(16.0).reshape(2, 8) * scale)
+        with safe_open(save_vector(saved, path), framework="pt") as file:
+            assert file.get_tensor("anchors/activations").dtype == dtype
+        loaded = load_vector(path)
+        assert torch.equal(loaded.anchors.states, saved.anchors.states)
+        assert loaded.sha256 == saved.sha256
+
+
+def test_the_hash_is_of_the_anchors_too():
+    hashes = {
+        vector().sha256,
+        portable().sha256,
+        portable(texts=("a dog", "a hall")).sha256,
+        portable(states=torch.ones(2, 8)).sha256,
+    }
+    assert len(hashes) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hook_point": "source.3"}, "anchors were taken at 'source.3', where it has no directions"),
+        ({"hook_point": "block.blocks.2.image"}, r"anchors have shape \(2, 8\), expected \(2, 6\)"),
+        ({"texts": ("a dog",)}, r"anchors have shape \(2, 8\), expected \(1, 8\)"),
+        ({"texts": (), "states": torch.zeros(0, 8)}, r"anchors have shape \(0, 8\)"),
+        ({"states": torch.zeros(16)}, r"anchors have shape \(16,\)"),
+        ({"states": torch.full((2, 8), math.nan)}, "anchors/activations holds NaN"),
+        ({"states": torch.zeros(2, 8).double()}, "anchors/activations is torch.float64"),
+    ],
+)
+def test_anchors_that_cannot_be_used_are_refused(changes, words):
+    with pytest.raises(SafetySteeringError, match=words):
+        portable(**changes)
+
+
+def test_anchors_that_cannot_be_used_are_refused_on_loading(path):
+    for metadata, words in {
+        '["a dog"]': r"anchors have shape \(2, 8\), expected \(1, 8\)",
+        "{}": "'anchor_texts' does not read as a JSON list",
+    }.items():
+        save_vector(portable(), path)
+        change_file(path, metadata={"anchor_texts": metadata})
+        with pytest.raises(VectorFileError, match=words):
+            load_vector(path)
+    save_vector(portable(), path)
+    change_file(path, metadata={"anchor_hook_point": "nowhere"})
+    with pytest.raises(VectorFileError, match="anchors were taken at 'nowhere'"):
+        load_vector(path)
+    change_file(path, metadata={"anchor_hook_point": None})  # then they are the first hook point's
+    assert load_vector(path).anchors.hook_point == "conditioning"
+
+
+def test_anchors_stay_with_their_hook_point():
+    kept = select(portable(), hook_points=("conditioning",))
+    assert kept.anchors.texts == ("a dog", "a hill")
+    assert select(portable(), hook_points=("block.blocks.2.image",)).anchors is None
+
+
+def test_the_same_vector_gives_the_same_bytes(path):
+    written = {save_vector(portable(), path).read_bytes() for _ in range(5)}
+    assert len(written) == 1

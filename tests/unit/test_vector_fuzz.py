@@ -40,7 +40,11 @@ def _seed_vector() -> SafetyVector:
         block_counts={"blocks": 4},
         sigma_edges=(0.0, 0.5, 1.0),
     )
-    anchors = Anchors(torch.randn(3, 8, generator=torch.Generator().manual_seed(1)), ("a dog", "a hill", "ein Zug"))
+    anchors = Anchors(
+        "conditioning",
+        ("a dog", "a hill", "ein Zug"),
+        torch.randn(3, 8, generator=torch.Generator().manual_seed(1)),
+    )
     return SafetyVector(vector.hook_points, vector.info, anchors=anchors)
 
 

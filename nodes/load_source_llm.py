@@ -1,0 +1,94 @@
+"""Load Source LLM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..bridge.clip_source import ClipSource
+from ..bridge.source_llm import DEVICES, FROM_CLIP, PRECISIONS, ManagedLanguageModel, find_llm, llm_names
+from ..safety_steering.errors import SafetySteeringError
+from ..safety_steering.model_files import weight_files
+from .types import CATEGORY, SafetyLlmType
+
+
+class LoadSourceLlm(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SafetySteering_LoadSourceLLM",
+            display_name="Load Source LLM",
+            category=CATEGORY,
+            description="Chooses the language model that a portable safety vector is learned in: one under "
+            "models/safety_llms, or a text encoder that is already loaded. Nothing is downloaded.",
+            search_aliases=["safety", "language model", "LLM", "gguf", "hugging face", "text encoder", "portable"],
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=[*llm_names(), FROM_CLIP],
+                    tooltip="A Hugging Face folder or a .gguf file in models/safety_llms, or the CLIP connected below. "
+                    "A larger model knows more: an 8B instruct model is a good start.",
+                ),
+                io.Combo.Input(
+                    "device",
+                    options=list(DEVICES),
+                    default=DEVICES[0],
+                    tooltip="auto: your graphics card if there is one. cpu: slower, and leaves the card alone. A CLIP "
+                    "stays where ComfyUI put it.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default=PRECISIONS[0],
+                    tooltip="auto: bfloat16 on a graphics card, float32 on a cpu. float16 can overflow in some models. "
+                    "A CLIP keeps its own.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=16,
+                    min=1,
+                    max=512,
+                    tooltip="How many prompts are read at once. Lower it if memory runs out. A CLIP reads one by one.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="A text encoder to use in place of a file: Gemma 3, Qwen, Llama, T5, umT5 or CLIP. Set "
+                    f"model to '{FROM_CLIP}'.",
+                ),
+            ],
+            outputs=[
+                SafetyLlmType.Output("safety_llm", tooltip="Connect to Extract LLM Direction or Fit Benign Alignment."),
+                io.String.Output("info", tooltip="The model's name, its number of layers and their width."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: str) -> bool | str:
+        try:
+            if model != FROM_CLIP:
+                find_llm(model)
+        except SafetySteeringError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, **settings: Any) -> list[Any]:
+        if model == FROM_CLIP:
+            return []
+        return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in weight_files(find_llm(model))]
+
+    @classmethod
+    def execute(cls, model: str, device: str, precision: str, batch_size: int, clip: Any = None) -> io.NodeOutput:
+        if (model == FROM_CLIP) != (clip is not None):
+            raise SafetySteeringError(
+                f"A CLIP is {'not ' if clip is None else ''}connected, and the model is '{model}'. Connect one and "
+                f"choose '{FROM_CLIP}', or disconnect it and choose a file."
+            )
+        llm = (
+            ClipSource(clip)
+            if clip is not None
+            else ManagedLanguageModel(find_llm(model), device=device, dtype=precision, batch=batch_size)
+        )
+        return io.NodeOutput(llm, f"{llm.name}: {llm.layers} layers, {llm.width} wide")
