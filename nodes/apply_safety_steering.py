@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
+from ..bridge.browser_messages import trace_teller
+from ..bridge.fit_check import notices
 from ..bridge.roles import BRANCHES
 from ..bridge.settings import SteeringSettings
 from ..bridge.steering import apply_steering
@@ -105,6 +107,7 @@ class ApplySafetySteering(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output("model", tooltip="The steered model: connect to the sampler.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -134,4 +137,15 @@ class ApplySafetySteering(io.ComfyNode):
             window=(window_start, window_end),
             branch=branch,
         )
-        return io.NodeOutput(apply_steering(model, safety_vector, settings))
+        steered = apply_steering(model, safety_vector, settings, on_trace=trace_teller(cls.hidden.unique_id))
+        return io.NodeOutput(steered, ui=ui.PreviewText(_shown(model, safety_vector, settings)))
+
+
+def _shown(model: io.Model.Type, vector: SafetyVector, settings: SteeringSettings) -> str:
+    """What the node shows: where it acts, and what to know before relying on it."""
+    if settings.strength == 0 or not any(vector.mix.values()):
+        return "Off: the strength is 0, or every category of the mix."
+    places = settings.hook_points
+    where = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+    warnings = notices(vector, places, settings.strength, model)
+    return "\n".join([f"Steers at {where}.", *(f"Warning: {sentence}" for sentence in warnings)])

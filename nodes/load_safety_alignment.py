@@ -1,0 +1,48 @@
+"""Load Safety Alignment."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..bridge.alignment_folder import alignment_names, find_alignment
+from ..safety_steering.alignment_file import load_alignment
+from ..safety_steering.alignment_report import describe_alignment
+from ..safety_steering.errors import VectorFileError
+from ..safety_steering.vector_file import file_sha256
+from .types import CATEGORY, SafetyAlignmentType
+
+
+class LoadSafetyAlignment(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SafetySteering_LoadSafetyAlignment",
+            display_name="Load Safety Alignment",
+            category=CATEGORY,
+            description="Loads an alignment that Save Safety Alignment wrote. Put files into models/safety_alignments.",
+            search_aliases=["safety", "steering", "import alignment"],
+            inputs=[
+                io.Combo.Input("alignment", options=alignment_names(), tooltip="The file to load."),
+            ],
+            outputs=[
+                SafetyAlignmentType.Output("safety_alignment", tooltip="Connect to Transfer Direction from LLM."),
+                io.String.Output("card", tooltip="Between which spaces it leads, and how good it is."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, alignment: str) -> bool | str:
+        try:
+            find_alignment(alignment)
+        except VectorFileError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, alignment: str) -> str:
+        return file_sha256(find_alignment(alignment))
+
+    @classmethod
+    def execute(cls, alignment: str) -> io.NodeOutput:
+        loaded = load_alignment(find_alignment(alignment))
+        return io.NodeOutput(loaded, describe_alignment(loaded))

@@ -1,0 +1,45 @@
+"""Save Safety Alignment."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..bridge.alignment_folder import new_alignment_path
+from ..safety_steering.alignment import Alignment
+from ..safety_steering.alignment_file import save_alignment
+from ..safety_steering.alignment_report import describe_alignment
+from .types import CATEGORY, SafetyAlignmentType
+
+
+class SaveSafetyAlignment(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SafetySteering_SaveSafetyAlignment",
+            display_name="Save Safety Alignment",
+            category=CATEGORY,
+            description="Saves an alignment into models/safety_alignments under its own name, whole or not at all. "
+            "Fit Benign Alignment keeps its own copy anyway; this one is to share.",
+            search_aliases=["safety", "steering", "export alignment"],
+            inputs=[
+                SafetyAlignmentType.Input("safety_alignment", tooltip="The alignment to save."),
+                io.String.Input(
+                    "filename",
+                    default="my_alignment",
+                    tooltip="Name of the file, without folder; .safetensors is added.",
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="Off: an existing file of this name is kept and the node stops. On: it is replaced.",
+                ),
+            ],
+            outputs=[io.String.Output("path", tooltip="Name of the saved file, as Load Safety Alignment lists it.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, safety_alignment: Alignment, filename: str, overwrite: bool) -> io.NodeOutput:
+        path = save_alignment(safety_alignment, new_alignment_path(filename), overwrite=overwrite)
+        shown = f"Saved {path.name}\n{describe_alignment(safety_alignment)}"
+        return io.NodeOutput(path.name, ui=ui.PreviewText(shown))

@@ -1,0 +1,51 @@
+"""Transfer Direction from LLM."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..safety_steering.alignment import Alignment
+from ..safety_steering.card import describe
+from ..safety_steering.vector import SafetyVector
+from ..safety_steering.whitening import carry_over
+from .types import CATEGORY, SafetyAlignmentType, SafetyVectorType
+
+
+class TransferDirection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SafetySteering_TransferDirection",
+            display_name="Transfer Direction from LLM",
+            category=CATEGORY,
+            description="Carries a portable safety vector, found in a language model, into your model.",
+            search_aliases=["safety", "steering", "portable", "cross-model"],
+            inputs=[
+                SafetyVectorType.Input(
+                    "safety_vector", tooltip="The portable vector, the same as at Fit Benign Alignment."
+                ),
+                SafetyAlignmentType.Input(
+                    "safety_alignment", tooltip="From Fit Benign Alignment or Load Safety Alignment."
+                ),
+                io.Float.Input(
+                    "sharpen",
+                    default=1.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Turns the direction away from what harmless prompts vary by anyway, so that clamp and the "
+                    "gates tell better. Lower is sharper, higher leaves the direction more as it was; 0 is off.",
+                ),
+            ],
+            outputs=[
+                SafetyVectorType.Output("safety_vector", tooltip="Connect to Category Mixer or Apply Safety Steering."),
+                io.String.Output("card", tooltip="What the vector is now, and where it comes from."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, safety_vector: SafetyVector, safety_alignment: Alignment, sharpen: float = 1.0) -> io.NodeOutput:
+        carried = carry_over(safety_vector, safety_alignment, sharpen)
+        card = describe(carried)
+        return io.NodeOutput(carried, card, ui=ui.PreviewText(card))

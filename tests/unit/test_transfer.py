@@ -1,0 +1,125 @@
+"""A direction carried over: where it ends, what is measured on benign anchors, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from portable import SPACE, TARGET, World
+from safety_steering_pack.safety_steering import load_vector, save_vector
+from safety_steering_pack.safety_steering.alignment import AnchorStates, Side, fit_alignment
+from safety_steering_pack.safety_steering.alignment_methods import METHODS
+from safety_steering_pack.safety_steering.alignment_report import report_alignment
+from safety_steering_pack.safety_steering.alignment_settings import AlignmentSettings
+from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
+from safety_steering_pack.safety_steering.transfer import fit_step, transfer
+
+SIDES = {
+    "source_side": Side("source.3", SPACE, name="tinylm"),
+    "target_side": Side("conditioning", "umt5xxl.last", name="wan2.1-1.3b"),
+}
+
+
+def carried(method="ridge", anchors=300, seed=0, **changes):
+    world = World(seed)
+    facts = world.facts(anchors)
+    vector = world.vector(facts=facts)
+    pooled = world.target(facts)
+    token = pooled + torch.randn(pooled.shape, generator=world.generator)
+    alignment = fit_alignment(vector.anchors.states, AnchorStates(pooled, token), method, **{**SIDES, **changes})
+    return world, vector, alignment
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_direction_is_the_targets_own_though_it_never_saw_anything_unsafe(method):
+    world, vector, alignment = carried(AlignmentSettings(method, hidden=64))
+    point = transfer(vector, alignment).at("conditioning")
+    for name, direction in point.categories.items():
+        true = world.direction(name, world.to_target)
+        cosine = float(direction.direction[0].double() @ true / true.norm())
+        assert cosine > (0.9 if method != "orthogonal" else 0.5)  # the two worlds differ by more than a rotation
+        unsafe, benign = world.target(world.facts(200, name)), world.target(world.facts(200))
+        u = direction.direction[0]
+        assert float(((benign @ u)[:, None] > (unsafe @ u)[None]).float().mean()) > 0.95
+
+
+def test_gap_and_statistics():
+    _, vector, alignment = carried()
+    point = transfer(vector, alignment).at("conditioning")
+    for name, direction in point.categories.items():
+        u = direction.direction[0].double()
+        assert float(u.norm()) == pytest.approx(1, abs=1e-6)
+        gap = float(vector.at("source.3").categories[name].gap)
+        assert float(direction.gap) == pytest.approx(alignment.beta * gap, rel=1e-5)
+        pooled, token = (t.double() @ u for t in (alignment.target_anchors.pooled, alignment.target_anchors.token))
+        for found, expected in (
+            (direction.center, pooled.mean()),
+            (direction.std_pooled, pooled.std()),
+            (direction.std_token, token.std()),
+        ):
+            assert float(found) == pytest.approx(float(expected), rel=1e-4)
+    assert float(point.token_norm) == pytest.approx(
+        float(alignment.target_anchors.token.norm(dim=1).median()), rel=1e-5
+    )
+
+
+def test_it_says_where_it_comes_from(tmp_path):
+    _, vector, alignment = carried()
+    found = load_vector(save_vector(transfer(vector, alignment), tmp_path / "v.safetensors"))
+    info = found.info
+    assert (info.kind, info.gap_kind, info.validated_on, info.licence) == ("transferred", "estimated", (), "CC0-1.0")
+    assert found.at("conditioning").space == "umt5xxl.last"
+    assert dict(found.mix) == {"violence": 1.0, "illegal": 0.5}
+    assert info.provenance[0] == {"step": "extract"}
+    step = fit_step(found)
+    assert step["source_sha256"] == vector.sha256
+    assert step["alignment_sha256"] == alignment.sha256
+    assert (step["from"], step["to"], step["anchors"]) == (SPACE, "umt5xxl.last", 300)
+    assert step["r2"] == pytest.approx(alignment.quality.r2)
+    assert set(step["outlier_share"]) == {"violence", "illegal"}
+    assert info.family == info.model_name == info.weight_fingerprint == ""  # the space decides, not the model
+    assert fit_step(vector) is None
+
+
+def test_a_carried_block_vector_names_its_model():
+    side = Side("block.blocks.1.image", "tiny/block.blocks.1.image", "tiny", "wan", "f00", {"blocks": 4})
+    _, vector, alignment = carried(target_side=side)
+    info = transfer(vector, alignment).info
+    assert (info.family, info.model_name, info.weight_fingerprint) == ("wan", "tiny", "f00")
+    assert info.block_counts == {"blocks": 4}
+
+
+def test_another_mix_gives_the_same_directions():
+    _, vector, alignment = carried()
+    mixed = transfer(vector.with_mix({"illegal": 2.0}), alignment)
+    assert dict(mixed.mix) == {"illegal": 2.0}
+    assert mixed.sha256 == transfer(vector, alignment).sha256
+
+
+def test_mismatched_spaces_are_refused_by_name():
+    _, vector, alignment = carried()
+    other = dataclasses.replace(alignment, source=Side("source.3", "biglm/source.3"))
+    with pytest.raises(MismatchError, match=r"lives in tinylm/source.3; the alignment leads from biglm/source.3"):
+        transfer(vector, other)
+    with pytest.raises(MismatchError, match="This vector is transferred"):
+        transfer(transfer(vector, alignment), alignment)
+    narrow = World(source=12)
+    with pytest.raises(MismatchError, match="12 wide and the alignment 24"):
+        transfer(narrow.vector(), alignment)
+
+
+def test_a_direction_without_length_is_refused():
+    _, vector, alignment = carried()
+    still = dataclasses.replace(
+        alignment, map=dataclasses.replace(alignment.map, tensors={"matrix": torch.zeros(24, TARGET)})
+    )
+    with pytest.raises(SafetySteeringError, match="'violence' cannot be carried over"):
+        transfer(vector, still)
+
+
+def test_the_report_shows_every_category():
+    _, vector, alignment = carried()
+    report = report_alignment(alignment, vector)
+    for part in ("R2", "retrieval@1", "beta", "violence: top-3-channel share", "illegal: top-3-channel share"):
+        assert part in report

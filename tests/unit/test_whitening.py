@@ -1,0 +1,141 @@
+"""Sharpening a carried direction by benign states, and how much of a direction the anchors cover."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from portable import TARGET, World
+from safety_steering_pack.safety_steering import Direction, HookPointDirections
+from safety_steering_pack.safety_steering.alignment import AnchorStates, Side, fit_alignment
+from safety_steering_pack.safety_steering.alignment_file import load_alignment, save_alignment
+from safety_steering_pack.safety_steering.coverage import coverage
+from safety_steering_pack.safety_steering.errors import SafetySteeringError
+from safety_steering_pack.safety_steering.separability import auc
+from safety_steering_pack.safety_steering.transfer import fit_step, transfer
+from safety_steering_pack.safety_steering.whitening import carry_over, sharpen, whitened
+
+SIDES = {
+    "source_side": Side("source.3", "tinylm/source.3"),
+    "target_side": Side("conditioning", "umt5xxl.last"),
+}
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World()
+
+
+@pytest.fixture(scope="module")
+def fitted(world):
+    facts = world.facts(200)
+    vector = world.vector(facts=facts)
+    benign = world.target(world.facts(300))
+    own = AnchorStates(benign, benign + 1)
+    return vector, fit_alignment(vector.anchors.states, world.target(facts), benign=own, **SIDES)
+
+
+@pytest.mark.parametrize("rows", [30, 200], ids=["dual", "primal"])
+def test_the_solve_is_that_of_the_dense_covariance(rows):
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(rows, 60, generator=generator, dtype=torch.float64) * torch.arange(1, 61)
+    directions = torch.randn(3, 60, generator=generator, dtype=torch.float64)
+    covariance = torch.cov(states.T)
+    ridge = 0.7 * covariance.diagonal().mean() * torch.eye(60, dtype=torch.float64)
+    expected = torch.linalg.solve(covariance + ridge, directions.T).T
+    torch.testing.assert_close(whitened(directions, states, 0.7), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_a_sharpened_direction_is_shrunk_ldas_with_the_carried_difference(fitted):
+    vector, alignment = fitted
+    carried = transfer(vector, alignment)
+    sharp = sharpen(carried, alignment.benign, 0.5)
+    covariance = torch.cov(alignment.benign.pooled.double().T)
+    ridge = 0.5 * covariance.diagonal().mean() * torch.eye(TARGET, dtype=torch.float64)
+    for name, before in carried.at("conditioning").categories.items():
+        after = sharp.at("conditioning").categories[name]
+        u = before.direction[0].double()
+        w = torch.nn.functional.normalize(torch.linalg.solve(covariance + ridge, u), dim=0)
+        torch.testing.assert_close(after.direction[0].double(), w, rtol=1e-4, atol=1e-5)
+        assert float(after.gap) == pytest.approx(float(before.gap) * float(u @ w), rel=1e-4)
+        along = alignment.benign.pooled.double() @ w
+        assert float(after.center) == pytest.approx(float(along.mean()), rel=1e-4)
+        assert float(after.std_pooled) == pytest.approx(float(along.std()), rel=1e-3)
+
+
+def test_it_tells_unsafe_from_benign_better(world, fitted):
+    vector, alignment = fitted
+    unsafe, benign = world.target(world.facts(300, "violence")), world.target(world.facts(300))
+
+    def deviations(found):
+        """How many benign standard deviations the unsafe mean lies below the benign one."""
+        one = found.at("conditioning").categories["violence"]
+        u = one.direction[0]
+        assert auc(benign @ u, unsafe @ u) > 0.95
+        return float((one.center - (unsafe @ u).mean()) / one.std_pooled)
+
+    assert deviations(carry_over(vector, alignment, 0.1)) > 1.1 * deviations(carry_over(vector, alignment, 0.0))
+
+
+def test_infinite_shrinkage_measures_anew_and_leaves_the_direction(fitted):
+    vector, alignment = fitted
+    carried = transfer(vector, alignment)
+    same = sharpen(carried, alignment.target_anchors, float("inf"))
+    for name, before in carried.at("conditioning").categories.items():
+        after = same.at("conditioning").categories[name]
+        torch.testing.assert_close(after.direction, before.direction, rtol=1e-6, atol=1e-7)
+        assert float(after.gap) == pytest.approx(float(before.gap), rel=1e-5)
+        assert float(after.center) != float(before.center)
+
+
+def test_zero_is_off_and_the_provenance_says_what_was_done(fitted):
+    vector, alignment = fitted
+    assert carry_over(vector, alignment, 0.0).sha256 == transfer(vector, alignment).sha256
+    sharp = carry_over(vector, alignment, 2.0)
+    step = sharp.info.provenance[-1]
+    assert (step["step"], step["shrinkage"], step["prompts"]) == ("sharpen", 2.0, 300)
+    assert fit_step(sharp)["alignment_sha256"] == alignment.sha256
+    assert dict(sharp.mix) == dict(vector.mix)
+
+
+def test_what_cannot_be_sharpened_is_said(fitted):
+    vector, alignment = fitted
+    carried, states = transfer(vector, alignment), alignment.benign.pooled
+    for benign, shrinkage, message in (
+        (states[:10], 1.0, "10 benign prompts are too few"),
+        (states[:, :5], 1.0, "5 wide and the vector 40"),
+        (states, -1.0, "above 0"),
+    ):
+        with pytest.raises(SafetySteeringError, match=message):
+            sharpen(carried, AnchorStates(benign, benign), shrinkage)
+
+
+def test_own_benign_states_give_center_and_spreads_and_stay_in_the_file(fitted, tmp_path):
+    vector, alignment = fitted
+    again = load_alignment(save_alignment(alignment, tmp_path / "a.safetensors"))
+    assert again.sha256 == alignment.sha256
+    assert torch.equal(again.benign.token, alignment.own_benign.token)
+    for name, direction in transfer(vector, alignment).at("conditioning").categories.items():
+        along = alignment.own_benign.pooled.double() @ direction.direction[0].double()
+        assert float(direction.center) == pytest.approx(float(along.mean()), rel=1e-4), name
+
+
+def test_what_the_anchors_hardly_vary_by_is_covered_little():
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(300, 1, generator=generator)
+    # two channels that move together, and a third
+    source = torch.cat([shared, shared, torch.randn(300, 1, generator=generator)], dim=1)
+    source += 0.05 * torch.randn(300, 3, generator=generator)
+    target = shared + 2 * torch.randn(300, 4, generator=generator)
+    one = torch.ones(1)
+    point = HookPointDirections(
+        "tinylm/source.3",
+        torch.tensor([0.0, 1.0]),
+        one,
+        {
+            name: Direction(torch.nn.functional.normalize(torch.tensor([v]), dim=1), one, one, one, one)
+            for name, v in (("together", [1.0, 1.0, 0.0]), ("apart", [1.0, -1.0, 0.0]))
+        },
+    )
+    shares = coverage(point, source, fit_alignment(source, target, **SIDES))
+    assert shares["together"] > 0.8
+    assert 0 <= shares["apart"] < 0.3
