@@ -1,8 +1,7 @@
 """A ComfyUI folder in which the shipped workflows run on any machine: tiny checkpoints, and vectors fitted for them.
 
-The tiny checkpoints carry the file names that the workflows ask for. Text encoders do not shrink through the stock
-loader, so ``tiny_variant`` puts the development node in their place; that and the sizes are all that differs from the
-shipped files.
+The tiny checkpoints carry the file names that the workflows ask for. Encoders do not shrink through the stock loaders,
+so ``tiny_variant`` puts stand-ins in their place; that and the sizes are all that differs from the shipped files.
 
     .venv/bin/python demo/playground.py       # `make ui`: serves it and prints the address
 """
@@ -10,9 +9,9 @@ shipped files.
 from __future__ import annotations
 
 import argparse
-import copy
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,20 +25,32 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPO_ROOT / "tools"))
 
 import pack  # noqa: E402
+from comfy_tree import comfyui_path  # noqa: E402
+from tiny_workflows import WIDTH, tiny_variant  # noqa: E402
+from workflow_recipes import RECIPES  # noqa: E402
 
 WORKFLOWS = REPO_ROOT / "workflows"
-WIDTH = 4096  # of the text states of Wan (umT5-XXL) and LTXV (T5-XXL)
-SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
+# without the last one a whole workflow on one screen would show no words
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,
+}
 SPACES = {"wan": "umt5xxl.last", "ltxv": "t5xxl.last"}
-TEXT_ENCODERS = ("umt5_xxl_fp8_e4m3fn_scaled.safetensors", "t5xxl_fp16.safetensors")
+# entries in the pickers, so that the shipped workflows open whole; these files cannot be run
+UNUSABLE = {
+    "text_encoders": (
+        "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+        "t5xxl_fp16.safetensors",
+        "clip_l.safetensors",
+        "gemma_3_12B_it_fp4_mixed.safetensors",
+    ),
+    "clip_vision": ("clip_vision_h.safetensors",),
+}
+START_IMAGE = "example.png"  # ComfyUI brings it
 # Pairs that differ in one word; the stand-in text encoder knows words only, so that word is the whole direction.
 UNSAFE = ("a man with a weapon in a forest", "a weapon on the table", "two men and a weapon at night")
 SAFE = ("a man with a flower in a forest", "a flower on the table", "two men and a flower at night")
-# What each workflow's text encoder lays out, and the sizes that a CPU does in seconds: {node type: {widget: value}}.
-TINY_SIZES: dict[str, dict[str, dict[int, Any]]] = {
-    "wan": {"EmptyHunyuanLatentVideo": {0: 112, 1: 64, 2: 9}, "KSampler": {2: 6}},
-    "ltxv": {"EmptyLTXVLatentVideo": {0: 192, 1: 128, 2: 17}, "LTXVScheduler": {0: 6}},
-}
 
 
 def _stand_in_features() -> ModuleType:
@@ -54,7 +65,10 @@ def _stand_in_features() -> ModuleType:
 
 
 def fit_demo_vector(family: str) -> Any:
-    """A SafetyVector for ``family`` (wan | ltxv): the mean difference of the stand-in text encoder's states."""
+    """A native SafetyVector for ``family`` (wan | ltxv): the mean difference of the stand-in text encoder's states.
+
+    Workflows of old name it.
+    """
     import torch
 
     pack.register()
@@ -87,7 +101,7 @@ def fit_demo_vector(family: str) -> Any:
 
 
 def prepare(base_directory: Path) -> None:
-    """Fill a ComfyUI base directory: tiny checkpoints, the vectors that the workflows name, their tiny variants."""
+    """Fill a ComfyUI base directory: tiny checkpoints, the workflows' tiny variants, and vectors for those of old."""
     script = Path(__file__).with_name("tiny_models.py")
     command = [sys.executable, str(script), str(base_directory / "models")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -95,37 +109,34 @@ def prepare(base_directory: Path) -> None:
     from safety_steering_pack.safety_steering import save_vector
 
     vectors = base_directory / "models" / "safety_vectors"
-    text_encoders = base_directory / "models" / "text_encoders"
     user = base_directory / "user" / "default"
-    for folder in (vectors, text_encoders, user / "workflows"):
+    for folder in (vectors, user / "workflows", base_directory / "input"):
         folder.mkdir(parents=True, exist_ok=True)
-    for name in TEXT_ENCODERS:  # an entry in the picker, so that the shipped workflows open whole; it cannot be run
-        (text_encoders / name).write_bytes(b"")
+    for kind, names in UNUSABLE.items():
+        folder = base_directory / "models" / kind
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            (folder / name).write_bytes(b"")
+    shutil.copyfile(comfyui_path() / "input" / START_IMAGE, base_directory / "input" / START_IMAGE)
     (user / "comfy.settings.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
     for family in SPACES:
         save_vector(fit_demo_vector(family), vectors / f"{family}_t2v_demo.safetensors")
-    for path in WORKFLOWS.glob("*.json"):
-        variant = tiny_variant(json.loads(path.read_text(encoding="utf-8")))
-        (user / "workflows" / f"tiny_{path.name}").write_text(json.dumps(variant), encoding="utf-8")
+    for recipe in RECIPES:
+        workflow = json.loads((WORKFLOWS / f"{recipe.name}.json").read_text(encoding="utf-8"))
+        target = user / "workflows" / f"tiny_{recipe.name}.json"
+        target.write_text(json.dumps(tiny_variant(workflow)), encoding="utf-8")
 
 
-def tiny_variant(workflow: dict[str, Any]) -> dict[str, Any]:
-    """A frontend-format workflow with a stand-in for its text encoder and sizes for a CPU; the rest as it was."""
-    tiny = copy.deepcopy(workflow)
-    nodes = tiny["nodes"]
-    loaders = [node for node in nodes if node["type"] == "CLIPLoader"]
-    family = loaders[0]["widgets_values"][1]
-    tiny["nodes"] = [node for node in nodes if node["type"] != "CLIPLoader"]
-    dropped = {link for node in loaders for output in node["outputs"] for link in output["links"] or []}
-    tiny["links"] = [link for link in tiny["links"] if link[0] not in dropped]
-    for node in tiny["nodes"]:
-        if node["type"] == "CLIPTextEncode":
-            text = node["widgets_values"][0]
-            node.update(type="SafetySteeringDev_TextEncode", inputs=[], widgets_values=[text, family, WIDTH, 0])
-            node["properties"] = {"Node name for S&R": node["type"]}
-        for index, value in TINY_SIZES[family].get(node["type"], {}).items():
-            node["widgets_values"][index] = value
-    return tiny
+def add_small_world(base_directory: Path) -> None:
+    """The small world's files, and the workflows that it can run, under names that begin with small_."""
+    from native_graphs import PAGES
+    from small_world_workflows import small_world_folder, small_world_variant
+
+    small_world_folder(base_directory)
+    for name in PAGES:
+        variant = small_world_variant(json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")))
+        target = base_directory / "user" / "default" / "workflows" / f"small_{name}.json"
+        target.write_text(json.dumps(variant), encoding="utf-8")
 
 
 def main() -> None:
@@ -138,10 +149,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="safety-steering-") as folder:
         print("Making tiny models and starting ComfyUI ...", flush=True)
         prepare(Path(folder))
+        add_small_world(Path(folder))
         with ComfyServer(Path(folder), port=port) as server:
             print(f"\n    {server.address}\n")
-            print("Open the workflows tiny_wan21_t2v and tiny_ltxv_t2v (key w) and press Run: they need no downloads,")
-            print("and their pictures mean nothing. The shipped ones are in the template browser under")
+            print("Open a workflow whose name begins with tiny_ or small_ (key w) and press Run: no downloads needed.")
+            print("What tiny_ ones make means nothing; small_ ones run on the small world. The shipped ones are in the")
+            print("template browser under")
             print(
                 f"ComfyUI-Safety-Steering. Models, input and output: {server.base_directory}\nStop with Ctrl-C.",
                 flush=True,

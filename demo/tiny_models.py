@@ -3,6 +3,7 @@
 Every state dict is that of ComfyUI's own model class, built with small sizes and filled with seeded random numbers, so
 what is exercised is the code users run; only the pictures mean nothing. Wan and LTXV take their sizes from the
 safetensors metadata, which overrides what the loader infers; Flux and the VAEs are inferred from the tensors' shapes.
+Text encoders do not shrink through the stock loaders: `dev_nodes` has stand-ins for them.
 
 Needs ComfyUI on ``sys.path`` (the command line below puts it there)::
 
@@ -16,7 +17,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,19 @@ FLUX_SIZES: dict[str, Any] = {
     "guidance_embed": True,
     "txt_ids_dims": [],
 }
+LTX2_SIZES: dict[str, Any] = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "audio_num_attention_heads": 2,
+    "audio_attention_head_dim": 8,
+    "cross_attention_dim": 32,
+    "audio_cross_attention_dim": 16,
+    "caption_channels": 32,
+    "num_layers": 4,
+    "connector_num_attention_heads": 1,
+    "connector_attention_head_dim": 32,
+    "connector_num_layers": 1,
+}
 LTXV_VAE_CONFIG: dict[str, Any] = {
     "_class_name": "CausalVideoAutoencoder",
     "dims": 3,
@@ -64,6 +78,35 @@ LTXV_VAE_CONFIG: dict[str, Any] = {
     "latent_log_var": "uniform",
     "causal_decoder": False,
 }
+
+LTX2_AUDIO_CONFIG: dict[str, Any] = {
+    "audio_vae": {
+        "model": {
+            "params": {
+                "ddconfig": {
+                    "double_z": True,
+                    "mel_bins": 64,
+                    "z_channels": 8,
+                    "resolution": 256,
+                    "in_channels": 2,
+                    "out_ch": 2,
+                    "ch": 8,
+                    "ch_mult": [1, 2, 4],
+                    "num_res_blocks": 1,
+                    "attn_resolutions": [],
+                    "mid_block_add_attention": False,
+                    "norm_type": "pixel",
+                    "causality_axis": "height",
+                },
+                "sampling_rate": 16000,
+            }
+        },
+        "preprocessing": {"stft": {"filter_length": 1024, "hop_length": 160}},
+    },
+    "vocoder": {"upsample_initial_channel": 32, "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]]},
+}
+LTX2_UPSCALER_CONFIG: dict[str, Any] = {"in_channels": 128, "mid_channels": 32, "num_blocks_per_stage": 1, "dims": 3}
+LTX2_LORA_RANK = 4
 
 
 def _wan(**sizes: Any) -> StateDict:
@@ -108,6 +151,66 @@ def _ltxv_checkpoint() -> StateDict:
     return model | {f"vae.{name}": tensor for name, tensor in _ltxv_vae().items()}
 
 
+def _wan22_vae() -> StateDict:
+    """The small autoencoder for these latents that the same loader takes: the large one has no sizes to choose."""
+    from comfy.taesd.taehv import TAEHV
+
+    with torch.device("meta"):
+        return dict(TAEHV(latent_channels=48, latent_format=None).state_dict())
+
+
+def _flux_vae() -> StateDict:
+    """As above, for Flux."""
+    from comfy.taesd.taesd import TAESD
+
+    with torch.device("meta"):
+        return dict(TAESD(latent_channels=16).state_dict())
+
+
+def _ltx2() -> StateDict:
+    import comfy.ops
+    from comfy.ldm.lightricks.av_model import LTXAVModel
+
+    model = LTXAVModel(**LTX2_SIZES, device="meta", operations=comfy.ops.disable_weight_init)
+    return dict(model.state_dict())
+
+
+def _ltx2_audio_vae() -> StateDict:
+    from comfy.ldm.lightricks.vae.causal_audio_autoencoder import CausalAudioAutoencoder
+    from comfy.ldm.lightricks.vocoders.vocoder import Vocoder
+
+    with torch.device("meta"):
+        parts = {
+            name: build(LTX2_AUDIO_CONFIG[name])
+            for name, build in {"audio_vae": CausalAudioAutoencoder, "vocoder": Vocoder}.items()
+        }
+    return {f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()}
+
+
+def _ltx2_checkpoint() -> StateDict:
+    """Video and sound model, VAE, audio VAE and vocoder in one file, as LTX-2 comes."""
+    model = {f"model.diffusion_model.{name}": tensor for name, tensor in _ltx2().items()}
+    return model | {f"vae.{name}": tensor for name, tensor in _ltxv_vae().items()} | _ltx2_audio_vae()
+
+
+def _ltx2_upscaler() -> StateDict:
+    import comfy.ops
+    from comfy.ldm.lightricks.latent_upsampler import LatentUpsampler
+
+    with torch.device("meta"):
+        model = LatentUpsampler.from_config(LTX2_UPSCALER_CONFIG, operations=comfy.ops.disable_weight_init)
+        return dict(model.state_dict())
+
+
+def _ltx2_lora() -> StateDict:
+    """A LoRA of the first block's attention."""
+    width = LTX2_SIZES["num_attention_heads"] * LTX2_SIZES["attention_head_dim"]
+    name = "diffusion_model.transformer_blocks.0.attn1.to_q"
+    down, up = (LTX2_LORA_RANK, width), (width, LTX2_LORA_RANK)
+    shapes: Mapping[str, tuple[int, int]] = {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
 @dataclass(frozen=True)
 class TinyModel:
     """One file: the folder and name that a workflow asks for, its tensors' names and shapes, its metadata's config."""
@@ -132,9 +235,17 @@ TINY_MODELS: dict[str, TinyModel] = {
         lambda: _wan(in_dim=48, out_dim=48),
         {"transformer": WAN_SIZES},
     ),
+    "wan22_high_noise": TinyModel(
+        "diffusion_models", "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors", _wan, {"transformer": WAN_SIZES}
+    ),
+    "wan22_low_noise": TinyModel(
+        "diffusion_models", "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors", _wan, {"transformer": WAN_SIZES}
+    ),
     "ltxv": TinyModel("diffusion_models", "ltxv_2b.safetensors", _ltxv, {"transformer": LTXV_SIZES}),
     "flux": TinyModel("diffusion_models", "flux1-dev.safetensors", _flux),
     "wan_vae": TinyModel("vae", "wan_2.1_vae.safetensors", _wan_vae),
+    "wan22_vae": TinyModel("vae", "wan2.2_vae.safetensors", _wan22_vae),
+    "flux_vae": TinyModel("vae", "ae.safetensors", _flux_vae),
     "ltxv_vae": TinyModel("vae", "ltxv_vae.safetensors", _ltxv_vae, {"vae": LTXV_VAE_CONFIG}),
     "ltxv_checkpoint": TinyModel(
         "checkpoints",
@@ -142,6 +253,25 @@ TINY_MODELS: dict[str, TinyModel] = {
         _ltxv_checkpoint,
         {"transformer": LTXV_SIZES, "vae": LTXV_VAE_CONFIG},
     ),
+    "ltxv_i2v_checkpoint": TinyModel(
+        "checkpoints",
+        "ltx-video-2b-v0.9.5.safetensors",
+        _ltxv_checkpoint,
+        {"transformer": LTXV_SIZES, "vae": LTXV_VAE_CONFIG},
+    ),
+    "ltx2_checkpoint": TinyModel(
+        "checkpoints",
+        "ltx-2-19b-dev-fp8.safetensors",
+        _ltx2_checkpoint,
+        {"transformer": LTX2_SIZES, "vae": LTXV_VAE_CONFIG, **LTX2_AUDIO_CONFIG},
+    ),
+    "ltx2_upscaler": TinyModel(
+        "latent_upscale_models",
+        "ltx-2-spatial-upscaler-x2-1.0.safetensors",
+        _ltx2_upscaler,
+        LTX2_UPSCALER_CONFIG,
+    ),
+    "ltx2_lora": TinyModel("loras", "ltx-2-19b-distilled-lora-384.safetensors", _ltx2_lora),
 }
 
 

@@ -1,11 +1,77 @@
-"""A mix: weights over a vector's categories, written as one string, `violence=1, sexual=0.5`."""
+"""A mix: weights over a vector's categories, written as one string, `violence=1, sexual=0.5`.
+
+The string is the truth: what it names has the weight it gives. What it does not name has the weight that the vector
+suggests for it, times the preset:
+
+    weight(c) = string(c) if named, else preset * suggested(c)
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from .errors import MismatchError, SafetySteeringError
+
+CUSTOM = "custom"
+# preset -> what the vector's suggested weights are multiplied by; the same table is in docs/mixing.md
+PRESETS: Mapping[str, float] = MappingProxyType({"off": 0.0, "light": 0.5, "standard": 1.0, "strict": 1.5, CUSTOM: 0.0})
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a preset and a mix string come to for one vector.
+
+    weights: category -> weight, for every category of the vector. unknown: the string's weights for names that the
+        vector lacks; they steer nothing.
+    """
+
+    weights: Mapping[str, float]
+    unknown: Mapping[str, float]
+
+    def summary(self) -> str:
+        """What is steered, what is left alone and what the vector cannot do: up to three lines for people."""
+        steered = {name: weight for name, weight in self.weights.items() if weight}
+        alone = [name for name, weight in self.weights.items() if not weight]
+        lines = [f"Steers {format_mix(steered)}." if steered else "Off: every category weighs 0, nothing is steered."]
+        if steered and alone:
+            lines.append(f"Left alone: {', '.join(alone)}.")
+        if self.unknown:
+            lines.append(f"NOT steered: {format_mix(self.unknown)}. This vector only knows {', '.join(self.weights)}.")
+        return "\n".join(lines)
+
+
+def resolve_mix(
+    preset: str, text: str, categories: Iterable[str], suggested: Mapping[str, float] = MappingProxyType({})
+) -> Mix:
+    """The weights that a preset and a mix string give a vector's categories.
+
+    suggested: category -> weight, those not named weigh 0; empty: every category weighs 1.
+
+    Raises:
+        SafetySteeringError: the preset is unknown, the string does not parse, or it is empty and the preset custom.
+        MismatchError: the string asks for categories, and the vector has none of those.
+    """
+    if preset not in PRESETS:
+        raise SafetySteeringError(f"There is no preset '{preset}' of the mix. Choose one of: {', '.join(PRESETS)}.")
+    known = tuple(categories)
+    written = parse_mix(text)
+    if preset == CUSTOM and not written:
+        raise SafetySteeringError(
+            f"The preset is {CUSTOM} and the mix is empty. Write weights into it, such as {known[0]}=1, or choose the "
+            "preset off."
+        )
+    usual = suggested or dict.fromkeys(known, 1.0)
+    weights = {name: written.get(name, PRESETS[preset] * usual.get(name, 0.0)) for name in known}
+    unknown = {name: weight for name, weight in written.items() if name not in known}
+    if any(unknown.values()) and not any(weights.values()):
+        raise MismatchError(
+            f"The mix asks for {', '.join(unknown)} and for nothing that this vector knows ({', '.join(known)}), so "
+            "nothing would be steered. Correct the names; to steer nothing on purpose, clear the mix and choose off."
+        )
+    return Mix(MappingProxyType(weights), MappingProxyType(unknown))
 
 
 def parse_mix(text: str) -> dict[str, float]:

@@ -12,6 +12,7 @@ from .hook_census import HookCensus
 from .minilm_text_encode import MiniLMTextEncode
 from .replace_block import ReplaceBlock
 from .stand_in_clip import StandInClip
+from .stand_in_clip_vision import StandInClipVision
 from .start_frame import StartFrame
 from .text_encode import TextEncode
 from .trace import Trace
@@ -19,7 +20,7 @@ from .trace import Trace
 
 class DevelopmentNodes(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        stand_ins = [TextEncode, ClipVision, StartFrame, MiniLMTextEncode, StandInClip]
+        stand_ins = [TextEncode, ClipVision, StartFrame, MiniLMTextEncode, StandInClip, StandInClipVision]
         disturbances = [Fail, ReplaceBlock, CompileModel]
         instruments = [HookCensus, Trace, GraphCount]
         return [*stand_ins, *disturbances, *instruments]

@@ -8,26 +8,28 @@ from comfy_api.latest import io
 from .features import text_states, word_state
 
 POOLED_WIDTH = 768  # CLIP-L's pooled output, which Flux takes
-PADDED_LENGTH = {"wan": 512, "ltxv": 128, "flux": 256}
+PADDED_LENGTH = {"wan": 512, "ltxv": 128, "flux": 256, "ltx2": 0}
 
 
 def conditioning(text: str, width: int, length: int, kind: str) -> list:
     """CONDITIONING of ``text``: (1, length, width) states and the extras that ``kind`` carries.
 
     wan: padding rows are exactly zero, no mask (umT5). ltxv: nonzero padding under an integer mask (T5). flux:
-    nonzero padding that is attended to, no mask, and a pooled vector. ``length`` 0 takes the family's own padded
-    length; longer texts grow it.
+    nonzero padding that is attended to, no mask, and a pooled vector. ltx2: the words alone, marked as still to pass
+    the model's connectors. ``length`` 0 takes the family's own padded length; longer texts grow it.
     """
     states = text_states(text, width)
     words = len(states)
     padding = max(0, (length or PADDED_LENGTH[kind]) - words)
     pad = torch.zeros(width) if kind == "wan" else 0.1 * word_state("<pad>", width)
     padded = torch.cat([states, pad.expand(padding, width)]).unsqueeze(0)
-    extras: dict[str, torch.Tensor | None] = {"pooled_output": None}
+    extras: dict[str, torch.Tensor | bool | None] = {"pooled_output": None}
     if kind == "ltxv":
         extras["attention_mask"] = torch.tensor([[1] * words + [0] * padding])
     if kind == "flux":
         extras["pooled_output"] = word_state(text, POOLED_WIDTH).unsqueeze(0)
+    if kind == "ltx2":
+        extras["unprocessed_ltxav_embeds"] = True
     return [[padded, extras]]
 
 

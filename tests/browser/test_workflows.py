@@ -1,9 +1,11 @@
-"""Every shipped workflow opens in the real frontend without a red node, and its Run button leads to a shown result."""
+"""Every shipped workflow opens in the real frontend without a red node, and what it sends executes on tiny models."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from comfy_server import PACK_FOLDER, ComfyServer
@@ -11,48 +13,133 @@ from frontend import (
     NODE_PROBLEMS,
     OVERLAPS,
     api_prompt,
+    open_frontend,
     open_template,
     open_workflow,
     picture_of_graph,
     run_from_the_button,
 )
+from native_graphs import PAGES as NATIVE
+from node_definitions import prompt_problems
 from playground import WORKFLOWS, tiny_variant
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
+from tiny_workflows import SIZES, STAND_IN_CLIP, STAND_IN_VISION
+from workflow_recipes import RECIPES
 
-NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-CHAIN = ("SafetySteering_LoadSafetyVector", "SafetySteering_ApplySafetySteering", "SafetySteering_SteeringReport")
+PORTABLE = [recipe.name for recipe in RECIPES]
+OTHERS = sorted({path.stem for path in WORKFLOWS.glob("*.json")} - {*PORTABLE, *NATIVE})
+OF_OLD = sorted((Path(__file__).resolve().parents[1] / "workflows_of_old").glob("*/*.json"))
+CHAIN = (
+    "SafetySteering_LoadSafetyVector",
+    "SafetySteering_FitBenignAlignment",
+    "SafetySteering_TransferDirection",
+    "SafetySteering_CategoryMixer",
+    "SafetySteering_ApplySafetySteering",
+)
+REPORT, FILES = "SafetySteering_SteeringReport", ("SaveVideo", "SaveImage")
+# of the runs that begin in noise, and of second stages and low-noise experts
+WINDOWS = {"wan22_t2v_14b": [0.5, 1], "ltx2_t2v": [0.5, 1], "ltx2_i2v": [0.5, 1]}
+Prompt = dict[str, dict[str, Any]]
 
 
-def node_of(prompt: dict, class_type: str) -> tuple[str, dict]:
-    return next((id_, node["inputs"]) for id_, node in prompt.items() if node["class_type"] == class_type)
+@pytest.fixture(scope="module")
+def page(browser: Browser, server: ComfyServer, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """One page for all of this file: opening the frontend takes longer than opening a workflow in it."""
+    size = (2560, 1440) if request.config.getoption("--update-docs") else (1600, 900)
+    with open_frontend(browser, server.address, *size) as opened:
+        yield opened
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_workflow_opens_from_the_template_browser(page: Page, artifacts: Path, name: str) -> None:
-    open_template(page, PACK_FOLDER, name)
-    picture_of_graph(page).save(artifacts / f"{name}_opened.png")
+@pytest.fixture(scope="module")
+def definitions(server: ComfyServer) -> dict[str, Any]:
+    return server.client.object_info()
+
+
+def nodes_of(prompt: Prompt, *class_types: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(id_, node["inputs"]) for id_, node in prompt.items() if node["class_type"] in class_types]
+
+
+def widgets_of(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if not isinstance(value, list)}
+
+
+def sound_prompt(page: Page) -> Prompt:
+    """What the open workflow sends, if nothing in it is red, missing or in the way of something else."""
     assert page.evaluate(NODE_PROBLEMS) == []
     assert page.evaluate(OVERLAPS) == []
     assert page.get_by_text("is missing").count() == 0
     assert page.locator(".p-toast-message-error").count() == 0
-    prompt = api_prompt(page)
-    _, apply = node_of(prompt, CHAIN[1])
-    widgets = {key: value for key, value in apply.items() if not isinstance(value, list)}
-    assert widgets == {
-        "strength": 1,
-        "intervention": "add",
-        "norm": "token",
-        "window_start": 0,
-        "window_end": 0.5,
-        "branch": "both",
-        "gate": "off",
-        "hook_points": "auto",
-    }
+    return api_prompt(page)
 
 
-def test_a_broken_workflow_would_be_noticed(page: Page) -> None:
+def executed(server: ComfyServer, prompt: Prompt) -> None:
+    """Run a prompt; every Steering Report in it must say that steering acted, and a file must come out."""
+    run = server.client.run(prompt, timeout=180).succeeded()
+    reports = nodes_of(prompt, REPORT)
+    assert reports
+    for id_, _ in reports:
+        assert "Acted on" in run.text(id_)
+    (saved,) = nodes_of(prompt, *FILES)
+    assert server.output_file(run.outputs[saved[0]]["images"][0]).stat().st_size > 500
+
+
+def only_sizes_and_stand_ins_differ(workflow: dict[str, Any], shipped: Prompt, tiny: Prompt) -> None:
+    titles = {str(node["id"]): node.get("title", "") for node in workflow["nodes"]}
+    assert set(tiny) == set(shipped)
+    for id_, node in tiny.items():
+        if node["class_type"] in (STAND_IN_CLIP, STAND_IN_VISION):
+            assert shipped[id_]["class_type"].endswith(("CLIPLoader", "TextEncoderLoader", "CLIPVisionLoader"))
+        elif node != shipped[id_]:
+            assert node["class_type"] == shipped[id_]["class_type"]
+            assert titles[id_] in SIZES or node["class_type"] in SIZES
+            changed = {name for name, value in node["inputs"].items() if value != shipped[id_]["inputs"][name]}
+            assert changed <= {"width", "height", "length", "steps", "value", "longer_edge"} | {
+                name for name in changed if name.startswith("resize_type.")
+            }
+
+
+@pytest.mark.parametrize("name", PORTABLE)
+def test_a_workflow_opens_and_what_it_sends_executes(
+    page: Page, server: ComfyServer, definitions: dict[str, Any], artifacts: Path, name: str
+) -> None:
+    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    open_template(page, PACK_FOLDER, name)
+    picture_of_graph(page).save(artifacts / f"{name}_opened.png")
+    shipped = sound_prompt(page)
+    assert prompt_problems(shipped, definitions) == []
+    assert all(nodes_of(shipped, kind) for kind in CHAIN)
+    applies = [widgets_of(inputs) for _, inputs in nodes_of(shipped, CHAIN[-1])]
+    assert [apply["window_end"] for apply in applies] == WINDOWS.get(name, [0.5])
+    assert {apply["hook_points"] for apply in applies} == {"conditioning"}
+
+    open_workflow(page, tiny_variant(workflow), f"tiny_{name}")
+    tiny = sound_prompt(page)
+    only_sizes_and_stand_ins_differ(workflow, shipped, tiny)
+    executed(server, tiny)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_any_other_workflow_opens_from_the_template_browser(
+    page: Page, definitions: dict[str, Any], artifacts: Path, name: str
+) -> None:
+    open_template(page, PACK_FOLDER, name)
+    picture_of_graph(page).save(artifacts / f"{name}_opened.png")
+    assert prompt_problems(sound_prompt(page), definitions) == []
+
+
+@pytest.mark.parametrize("path", OF_OLD, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_workflow_of_old_still_opens_and_executes(page: Page, server: ComfyServer, path: Path) -> None:
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    open_workflow(page, workflow, f"old_{path.stem}")
+    assert page.evaluate(NODE_PROBLEMS) == []
+    open_workflow(page, tiny_variant(workflow), f"old_tiny_{path.stem}")
+    assert page.evaluate(NODE_PROBLEMS) == []
+    executed(server, api_prompt(page))
+
+
+def test_a_broken_workflow_would_be_noticed(page: Page, definitions: dict[str, Any]) -> None:
     workflow = json.loads((WORKFLOWS / "wan21_t2v.json").read_text(encoding="utf-8"))
-    loader, apply = (next(node for node in workflow["nodes"] if node["type"] == kind) for kind in CHAIN[:2])
+    loader, apply = (next(node for node in workflow["nodes"] if node["type"] == kind) for kind in (CHAIN[0], CHAIN[-1]))
     loader["widgets_values"] = ["nowhere.safetensors"]
     apply["type"] = "SafetySteering_NoSuchNode"
     apply["pos"] = loader["pos"]
@@ -60,31 +147,28 @@ def test_a_broken_workflow_would_be_noticed(page: Page) -> None:
     problems = " ".join(page.evaluate(NODE_PROBLEMS))
     assert "SafetySteering_NoSuchNode is unknown" in problems
     assert "vector = nowhere.safetensors is not on offer" in problems
-    assert len(page.evaluate(OVERLAPS)) == 1
+    assert page.evaluate(OVERLAPS)
+    assert any("nowhere.safetensors" in problem for problem in prompt_problems(api_prompt(page), definitions))
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_a_workflow_runs_from_the_run_button(
-    page: Page, server: ComfyServer, artifacts: Path, repo_root: Path, name: str, request: pytest.FixtureRequest
+    page: Page, server: ComfyServer, artifacts: Path, repo_root: Path, request: pytest.FixtureRequest
 ) -> None:
+    name = "wan21_t2v"
     workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-    open_workflow(page, tiny_variant(workflow), name)
+    open_workflow(page, tiny_variant(workflow), f"run_{name}")
     prompt = api_prompt(page)
     outputs = run_from_the_button(page)
     picture = picture_of_graph(page)
     picture.save(artifacts / f"{name}_run.png")
 
-    report_id, _ = node_of(prompt, CHAIN[2])
-    assert "Acted on" in outputs[report_id]["text"][0]
-    assert server.output_file(outputs[report_id]["images"][0]).stat().st_size > 5_000
-    video_id, _ = node_of(prompt, "SaveVideo")
-    assert server.output_file(outputs[video_id]["images"][0]).suffix == ".mp4"
+    ((report, _),) = nodes_of(prompt, REPORT)
+    assert "Acted on" in outputs[report]["text"][0]
+    assert server.output_file(outputs[report]["images"][0]).stat().st_size > 5_000
+    ((video, _),) = nodes_of(prompt, "SaveVideo")
+    assert server.output_file(outputs[video]["images"][0]).suffix == ".mp4"
     assert page.locator("video").count() == 1, "the result must be shown in the node"
     assert page.evaluate(OVERLAPS) == []
     assert page.locator(".p-toast-message-error").count() == 0
-
     if request.config.getoption("--update-docs"):
         picture.save(repo_root / "docs" / "images" / f"{name}.png", optimize=True)
-        thumbnail = picture.copy()
-        thumbnail.thumbnail((800, 800))
-        thumbnail.save(WORKFLOWS / f"{name}.jpg", quality=80)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 NODE_PROBLEMS = """() => app.graph.nodes.flatMap(node => {
     const known = node.type in LiteGraph.registered_node_types || ["Note", "MarkdownNote"].includes(node.type);
@@ -35,6 +37,21 @@ OVERLAPS = """() => {
         .filter(b => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h)
         .map(b => `${a.type} overlaps ${b.type}`));
 }"""
+
+
+PATIENCE = 120_000  # ms; other work may keep the machine busy
+
+
+@contextmanager
+def open_frontend(browser: Browser, address: str, width: int = 1600, height: int = 900) -> Iterator[Page]:
+    """The frontend, ready, in a window of this size."""
+    context = browser.new_context(viewport={"width": width, "height": height})
+    opened = context.new_page()
+    opened.set_default_timeout(PATIENCE)
+    opened.goto(address)
+    opened.wait_for_function("window.app?.extensionManager && window.app.graph")
+    yield opened
+    context.close()
 
 
 def open_template(page: Page, pack: str, name: str) -> None:

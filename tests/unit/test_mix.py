@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safety_steering_pack.safety_steering import MismatchError, SafetySteeringError
-from safety_steering_pack.safety_steering.mix import check_mix, format_mix, parse_mix
+from safety_steering_pack.safety_steering.mix import PRESETS, check_mix, format_mix, parse_mix, resolve_mix
 from tiny_vectors import random_vector
 
 properties = settings(max_examples=100, deadline=None)  # no deadline: the machine may be busy
@@ -54,3 +55,68 @@ def test_a_vector_takes_only_weights_it_can_use():
     for weight in (math.nan, math.inf):
         with pytest.raises(SafetySteeringError, match="not a finite number"):
             check_mix({"gore": weight}, vector.categories)
+
+
+KNOWN = ("violence", "gore", "all")
+SUGGESTED = {"violence": 1.0, "gore": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("preset", "text", "weights"),
+    [
+        ("standard", "", {"violence": 1.0, "gore": 0.5, "all": 0.0}),
+        ("light", "", {"violence": 0.5, "gore": 0.25, "all": 0.0}),
+        ("strict", "", {"violence": 1.5, "gore": 0.75, "all": 0.0}),
+        ("off", "", {"violence": 0.0, "gore": 0.0, "all": 0.0}),
+        ("strict", "gore=0.2", {"violence": 1.5, "gore": 0.2, "all": 0.0}),
+        ("off", "violence=1", {"violence": 1.0, "gore": 0.0, "all": 0.0}),
+        ("custom", "all=2", {"violence": 0.0, "gore": 0.0, "all": 2.0}),
+        ("custom", "violence=0", {"violence": 0.0, "gore": 0.0, "all": 0.0}),
+    ],
+)
+def test_what_the_string_names_holds_and_the_preset_weighs_the_rest(preset, text, weights):
+    mixed = resolve_mix(preset, text, KNOWN, SUGGESTED)
+    assert dict(mixed.weights) == weights
+    assert list(mixed.weights) == list(KNOWN)
+    assert not mixed.unknown
+
+
+@properties
+@given(st.sampled_from(sorted(PRESETS)), st.dictionaries(names, weights, min_size=1, max_size=4))
+def test_the_string_is_the_truth_under_every_preset(preset, mix):
+    mixed = resolve_mix(preset, format_mix(mix), [*mix, "another"])
+    assert {name: mixed.weights[name] for name in mix} == mix
+    assert mixed.weights["another"] == PRESETS[preset]
+
+
+def test_without_a_suggestion_every_category_weighs_one():
+    assert set(resolve_mix("standard", "", KNOWN).weights.values()) == {1.0}
+
+
+def test_what_a_vector_lacks_is_kept_and_said():
+    mixed = resolve_mix("custom", "gore=1, hate=0.5", KNOWN, SUGGESTED)
+    assert dict(mixed.unknown) == {"hate": 0.5}
+    assert mixed.summary() == (
+        "Steers gore=1.\nLeft alone: violence, all.\nNOT steered: hate=0.5. This vector only knows violence, gore, all."
+    )
+    assert resolve_mix("off", "", KNOWN).summary() == "Off: every category weighs 0, nothing is steered."
+
+
+@pytest.mark.parametrize("preset", ["off", "custom"])
+def test_asking_only_for_what_a_vector_lacks_is_refused(preset):
+    with pytest.raises(MismatchError, match=r"asks for violnce and for nothing that this vector knows"):
+        resolve_mix(preset, "violnce=1", KNOWN, SUGGESTED)
+    assert dict(resolve_mix(preset, "violnce=0", KNOWN, SUGGESTED).unknown) == {"violnce": 0.0}
+
+
+def test_an_empty_custom_mix_and_an_unknown_preset_are_refused():
+    with pytest.raises(SafetySteeringError, match="preset is custom and the mix is empty"):
+        resolve_mix("custom", " ", KNOWN)
+    with pytest.raises(SafetySteeringError, match="no preset 'severe' of the mix"):
+        resolve_mix("severe", "", KNOWN)
+
+
+def test_the_table_in_the_docs_is_the_one_in_the_code(repo_root):
+    text = (repo_root / "docs" / "mixing.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", text, re.MULTILINE)
+    assert {preset: float(factor) for preset, factor in rows} == dict(PRESETS)

@@ -1,0 +1,98 @@
+"""The shipped workflows are what their recipes make of ComfyUI's own templates."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from build_workflows import VECTOR, WORKFLOWS, vector_file
+from PIL import Image
+from safety_chain import VectorFile
+from template_graph import BYPASSED, NOTES, flatten, load_template
+from workflow_page import Group, Note, Page
+from workflow_recipes import RECIPES, Recipe, build
+
+BY_NAME = {recipe.name: recipe for recipe in RECIPES}
+OURS = "SafetySteering_"
+ANY = VectorFile("any.safetensors", "0" * 64, "any model", "anywhere")
+
+
+def values(graph: Any, type_: str) -> list[list[Any]]:
+    return [node["widgets_values"] for node in graph.nodes.values() if node["type"] == type_]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a_workflow_is_what_its_recipe_makes(recipe: Recipe) -> None:
+    written = json.loads((WORKFLOWS / f"{recipe.name}.json").read_text(encoding="utf-8"))
+    assert written == build(recipe, vector_file(VECTOR)).workflow(), "run tools/build_workflows.py"
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
+def test_a_workflow_is_flat_and_has_titled_frames_a_note_and_a_thumbnail(path: Path) -> None:
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    assert "definitions" not in workflow
+    assert len(workflow["groups"]) > 2
+    assert all(re.match(r"Step \d+ - .", group["title"]) for group in workflow["groups"])
+    notes = [node for node in workflow["nodes"] if node["type"] in NOTES]
+    assert any("first" in node.get("title", "").lower() for node in notes)
+    with Image.open(path.with_suffix(".jpg")) as thumbnail:
+        assert min(thumbnail.size) >= 200
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_the_templates_nodes_keep_their_settings(recipe: Recipe) -> None:
+    """Only the start image's name and what happens to the seed after a run differ."""
+    template = load_template(recipe.template)
+    originals = {node["id"]: node for node in template["nodes"]}
+    for subgraph in template.get("definitions", {}).get("subgraphs", []):
+        originals |= {node["id"]: node for node in subgraph["nodes"]}
+    kept = [node for node in build(recipe, ANY).graph.nodes.values() if not node["type"].startswith(OURS)]
+    assert len(kept) > 7
+    for node in kept:
+        original = originals[node["id"]]
+        assert node["type"] == original["type"]
+        for index, value in enumerate(node["widgets_values"]):
+            expected = original["widgets_values"][index]
+            if node["id"] in recipe.start_images and index == 0:
+                assert (value, expected.rpartition(".")[2]) in {("example.png", "png"), ("example.png", "jpg")}
+            else:
+                assert value == ("fixed" if expected == "randomize" else expected)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_every_sampler_runs_on_a_steered_model(recipe: Recipe) -> None:
+    graph = build(recipe, ANY).graph
+    takers = [
+        id_ for id_, node in graph.nodes.items() if re.match("KSampler(Advanced)?$|SamplerCustom$|CFGG", node["type"])
+    ]
+    assert len(takers) == len(recipe.steered)
+    for taker in takers:
+        seen = []
+        while (socket := graph.source(taker, "model")) is not None:
+            taker = socket[0]
+            seen.append(graph.nodes[taker]["type"])
+        assert seen.count(f"{OURS}ApplySafetySteering") == 1
+
+
+def test_a_switch_is_set_as_the_template_has_it() -> None:
+    graph = flatten(load_template(BY_NAME["wan22_t2v_14b"].template))
+    assert not values(graph, "ComfySwitchNode")
+    assert not values(graph, "LoraLoaderModelOnly"), "the template's fast mode is off"
+    assert [number for number, _ in values(graph, "PrimitiveInt")] == [20, 10]
+
+
+def test_a_bypassed_node_passes_its_input_on_or_stays_bypassed() -> None:
+    loras = values(flatten(load_template(BY_NAME["ltx2_t2v"].template)), "LoraLoaderModelOnly")
+    assert [name for name, _ in loras] == ["ltx-2-19b-distilled-lora-384.safetensors"]
+    kept = flatten(load_template(BY_NAME["wan22_ti2v_5b"].template), keep_bypassed=[56]).nodes[56]
+    assert (kept["type"], kept["mode"]) == ("LoadImage", BYPASSED)
+
+
+def test_a_page_without_a_place_for_every_node_is_refused() -> None:
+    graph = flatten(load_template("text_to_video_wan"))
+    some = [Group("Some", list(graph.nodes)[1:])]
+    with pytest.raises(ValueError, match="every node stands in one frame"):
+        Page("broken", graph, Note("first", ""), [some])

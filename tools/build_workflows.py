@@ -1,0 +1,52 @@
+"""Builds the workflows for artists, and their thumbnails, from ComfyUI's own templates.
+
+.venv/bin/python tools/build_workflows.py             # all of them, into workflows/
+.venv/bin/python tools/build_workflows.py wan21_t2v   # some
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pack
+from safety_chain import VectorFile
+from workflow_picture import draw_workflow
+from workflow_recipes import RECIPES, build
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+WORKFLOWS = REPO_ROOT / "workflows"
+VECTOR = REPO_ROOT / "vectors" / "smollm2_135m_portable.safetensors"
+ORIGIN = "comes with Safety Steering: update the node pack"
+
+
+def vector_file(path: Path) -> VectorFile:
+    """What a workflow says of the vector that it loads."""
+    pack.register()
+    from safety_steering_pack.safety_steering.vector_file import file_sha256, read_label
+
+    return VectorFile(path.name, file_sha256(path), read_label(path), ORIGIN)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(r.name for r in RECIPES)}"
+    )
+    parser.add_argument("--vector", type=Path, default=VECTOR, help="what Load Safety Vector names (default: bundled)")
+    arguments = parser.parse_args()
+    names, vector = arguments.names, vector_file(arguments.vector)
+    for recipe in RECIPES:
+        if names and recipe.name not in names:
+            continue
+        page = build(recipe, vector)
+        text = json.dumps(page.workflow(), indent=1, ensure_ascii=False)
+        (WORKFLOWS / f"{recipe.name}.json").write_text(text + "\n", encoding="utf-8")
+        picture = draw_workflow(recipe.name, recipe.model, [link.stage.capitalize() for link in recipe.steered])
+        picture.save(WORKFLOWS / f"{recipe.name}.jpg", quality=88, optimize=True)
+        print(f"workflows/{recipe.name}.json  {len(page.graph.nodes)} nodes")
+
+
+if __name__ == "__main__":
+    main()
