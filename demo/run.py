@@ -24,7 +24,7 @@ import numpy as np  # noqa: E402
 from comfy_server import ComfyServer  # noqa: E402
 from PIL import Image  # noqa: E402
 from prompt_graph import NodeRef, PromptGraph  # noqa: E402
-from small_world.files import commit  # noqa: E402
+from small_world.files import save_result  # noqa: E402
 from small_world.judge import load_judge  # noqa: E402
 from small_world.runtime import GENERATOR_FILE, RESULTS, VAE_FILE, WEIGHTS, load_pack  # noqa: E402
 from small_world.scenes import Scene, caption  # noqa: E402
@@ -183,8 +183,7 @@ def main() -> int:
     pictures = side_by_side(videos[0], videos[1], [caption(scene) for scene in scenes], words[0], words[1])
     pictures[-1].save(OUT / "contact_sheet.png")
     write_video(pictures, OUT / "side_by_side.mp4")
-    table = {"command": "make demo", "commit": commit(), "seeds": [SEED], "rows": rows}
-    (OUT / "demo.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    save_result(OUT / "demo.json", "make demo", [SEED], rows)
     if not all("Acted" in one.report for one in steered[:PAIRS]):
         print("The demo FAILED: the report does not say that steering acted on every unsafe prompt.", file=sys.stderr)
         return 1

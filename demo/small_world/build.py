@@ -1,6 +1,6 @@
 """`make small-world`: rebuild the small world from nothing: data, models, judge, directions, tables.
 
-    python -m small_world.build                 (from demo/; about three hours on two idle cores)
+    python -m small_world.build                 (from demo/; about four hours on two idle cores)
 
 Steps that ended are remembered in the cache and skipped; the long ones also resume inside. `--again` forgets them.
 """
@@ -27,6 +27,10 @@ STEPS = (
     ("fit_native",),
     ("first_direction", "--sweep"),
     ("first_direction",),
+    ("reins", "--choose"),
+    ("reins",),
+    ("reins_depth",),
+    ("reins_report",),
 )
 
 

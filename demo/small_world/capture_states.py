@@ -10,7 +10,6 @@ it stopped.
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,11 +43,6 @@ def open_activations(kind: str) -> Any:
     return Activations.open(states_folder() / kind)
 
 
-def place_of(row_id: str) -> float:
-    """Which of a prompt's tokens is kept beside the mean, as a fraction drawn from its id."""
-    return int.from_bytes(hashlib.sha256(row_id.encode()).digest()[:4]) / 2**32
-
-
 def rows_of(pairs: Sequence[PromptPair], first: int) -> list[Any]:
     """Unsafe and safe row of each pair, in turn; `first` numbers the pairs within their split."""
     from safety_steering_pack.safety_steering.activations import Row
@@ -66,6 +60,7 @@ def capture(seed: int) -> None:
 
     load_pack()
     from safety_steering_pack.bridge.capture import Capture, capture_source
+    from safety_steering_pack.bridge.capture_run import fraction
     from safety_steering_pack.safety_steering.activations import Activations
 
     model = load_generator()
@@ -85,7 +80,7 @@ def capture(seed: int) -> None:
             if not missing:
                 continue
             for one in captures.values():
-                one.places = [place_of(row.id) for row in rows]
+                one.places = [fraction(row.id) for row in rows]
             prompts = [prompt for pair in batch for prompt in pair.prompts]
             generate_latents(captured, prompts, [pair.unsafe.seed for pair in batch for _ in range(2)])
             for kind in missing:

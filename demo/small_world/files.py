@@ -1,28 +1,21 @@
-"""Writing files so that a kill at any moment leaves either the old file or the new one, never half of one."""
+"""The small world's files: hashes, training states, weights and results, each written whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .runtime import register_pack
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary_path)`, flush the result to disk and rename it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    register_pack()
+    from safety_steering_pack.safety_steering.atomic import replace_file
+
+    replace_file(path, write)
 
 
 def file_sha256(path: Path) -> str:
@@ -54,20 +47,15 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def save_weights(path: Path, weights: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
     """Save tensors as safetensors with metadata, atomically."""
-    from safetensors.torch import save_file
+    register_pack()
+    from safety_steering_pack.safety_steering.atomic import write_tensors
 
-    tensors = {name: tensor.detach().contiguous() for name, tensor in weights.items()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, dict(metadata)))
-
-
-def commit() -> str:
-    """The checked-out commit, or "unknown" outside a git checkout."""
-    folder = Path(__file__).parent
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True)
-    return asked.stdout.strip() if asked.returncode == 0 else "unknown"
+    write_tensors(path, {name: tensor.detach() for name, tensor in weights.items()}, metadata)
 
 
 def save_result(path: Path, command: str, seeds: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
     """Save a results file in the project's one shape: command, commit, seeds, rows."""
-    result = {"command": command, "commit": commit(), "seeds": list(seeds), "rows": [dict(row) for row in rows]}
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(result, indent=1) + "\n"))
+    register_pack()
+    from safety_steering_pack.safety_steering.results import write_result
+
+    write_result(path, command, seeds, rows)

@@ -20,9 +20,11 @@ from .capture_states import BLOCK_HOOKS
 from .files import save_result
 from .fit_native import METHODS, RANDOM_FILE, WHOLE
 from .held_out import held_out_scenes, measure_held_out
-from .measure import Prompts, Setting, measure, reference_features, row
+from .measure import measure, reference_features
+from .rows import row
 from .runtime import RESULTS, WEIGHTS, load_pack
 from .scenes import Scene
+from .settings import Prompts, Setting
 from .world import CATEGORIES, UNSAFE_ELEMENTS
 
 VALIDATION = Prompts("validation", 60, (5,))

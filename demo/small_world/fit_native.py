@@ -25,6 +25,8 @@ from .world import CATEGORIES
 WHOLE = "all"
 METHODS = {"mean_difference": "small_wan_native.safetensors", "shrunk_lda": "small_wan_native_lda.safetensors"}
 RANDOM_FILE = "small_wan_random.safetensors"
+DIGITS = 4
+ROUNDED = ("auc", "gap", "std_pooled", "std_token", "token_norm")
 
 
 def all_activations() -> dict[tuple[str, ...], Any]:
@@ -34,54 +36,27 @@ def all_activations() -> dict[tuple[str, ...], Any]:
 
 def fit(method: str, folders: Mapping[tuple[str, ...], Any]) -> tuple[Any, list[dict[str, Any]]]:
     """A native vector from the rows of split "train" in `folders`, and the rows of its separability table."""
-    from safety_steering_pack.safety_steering.fitting import fit_hook_point, separability
-    from safety_steering_pack.safety_steering.vector import SafetyVector, Suggestion, VectorInfo
+    from safety_steering_pack.safety_steering.fit_settings import FitSettings
+    from safety_steering_pack.safety_steering.native_vector import fit_vector
 
-    points, rows = {}, []
-    for hooks, activations in folders.items():
-        for hook_point in hooks:
-            point = fit_hook_point(activations, hook_point, CATEGORIES, method=method, whole=WHOLE)
-            points[hook_point] = point
-            seen = separability(activations, hook_point, point, split="validation")
-            for category, values in seen.items():
-                direction = point.categories[category]
-                for k, value in enumerate(values):
-                    rows.append(
-                        {
-                            "setting": method,
-                            "hook_point": hook_point,
-                            "category": category,
-                            "sigma": [round(float(edge), 4) for edge in point.sigma_edges[k : k + 2]],
-                            "auc": round(value, 4),
-                            "gap": round(float(direction.gap[k]), 4),
-                            "std_pooled": round(float(direction.std_pooled[k]), 4),
-                            "std_token": round(float(direction.std_token[k]), 4),
-                            "token_norm": round(float(point.token_norm[k]), 4),
-                            "split": "validation",
-                        }
-                    )
-    source = activations.source
-    pairs = {
-        category: sum(row.category == category and row.split == "train" for row in activations.rows()) // 2
-        for category in CATEGORIES
-    }
-    info = VectorInfo(
-        kind="native",
-        gap_kind="measured",
-        family=source.family,
+    fitted = [fit_vector(folder, FitSettings(method=method), categories=CATEGORIES) for folder in folders.values()]
+    points = {name: point for one in fitted for name, point in one.vector.hook_points.items()}
+    rows = [_row(method, row) for one in fitted for row in one.table]
+    vector = replace(fitted[0].vector, hook_points=points).with_info(
         model_name="small world Wan",
-        weight_fingerprint=source.weight_fingerprint,
-        block_counts=source.block_counts,
-        pooling=source.pooling,
         window=(0.0, 1.0),
-        branch="positive",
-        method=method,
-        counts={category: {"unsafe": count, "safe": count} for category, count in pairs.items()},
         validation_auc={row["category"]: row["auc"] for row in rows if row["hook_point"] == "conditioning"},
-        suggestion=Suggestion(mix=dict.fromkeys(CATEGORIES, 1.0)),
         licence="CC0-1.0",
     )
-    return SafetyVector(hook_points=points, info=info), rows
+    return vector, rows
+
+
+def _row(method: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `fit_vector`'s table in the shape of `results/separability.json`."""
+    names = ("hook_point", "category", "sigma", *ROUNDED, "split")
+    row = {"setting": method, **{name: found[name] for name in names}}
+    row["sigma"] = [round(edge, DIGITS) for edge in row["sigma"]]
+    return row | {name: None if row[name] is None else round(row[name], DIGITS) for name in ROUNDED}
 
 
 def random_like(vector: Any, seed: int) -> Any:

@@ -23,9 +23,21 @@ def work_dir() -> Path:
 def load_pack() -> None:
     """Make the pack importable as `safety_steering_pack` (see `tools/pack.py`) and ComfyUI beside it."""
     use_comfyui()
+    register_pack()
+
+
+def register_pack() -> None:
+    """Make what of the pack needs no ComfyUI importable as `safety_steering_pack`."""
+    _use_tools()
     import pack
 
     pack.register()
+
+
+def _use_tools() -> None:
+    tools = str(Path(__file__).resolve().parents[2] / "tools")
+    if tools not in sys.path:
+        sys.path.append(tools)
 
 
 def use_comfyui() -> Path:
@@ -33,12 +45,18 @@ def use_comfyui() -> Path:
 
     Raises `ComfyTreeError` if there is none. Call before importing anything of `comfy`.
     """
-    tools = str(Path(__file__).resolve().parents[2] / "tools")
-    if tools not in sys.path:
-        sys.path.append(tools)
+    _use_tools()
     from comfy_tree import comfyui_on_path
 
     return comfyui_on_path()
+
+
+def use_bench() -> None:
+    """Put `bench/`, which holds the baselines, on `sys.path`, and ComfyUI beside it."""
+    use_comfyui()
+    bench = str(Path(__file__).resolve().parents[2] / "bench")
+    if bench not in sys.path:
+        sys.path.append(bench)
 
 
 def load_vae(path: Path = VAE_FILE) -> Any:

@@ -5,7 +5,7 @@ Any `ModelPatcher` will do, so a steered model is generated from exactly like an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 
 from .text import encode_text
 from .world import FRAMES, SIZE
+
+Encode = Callable[[Sequence[str]], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,14 @@ def start_latents(vae: Any, start_frames: np.ndarray) -> Any:
     return torch.cat(latents)
 
 
-def conditioning(prompts: Sequence[str], start: Any = None) -> list[Any]:
+def conditioning(prompts: Sequence[str], start: Any = None, encode: Encode = encode_text) -> list[Any]:
     """One CONDITIONING for a whole batch: text states stacked along the batch axis, padded with exact zeros.
 
-    start: `start_latents` of the batch for I2V, None for T2V.
+    start: `start_latents` of the batch for I2V, None for T2V. encode: what reads the prompts.
     """
     import torch
 
-    states, _ = encode_text(prompts)
+    states, _ = encode(prompts)
     extra: dict[str, Any] = {}
     if start is not None:
         mask = torch.ones(1, 1, *start.shape[2:])
@@ -70,11 +72,17 @@ def conditioning(prompts: Sequence[str], start: Any = None) -> list[Any]:
 
 
 def generate_latents(
-    model: Any, prompts: Sequence[str], seeds: Sequence[int], start: Any = None, how: Sampling = Sampling()
+    model: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    start: Any = None,
+    how: Sampling = Sampling(),
+    encode: Encode = encode_text,
 ) -> Any:
     """Sample one batch: latents (n, 16, 2, 8, 8) as stock nodes pass them to `VAEDecode`.
 
-    model: any ModelPatcher of the small Wan, steered or not. start: `start_latents` of the batch for I2V.
+    model: any ModelPatcher of the small Wan, steered or not. start: `start_latents` of the batch for I2V. encode: what
+    reads the prompts.
     Raises `ValueError` unless there is one seed a prompt.
     """
     import comfy.sample
@@ -91,8 +99,8 @@ def generate_latents(
             how.cfg,
             how.sampler,
             how.scheduler,
-            conditioning(prompts, start),
-            conditioning([how.negative] * len(prompts), start),
+            conditioning(prompts, start, encode),
+            conditioning([how.negative] * len(prompts), start, encode),
             torch.zeros_like(noise),
             disable_pbar=True,
             seed=int(seeds[0]),
@@ -117,14 +125,15 @@ def generate(
     seeds: Sequence[int],
     start_frames: np.ndarray | None = None,
     how: Sampling = Sampling(),
+    encode: Encode = encode_text,
 ) -> np.ndarray:
     """Videos uint8 (n, FRAMES, SIZE, SIZE, 3) of any number of prompts, `how.batch` at a time.
 
-    start_frames: uint8 (n, SIZE, SIZE, 3) for I2V (`scenes.start_frame`), None for T2V.
+    start_frames: uint8 (n, SIZE, SIZE, 3) for I2V (`scenes.start_frame`), None for T2V. encode: what reads the prompts.
     """
     videos = []
     for first in range(0, len(prompts), how.batch):
         rows = slice(first, first + how.batch)
         start = None if start_frames is None else start_latents(vae, start_frames[rows])
-        videos.append(decode(vae, generate_latents(model, prompts[rows], seeds[rows], start, how)))
+        videos.append(decode(vae, generate_latents(model, prompts[rows], seeds[rows], start, how, encode)))
     return np.concatenate(videos)

@@ -11,7 +11,8 @@ LENGTH = 24
 
 
 @lru_cache(maxsize=1)
-def _minilm() -> tuple[Any, Any]:
+def minilm() -> tuple[Any, Any]:
+    """MiniLM: tokenizer and model, loaded once."""
     from importlib.util import find_spec
     from pathlib import Path
 
@@ -32,7 +33,7 @@ def encode_text(prompts: Sequence[str], length: int = LENGTH) -> tuple[Any, Any]
     """
     import torch
 
-    tokenizer, model = _minilm()
+    tokenizer, model = minilm()
     states = torch.zeros(len(prompts), length, WIDTH)
     mask = torch.zeros(len(prompts), length, dtype=torch.bool)
     spoken = [i for i, prompt in enumerate(prompts) if prompt.strip()]
@@ -47,3 +48,10 @@ def encode_text(prompts: Sequence[str], length: int = LENGTH) -> tuple[Any, Any]
         states[rows] = hidden * keep[..., None]
         mask[rows] = keep
     return states, mask
+
+
+def token_ids(prompts: Sequence[str], length: int = LENGTH) -> list[list[int]]:
+    """The token numbers of each prompt, in the places that its states have in `encode_text`."""
+    tokenizer, _ = minilm()
+    ids: list[list[int]] = tokenizer(list(prompts), truncation=True, max_length=length)["input_ids"]
+    return ids
