@@ -3,7 +3,8 @@
 #   COMFYUI_PATH     a ComfyUI you already have; else one is fetched
 #   COMFYUI_PYTHON   an environment you already have; else .venv is made
 .DEFAULT_GOAL := help
-.PHONY: help install chromium demo guardrail-demo soak test ui lint bench models-doc test-matrix screenshots clean
+.PHONY: help install chromium demo guardrail-demo small-world small-world-report portable-vector test ui lint bench soak \
+	test-matrix models-doc workflows screenshots clean
 
 PYTHON ?= python3
 RUN := $(or $(COMFYUI_PYTHON),.venv/bin/python)
@@ -37,15 +38,26 @@ lint: install  ## ruff and mypy
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 
+small-world-report: install  ## figures and tables of native steering from results; measures what is missing (hours)
+	@PYTHONPATH=demo $(RUN) -m small_world.reins_report
+
+portable-vector: install  ## rebuild the bundled portable vector from SmolLM2 and the bundled prompts
+	@$(RUN) tools/portable_vector.py
+
 bench: install  ## speed and memory of a steered run against a plain one
 	@$(RUN) bench/overhead.py --memory
 	@$(RUN) bench/overhead.py
+	@$(RUN) bench/fit.py
+	@$(RUN) bench/capture.py
 
 soak: install  ## a guarded server under many clients, policy changes and interrupts
 	@$(RUN) bench/soak.py
 
 test-matrix: install  ## the tests on an older ComfyUI too, and whether a newer one is offered
 	@$(RUN) tools/matrix.py
+
+workflows: install  ## build the workflows from ComfyUI's own templates again
+	@$(RUN) tools/build_workflows.py
 
 models-doc: install  ## renew docs/models.md from the model map and its cases
 	@$(RUN) tools/models_doc.py

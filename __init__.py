@@ -5,6 +5,8 @@ from .bridge.enforcement.guarded_mode import guarded_or_not_at_all
 with guarded_or_not_at_all():
     from .nodes import SafetySteeringExtension
 
+WEB_DIRECTORY = "./js"
+
 
 async def comfy_entrypoint() -> SafetySteeringExtension:
     return SafetySteeringExtension()

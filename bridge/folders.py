@@ -17,6 +17,10 @@ SUFFIX = ".safetensors"
 LONGEST_NAME = 180  # bytes; file systems stop at 255, and a temporary name is longer than the final one
 LISTED = 8
 PROMPTS = "safety_prompts"
+LLMS = "safety_llms"
+ALIGNMENTS = "safety_alignments"
+JUDGES = "safety_judges"
+JUDGE_SUFFIXES = (SUFFIX, ".onnx", ".pth")
 _VECTORS_HERE = Path(__file__).resolve().parent.parent / "vectors"
 # ComfyUI's name of a folder -> the bundled one, and what its files end in
 BUNDLED = {
@@ -31,6 +35,11 @@ def register_folders() -> None:
         folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
         folder_paths.add_model_folder_path(name, str(bundled))
         folder_paths.folder_names_and_paths[name][1].update(suffixes)
+    folder_paths.add_model_folder_path(LLMS, str(Path(folder_paths.models_dir) / LLMS))
+    folder_paths.add_model_folder_path(ALIGNMENTS, str(Path(folder_paths.models_dir) / ALIGNMENTS))
+    folder_paths.folder_names_and_paths[ALIGNMENTS][1].add(SUFFIX)
+    folder_paths.add_model_folder_path(JUDGES, str(Path(folder_paths.models_dir) / JUDGES))
+    folder_paths.folder_names_and_paths[JUDGES][1].update(JUDGE_SUFFIXES)
 
 
 def vector_labels() -> list[str]:

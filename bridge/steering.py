@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 from weakref import WeakSet
@@ -36,8 +37,13 @@ KEPT_TRACES = 16
 torch._dynamo.config.skip_nnmodule_hook_guards = False
 
 
-def apply_steering(patcher: ModelPatcher, vector: SafetyVector, settings: SteeringSettings) -> ModelPatcher:
-    """A clone of `patcher` that steers every sampler run; the original is not touched.
+def apply_steering(
+    patcher: ModelPatcher,
+    vector: SafetyVector,
+    settings: SteeringSettings,
+    on_trace: Callable[[RunTrace], None] | None = None,
+) -> ModelPatcher:
+    """A clone of `patcher` that steers every sampler run; the original is not touched. on_trace: hears of each run.
 
     Raises:
         MismatchError: the model is not supported, or the vector was made for another one.
@@ -45,7 +51,7 @@ def apply_steering(patcher: ModelPatcher, vector: SafetyVector, settings: Steeri
     shape = read_shape(patcher.model.diffusion_model)
     check_fits(vector, settings.hook_points, shape)
     warnings = (untested_warning(shape), fingerprint_warning(vector, settings.hook_points, patcher))
-    steering = Steering(vector, settings, " ".join(filter(None, warnings)))
+    steering = Steering(vector, settings, " ".join(filter(None, warnings)), on_trace)
     steered = patcher.clone()
     steered.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, steering.outer_sample)
     steered.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, WRAPPER_KEY, steering.calc_cond_batch)
@@ -61,14 +67,23 @@ def steerings_of(patcher: ModelPatcher) -> list[Steering]:
 class Steering:
     """One vector applied with one set of settings to one model patcher and its clones.
 
-    traces: what the last sampler runs did, oldest first. warning: goes into every trace, if not empty.
+    traces: what the last sampler runs did, oldest first. warning: goes into every trace, if not empty. on_trace: hears
+    of each ended run.
     """
 
-    def __init__(self, vector: SafetyVector, settings: SteeringSettings, warning: str = "") -> None:
+    def __init__(
+        self,
+        vector: SafetyVector,
+        settings: SteeringSettings,
+        warning: str = "",
+        on_trace: Callable[[RunTrace], None] | None = None,
+    ) -> None:
         self.vector = vector
         self.settings = settings
         self.traces: deque[RunTrace] = deque(maxlen=KEPT_TRACES)
         self._warning = warning
+        self._on_trace = on_trace
+        self._off = _why_off(vector, settings)
         self._run_key = f"{WRAPPER_KEY}.{uuid.uuid4().hex}"
         self._injection = Injection(vector, settings)
         self._checked: WeakSet[torch.nn.Module] = WeakSet()
@@ -79,8 +94,8 @@ class Steering:
         Raises:
             NotSteeredError: the run should have been steered and was not.
         """
-        if self.settings.strength == 0:
-            self._record(RunTrace(OFF, reason="strength is 0.", **self._about()))
+        if self._off:
+            self._record(RunTrace(OFF, reason=self._off, **self._about()))
             return executor(*args, **kwargs)
         guider = executor.class_obj
         run = Run(roles_by_uuid(guider.conds), warnings=[self._warning] if self._warning else [])
@@ -109,7 +124,7 @@ class Steering:
         Raises:
             NotSteeredError: the model ran and a target was not steered.
         """
-        if self.settings.strength == 0:
+        if self._off:
             return executor(*args, **kwargs)
         arguments = named(args, kwargs)
         # the model must not see the run: a compiled graph would hold this run's key and ask later runs for it
@@ -169,3 +184,12 @@ class Steering:
         logging.log(level, "Safety Steering: %s", trace.summary())
         for warning in trace.warnings:
             logging.warning("Safety Steering: %s", warning)
+        if self._on_trace is not None:
+            self._on_trace(trace)
+
+
+def _why_off(vector: SafetyVector, settings: SteeringSettings) -> str:
+    """Why the user's choices ask for no steering at all, or an empty string."""
+    if settings.strength == 0:
+        return "strength is 0."
+    return "" if any(vector.mix.values()) else "every category of the mix weighs 0."

@@ -2,15 +2,28 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..bridge.browser_data import add_browser_routes, show_any
 from ..bridge.enforcement.guarded_mode import guarded_or_not_at_all, is_guarded
 from ..bridge.folders import register_folders
 from .apply_safety_steering import ApplySafetySteering
+from .calibrate_steering import CalibrateSteering
 from .capture_activations import CaptureActivations
+from .category_mixer import CategoryMixer
+from .evaluate_safety import EvaluateSafety
+from .extract_llm_direction import ExtractLlmDirection
+from .fit_benign_alignment import FitBenignAlignment
 from .fit_safety_direction import FitSafetyDirection
+from .load_safety_alignment import LoadSafetyAlignment
 from .load_safety_prompts import LoadSafetyPrompts
 from .load_safety_vector import LoadSafetyVector
+from .load_source_llm import LoadSourceLlm
+from .safety_ab import SafetyAB
+from .safety_judge import SafetyJudge
+from .save_safety_alignment import SaveSafetyAlignment
 from .save_safety_vector import SaveSafetyVector
 from .steering_report import SteeringReport
+from .strength_grid import StrengthGrid
+from .transfer_direction import TransferDirection
 
 
 class SafetySteeringExtension(ComfyExtension):
@@ -19,18 +32,32 @@ class SafetySteeringExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_folders()
         with guarded_or_not_at_all():
+            may_show = show_any
             if is_guarded():
                 from ..bridge.enforcement.guarded_server import start_guardrail
 
-                start_guardrail()
+                may_show = start_guardrail().may_show
+            add_browser_routes(may_show)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             LoadSafetyVector,
+            FitBenignAlignment,
+            TransferDirection,
+            CategoryMixer,
             ApplySafetySteering,
             SaveSafetyVector,
+            SaveSafetyAlignment,
+            LoadSafetyAlignment,
             SteeringReport,
+            SafetyAB,
+            StrengthGrid,
             LoadSafetyPrompts,
             CaptureActivations,
             FitSafetyDirection,
+            LoadSourceLlm,
+            ExtractLlmDirection,
+            SafetyJudge,
+            EvaluateSafety,
+            CalibrateSteering,
         ]

@@ -9,9 +9,14 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from .align_commands import add_align_commands
 from .card import describe
 from .checkpoint import inspect_checkpoint
 from .errors import SafetySteeringError
+from .evaluate_command import add_command as add_evaluate
+from .extract_command import add_extract_command
+from .fit_command import add_fit_command
+from .server_commands import add_server_commands
 from .vector_file import load_vector
 
 PACK = "safety_steering_pack"
@@ -26,6 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
         "file", help="a safety vector or a diffusion model, *.safetensors; of a model only the header is read"
     )
     inspect.set_defaults(run=_inspect)
+    add_evaluate(commands)
+    add_extract_command(commands)
+    add_fit_command(commands)
+    add_align_commands(commands)
+    add_server_commands(commands)
     _sibling("guardrail.commands").add_commands(commands)
     options = parser.parse_args(arguments)
     try:

@@ -25,7 +25,15 @@ MOST_NODES = 2000  # graphs that people draw have a few hundred
 WEIGHTS = {"MODEL", "CLIP", "VAE", "CLIP_VISION", "CONTROL_NET", "LORA_MODEL"}
 OWN = "SafetySteering_"
 OWN_HARMLESS = {
-    f"{OWN}{name}" for name in ("LoadSafetyVector", "ApplySafetySteering", "CategoryMixer", "SteeringReport")
+    f"{OWN}{name}"
+    for name in (
+        "LoadSafetyVector",
+        "LoadSafetyAlignment",
+        "TransferDirection",
+        "CategoryMixer",
+        "ApplySafetySteering",
+        "SteeringReport",
+    )
 }
 # They write files that they do not tell the server about, or send frames that are no file: nothing could be signed.
 UNSIGNED = {

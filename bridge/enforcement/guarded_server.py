@@ -15,7 +15,7 @@ from ...guardrail.policy import Policy, find_policy
 from ...guardrail.policy_store import PolicyStore
 from ...guardrail.public_folders import PublicFolders
 from ...safety_steering.errors import SafetySteeringError
-from .admission import check_prompt
+from .admission import check_prompt, sha256_of
 from .choke_points import Guarded
 from .guarded_mode import private_folder
 from .health_check import check_health
@@ -23,7 +23,7 @@ from .job_guard import JobGuard
 from .routes import add_routes
 
 
-def start_guardrail() -> None:
+def start_guardrail() -> GuardedServer:
     """Guard this server: check core, stand in front of its functions, try one tiny steered run, add the routes.
 
     Raises:
@@ -39,6 +39,7 @@ def start_guardrail() -> None:
     check_health(jobs)
     add_routes(server)
     logging.info("Safety Steering: this server is guarded. %s", server.problem() or "The policy is in force.")
+    return server
 
 
 def _public_folders() -> PublicFolders:
@@ -92,6 +93,14 @@ class GuardedServer:
         except SafetySteeringError as error:
             return str(error)
         return ""
+
+    def may_show(self, vector: Path) -> bool:
+        """Whether clients may be told what a vector file is: the same as whether they may load it."""
+        try:
+            policy = self.ready()
+        except SafetySteeringError:
+            return False
+        return policy.allows_node("SafetySteering_LoadSafetyVector") and policy.allows_vector(sha256_of(vector))
 
     def admit(self, prompt: Any) -> None:
         """Raise SafetySteeringError unless this server would run the graph; a refusal goes into the audit log."""

@@ -1,0 +1,176 @@
+"""Comparison: one prompt and one noise, sampled with steering and without, or with several settings of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import comfy.samplers
+import numpy as np
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from ..safety_steering.errors import SafetySteeringError
+from ..safety_steering.labelled import draw_grid, shrink
+from ..safety_steering.mix import parse_mix
+from .prompt_sampling import Conditioning, Progress, Sampling, decode_video, sample_prompt, sampling_sigmas
+from .steering import WRAPPER_KEY, Steering, apply_steering, steerings_of
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import VAE
+
+ALL_CATEGORIES = "all"
+MOST_CELLS = 100
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What every rendering of a comparison shares. positive, negative: CONDITIONING."""
+
+    vae: VAE
+    positive: Conditioning
+    negative: Conditioning
+    sampling: Sampling
+
+
+@dataclass(frozen=True, eq=False)
+class Rendering:
+    """frames: uint8 (T, H, W, 3). report: what steering did, in a sentence."""
+
+    frames: np.ndarray
+    report: str
+
+
+def make_sampling(
+    model: ModelPatcher,
+    latent: Mapping[str, Any],
+    seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    denoise: float,
+    sigmas: torch.Tensor | None,
+) -> Sampling:
+    """KSampler's widgets as a Sampling; `sigmas`, if given, stand for steps, scheduler and denoise."""
+    if sigmas is None and denoise < 1:
+        sampler = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
+        sigmas = sampler.sigmas
+    return Sampling(latent, "", steps, cfg, sampler_name, scheduler, seed, sigmas=sigmas)
+
+
+def render_both(model: ModelPatcher, scene: Scene) -> tuple[Rendering, Rendering]:
+    """The scene without and with the steering that is on `model`.
+
+    Raises:
+        SafetySteeringError: there is no steering on the model.
+    """
+    _last_steering(model)
+    models = (without_steering(model), model)
+    progress = _progress(model, scene, len(models))
+    unsteered, steered = (_render(one, scene, progress, number) for number, one in enumerate(models))
+    return unsteered, steered
+
+
+def render_grid(
+    model: ModelPatcher, scene: Scene, strengths: Sequence[float], mixes: Mapping[str, Mapping[str, float]], width: int
+) -> tuple[np.ndarray, list[str]]:
+    """A labelled grid uint8 (T, H, W, 3) with a row for each mix and a column for each strength, and its reports.
+
+    The model's last steering is varied, all else of it stays. mixes: name -> weights. width: of a cell, at most.
+
+    Raises:
+        SafetySteeringError: there is no steering on the model, or the vector lacks a category.
+    """
+    steering = _last_steering(model)
+    mixes = mixes or {"as mixed": steering.vector.mix}
+    if len(strengths) * len(mixes) > MOST_CELLS:
+        raise SafetySteeringError(f"{len(strengths)} strengths and {len(mixes)} rows are more than {MOST_CELLS} cells.")
+    # strength 0 is the same in every row
+    settings = {(name, s) if s else ("", s): (mixes[name], s) for name in mixes for s in strengths}
+    progress = _progress(model, scene, len(settings))
+    made: dict[tuple[str, float], np.ndarray] = {}
+    reports = []
+    for number, (key, (mix, strength)) in enumerate(settings.items()):
+        rendering = _render(_steered_anew(model, mix, strength), scene, progress, number)
+        made[key] = shrink(rendering.frames, width)
+        reports.append(f"{_caption(*key)}: {rendering.report}")
+    cells = [[made[(name, s) if s else ("", s)] for s in strengths] for name in mixes]
+    captions = [[_caption(name if s else "", s) for s in strengths] for name in mixes]
+    return draw_grid(cells, captions), reports
+
+
+def choose_mixes(text: str, categories: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The rows that a user asks for, by name: "all" is a row for each category; a part may be a mix such as
+    `violence=1, sexual=0.5`; parts are separated by semicolons, plain names by commas too. Empty: no row.
+
+    Raises:
+        SafetySteeringError: a part does not read as a category or a mix.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(";"))):
+        if "=" in part:
+            rows[part] = parse_mix(part)
+            continue
+        for name in filter(None, (piece.strip() for piece in part.split(","))):
+            names = tuple(categories) if name == ALL_CATEGORIES and name not in categories else (name,)
+            rows |= {one: {one: 1.0} for one in names}
+    return rows
+
+
+def parse_strengths(text: str) -> tuple[float, ...]:
+    """Numbers separated by commas, each once.
+
+    Raises:
+        SafetySteeringError: there is none, or a part is no finite number.
+    """
+    try:
+        numbers = tuple(dict.fromkeys(float(part) for part in text.split(",") if part.strip()))
+    except ValueError:
+        numbers = ()
+    if not numbers or not np.isfinite(numbers).all():
+        raise SafetySteeringError(f"The strengths are '{text}'. Write numbers separated by commas, such as 0, 1, 2.")
+    return numbers
+
+
+def without_steering(model: ModelPatcher) -> ModelPatcher:
+    """A clone of a model without any Apply Safety Steering."""
+    plain = model.clone()
+    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL):
+        plain.remove_wrappers_with_key(kind, WRAPPER_KEY)
+    return plain
+
+
+def _steered_anew(model: ModelPatcher, mix: Mapping[str, float], strength: float) -> ModelPatcher:
+    """The model with its last steering at another strength and mix."""
+    *others, last = steerings_of(model)
+    steered = without_steering(model)
+    for other in others:
+        steered = apply_steering(steered, other.vector, other.settings)
+    return apply_steering(steered, last.vector.with_mix(mix), replace(last.settings, strength=strength))
+
+
+def _last_steering(model: ModelPatcher) -> Steering:
+    steerings = steerings_of(model)
+    if not steerings:
+        raise SafetySteeringError(
+            "This model is not steered, so there is nothing to compare. Connect the model from Apply Safety Steering."
+        )
+    return steerings[-1]
+
+
+def _render(model: ModelPatcher, scene: Scene, progress: Progress, number: int) -> Rendering:
+    sampling = scene.sampling
+    samples = sample_prompt(model, scene.positive, scene.negative, sampling, sampling.seed, progress.of_prompt(number))
+    reports = [steering.traces[-1].summary() for steering in steerings_of(model) if steering.traces]
+    return Rendering(decode_video(scene.vae, samples), " ".join(reports) or "Not steered.")
+
+
+def _progress(model: ModelPatcher, scene: Scene, renderings: int) -> Progress:
+    return Progress(model, renderings, len(sampling_sigmas(model, scene.sampling)) - 1)
+
+
+def _caption(name: str, strength: float) -> str:
+    return f"{name}, strength {strength:g}" if name else "unsteered"

@@ -1,0 +1,103 @@
+// Apply Safety Steering: where and when it will act, whether the vector fits the model, and what it did in the last run.
+
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { drawDepth, drawWindow } from "./lib/depth_strip.js";
+import { element } from "./lib/dom.js";
+import { addPanel, chain, lastOutput, soon, widgetOf } from "./lib/panel.js";
+import { askPlaces } from "./lib/server.js";
+import { drawTrace, whatHappened } from "./lib/sparkline.js";
+import { showPanels, showWarnings } from "./settings.js";
+import { APPLY, MIXER, nodeOf, serverId, upstreamModel, upstreamVector } from "./lib/upstream.js";
+
+const TRACE = "safety_steering.trace";
+const WATCHED = ["hook_points", "window_start", "window_end", "strength"];
+const panels = new WeakMap();
+
+app.registerExtension({
+    name: "SafetySteering.Apply",
+    setup() {
+        api.addEventListener(TRACE, ({ detail }) => told(detail));
+    },
+    nodeCreated(node) {
+        if (node.comfyClass === APPLY && showPanels()) addStrip(node);
+    },
+});
+
+function addStrip(node) {
+    const parts = { places: element("div"), window: element("div"), notices: element("div"), trace: element("div") };
+    let asked;
+    let places = null;
+    const notice = (output) => {
+        const lines = [output?.text ?? []].flat().flatMap((text) => String(text).split("\n"));
+        const warnings = lines.filter((line) => line.startsWith("Warning"));
+        parts.notices.replaceChildren(...warnings.map((line) => element("p", { class: "ss-note ss-caution" }, line)));
+    };
+    const panel = addPanel(node, "Steering", async (force = false) => {
+        notice(lastOutput(node));
+        draw();
+        const vector = upstreamVector(node, [MIXER]);
+        const model = upstreamModel(node);
+        const choice = vector?.made ? vector.at : String(widgetOf(node, "hook_points")?.value ?? "auto");
+        const question = JSON.stringify([vector, model, choice]);
+        if (question === asked && !force) return;
+        asked = question;
+        const found = vector && choice ? await askPlaces(vector.file ?? "", choice, model) : null;
+        if (question !== asked) return;
+        places = { vector, ...found };
+        draw();
+    });
+    panel.body.append(...Object.values(parts));
+    panels.set(node, panel);
+
+    const number = (name) => Number(widgetOf(node, name)?.value ?? 0);
+    const draw = () => {
+        parts.places.replaceChildren(...(places ? drawDepth(places, number("strength") === 0) : []));
+        parts.window.replaceChildren(drawWindow(number("window_start"), number("window_end")));
+        const trace = recall(node);
+        parts.trace.replaceChildren(...(trace ? drawTrace(trace) : []));
+    };
+    for (const name of WATCHED) {
+        const widget = widgetOf(node, name);
+        if (widget) chain(widget, "callback", () => soon(() => panel.refresh()));
+    }
+    chain(node, "onExecuted", notice);
+}
+
+/** The server's message at the end of a sampler run. */
+function told(trace) {
+    const node = nodeOf(trace.node);
+    if (node?.comfyClass !== APPLY) return; // of a workflow that is not open now
+    remember(node, trace);
+    panels.get(node)?.refresh();
+    if (!["acted", "off"].includes(trace.status) && showWarnings()) {
+        app.extensionManager?.toast?.add({
+            severity: "warn",
+            summary: "Steering did not act",
+            detail: whatHappened(trace),
+            life: 10_000,
+        });
+    }
+}
+
+// The last traces are kept for the session: undo, a change of tabs and a reload make nodes anew.
+
+function remember(node, trace) {
+    try {
+        sessionStorage.setItem(key(node), JSON.stringify(trace));
+    } catch {
+        // a full or forbidden storage: the trace is in the Steering Report too
+    }
+}
+
+function recall(node) {
+    try {
+        return JSON.parse(sessionStorage.getItem(key(node)));
+    } catch {
+        return null;
+    }
+}
+
+function key(node) {
+    return `${TRACE}/${(app.rootGraph ?? app.graph)?.id}/${serverId(node)}`;
+}

@@ -1,0 +1,147 @@
+// Category Mixer: a slider for each category, drawn over the mix string and the preset. The string stays the truth:
+// nothing is written on load, and what is typed into it moves the sliders.
+
+import { app } from "../../scripts/app.js";
+import { element, short } from "./lib/dom.js";
+import { CUSTOM, formatMix, parseMix, resolveMix, suggestedByRun, suggestedMix } from "./lib/mix.js";
+import { addPanel, chain, noteChange, setWidget, soon, widgetOf } from "./lib/panel.js";
+import { askCard } from "./lib/server.js";
+import { makeSlider } from "./lib/slider.js";
+import { showPanels } from "./settings.js";
+import { MIXER, TRANSFER, upstreamVector } from "./lib/upstream.js";
+
+const RANGE = { min: 0, max: 2, step: 0.05, mark: 1 };
+
+app.registerExtension({
+    name: "SafetySteering.CategoryMixer",
+    nodeCreated(node) {
+        if (node.comfyClass === MIXER && showPanels()) addSliders(node);
+    },
+});
+
+function addSliders(node) {
+    const [preset, mix] = [widgetOf(node, "preset"), widgetOf(node, "mix")];
+    let [file, suggested, writing, rows, shown] = [undefined, new Map(), false, null, null];
+
+    const read = () => {
+        const written = parseMix(String(mix.value ?? ""));
+        return written && resolveMix(preset.value, written, suggested);
+    };
+
+    /** Write without hearing our own echo. */
+    const write = (text, choice = preset.value) => {
+        writing = true;
+        setWidget(mix, text);
+        if (preset.value !== choice) setWidget(preset, choice);
+        writing = false;
+        draw();
+    };
+
+    const moved = (name, weight) => {
+        const now = read();
+        if (!now) return;
+        const all = now.known.size ? now.known : now.unknown;
+        all.set(name, weight);
+        write(formatMix([...now.known, ...now.unknown]), CUSTOM);
+    };
+
+    const chosen = (choice) => {
+        const now = read();
+        if (writing || !now) return draw();
+        // custom takes over what the sliders have just shown; the other presets stand for it
+        write(formatMix(choice === CUSTOM ? [...(shown ?? now).known, ...now.unknown] : now.unknown));
+        noteChange();
+    };
+
+    const draw = () => {
+        const now = read();
+        if (!now) {
+            rows = null;
+            const sentence = "The mix does not read. Write it like: violence=1, sexual=0.5";
+            panel.body.replaceChildren(element("p", { class: "ss-note ss-wrong", role: "status" }, sentence));
+            return;
+        }
+        const guessed = !now.known.size; // no vector is known: the string's own names are all there is
+        const weights = guessed ? now.unknown : now.known;
+        if (!rows || rows.names.join() !== [...weights.keys()].join()) {
+            rows = makeRows([...weights.keys()], moved);
+            panel.body.replaceChildren(rows.root);
+        }
+        rows.show(weights, guessed ? new Map() : now.unknown);
+        shown = now;
+    };
+
+    const panel = addPanel(node, "Category weights", async (force = false) => {
+        const vector = upstreamVector(node, [MIXER, TRANSFER]);
+        if (vector?.file !== file || force) {
+            file = vector?.file;
+            const card = file ? await askCard(file) : null;
+            if (card?.categories) suggested = suggestedMix(card.categories, card.suggested.mix);
+            else if (!vector?.made) suggested = new Map();
+        }
+        draw();
+    });
+
+    chain(mix, "callback", () => writing || soon(draw));
+    chain(preset, "callback", (choice) => writing || chosen(choice));
+    chain(node, "onExecuted", (output) => {
+        const ran = output?.mix?.[0];
+        if (!ran) return;
+        const learned = Object.keys(ran.weights);
+        if (learned.some((name) => !suggested.has(name)) || learned.length !== suggested.size) {
+            suggested = suggestedByRun(ran.weights, preset.value, parseMix(String(mix.value ?? "")));
+        }
+        draw();
+    });
+}
+
+/** The sliders and the bar. `show` moves them; it writes nothing. */
+function makeRows(names, moved) {
+    const parts = names.map((name, number) => {
+        const output = element("output", { class: "ss-weight" });
+        const slider = makeSlider({
+            label: name,
+            ...RANGE,
+            onInput: (weight) => moved(name, weight),
+            onCommit: noteChange,
+        });
+        slider.root.style.setProperty("--ss-colour", colour(number));
+        const segment = element("div", { class: "ss-segment", style: `background: ${colour(number)}` });
+        return { name, output, slider, segment };
+    });
+    const bar = element("div", { class: "ss-bar", role: "img" }, ...parts.map((part) => part.segment));
+    const sum = element("span", { class: "ss-quiet" });
+    const note = element("p", { class: "ss-note ss-caution", role: "status" });
+    const lines = parts.map(({ name, output, slider }) =>
+        element("div", { class: "ss-row" }, element("span", { class: "ss-name", title: name }, name), slider.root, output),
+    );
+    const empty = "Connect a safety vector to see its categories.";
+    const root = element(
+        "div",
+        {},
+        ...(names.length ? [...lines, bar, sum] : [element("p", { class: "ss-quiet" }, empty)]),
+        note,
+    );
+
+    const show = (weights, unknown) => {
+        for (const { name, output, slider, segment } of parts) {
+            const weight = weights.get(name);
+            slider.show(weight);
+            output.textContent = short(weight);
+            segment.style.flexGrow = Math.abs(weight);
+            segment.title = `${name} ${short(weight)}`;
+            segment.classList.toggle("ss-against", weight < 0);
+        }
+        const steered = parts.filter(({ name }) => weights.get(name));
+        const words = steered.map(({ name }) => `${name} ${short(weights.get(name))}`).join(", ");
+        sum.textContent = steered.length ? `${steered.length} of ${names.length} steered` : "Off: nothing is steered";
+        bar.setAttribute("aria-label", words || "nothing is steered");
+        note.hidden = !unknown.size;
+        note.textContent = `Not steered, the vector lacks: ${[...unknown.keys()].join(", ")}`;
+    };
+    return { root, names, show };
+}
+
+function colour(number) {
+    return `hsl(${(205 + number * 47) % 360} 62% 58%)`;
+}

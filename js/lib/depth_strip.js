@@ -1,0 +1,58 @@
+// The depth strip: the model's blocks in a row, those that are steered in colour; and the window over denoising.
+
+import { element, short } from "./dom.js";
+
+const NAMES = { conditioning: "prompt", clip_vision: "start image" };
+
+/** The elements for an answer of the places route, joined with { vector }. */
+export function drawDepth(places, off) {
+    if (!places.vector) return [quiet("Connect a safety vector.")];
+    if (places.vector.made && !places.vector.at) return [quiet("The vector is made by this workflow: a run shows where it acts.")];
+    if (!places.blocks) return places.problem ? [element("p", { class: "ss-note ss-wrong", role: "alert" }, places.problem)] : [];
+    const parts = [];
+    if (places.problem) parts.push(element("p", { class: "ss-note ss-wrong", role: "alert" }, places.problem));
+    const words = describe(places);
+    const cells = places.states.map((state) => cell(true, NAMES[state] ?? state, "ss-state"));
+    if (!cells.length && places.blocks.length) cells.push(cell(false, "prompt", "ss-state"));
+    for (const { list, count, steered } of places.blocks) {
+        const chosen = new Set(steered);
+        for (let index = 0; index < count; index++) {
+            cells.push(cell(chosen.has(index), `${list} ${index} of ${count}`, index === 0 ? "ss-first" : ""));
+        }
+    }
+    const classes = `ss-depth${off ? " ss-off" : ""}${places.problem ? " ss-misfit" : ""}`;
+    parts.push(element("div", { class: classes, role: "img", "aria-label": words }, ...cells));
+    const model = places.model ? ` · ${places.model.join(" or ")}` : "";
+    parts.push(element("div", { class: "ss-legend" }, element("span", {}, words), element("span", { class: "ss-quiet" }, model.slice(3))));
+    return parts;
+}
+
+/** The window as a bar from noise (left) to the finished picture (right). */
+export function drawWindow(start, end) {
+    const share = `${short(start * 100, 0)} to ${short(end * 100, 0)} % of denoising`;
+    const span = element("div", { class: "ss-span", style: `left: ${start * 100}%; width: ${Math.max(0, end - start) * 100}%` });
+    return element(
+        "div",
+        { class: "ss-window", title: "Denoising runs from left (noise) to right (picture)." },
+        element("div", { class: "ss-rail", role: "img", "aria-label": `Acts from ${share}` }, span),
+        element("div", { class: "ss-legend" }, element("span", {}, end > start ? share : "The window is empty.")),
+    );
+}
+
+function describe(places) {
+    const states = places.states.map((state) => NAMES[state] ?? state);
+    const blocks = places.blocks.reduce((sum, { steered }) => sum + steered.length, 0);
+    const all = places.blocks.reduce((sum, { count }) => sum + count, 0);
+    const one = places.blocks.find(({ steered }) => steered.length === 1);
+    const which = blocks === 1 ? `block ${one.steered[0]} of ${one.count}` : `${blocks} of ${all} blocks`;
+    const parts = [...states.map((state) => `the ${state}`), ...(blocks ? [which] : [])];
+    return parts.length ? `Steers ${parts.join(" and ")}` : "Steers nothing";
+}
+
+function cell(steered, title, kind) {
+    return element("span", { class: `ss-cell ${kind}${steered ? " ss-steered" : ""}`, title });
+}
+
+function quiet(sentence) {
+    return element("p", { class: "ss-quiet" }, sentence);
+}

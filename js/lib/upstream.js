@@ -1,0 +1,110 @@
+// What stands upstream of a node: across reroutes, bypassed nodes and the borders of subgraphs.
+
+import { app } from "../../../scripts/app.js";
+import { widgetOf } from "./panel.js";
+
+export const LOADER = "SafetySteering_LoadSafetyVector";
+export const MIXER = "SafetySteering_CategoryMixer";
+export const TRANSFER = "SafetySteering_TransferDirection";
+export const APPLY = "SafetySteering_ApplySafetySteering";
+const FIT = "SafetySteering_FitBenignAlignment";
+
+const SUBGRAPH_INPUT = -10; // the id that links give the inner side of a subgraph's inputs
+const [MUTED, BYPASSED] = [2, 4];
+const FARTHEST = 60;
+// what an alignment carries vectors to -> the hook point, where that is known before the run
+const TARGETS = { conditioning: "conditioning", clip_vision: "clip_vision" };
+// widget of a stock loader -> the folder whose files it offers
+const MODEL_WIDGETS = { unet_name: "diffusion_models", ckpt_name: "checkpoints" };
+
+const root = () => app.rootGraph ?? app.graph;
+
+/** The node that an input's value comes from, or null. */
+export function sourceOf(node, inputName) {
+    const input = node.inputs?.find((one) => one.name === inputName);
+    return input?.link == null ? null : originOf(node.graph, input.link);
+}
+
+function originOf(graph, linkId, far = 0) {
+    const link = graph?.getLink?.(linkId) ?? graph?.links?.[linkId];
+    if (!link || far > FARTHEST) return null;
+    const onward = (input, where) => (input?.link == null ? null : originOf(where, input.link, far + 1));
+    if (Number(link.origin_id) === SUBGRAPH_INPUT) {
+        const host = hostOf(graph);
+        return host ? onward(host.inputs?.[link.origin_slot], host.graph) : null;
+    }
+    const node = graph.getNodeById(link.origin_id);
+    if (!node || node.mode === MUTED) return null;
+    if (node.mode === BYPASSED || node.type === "Reroute") {
+        const type = node.outputs?.[link.origin_slot]?.type;
+        const same = (input) => input.link != null && (input.type === type || node.type === "Reroute");
+        return onward(node.inputs?.find(same), graph);
+    }
+    if (node.subgraph) {
+        const inner = node.subgraph.outputs?.[link.origin_slot]?.linkIds?.[0];
+        return inner == null ? null : originOf(node.subgraph, inner, far + 1);
+    }
+    return node;
+}
+
+/** The node that stands for a subgraph in the graph around it. */
+function hostOf(subgraph, graph = root()) {
+    for (const node of graph?.nodes ?? []) {
+        if (!node.subgraph) continue;
+        if (node.subgraph === subgraph) return node;
+        const deeper = hostOf(subgraph, node.subgraph);
+        if (deeper) return deeper;
+    }
+    return null;
+}
+
+/** The id by which the server knows a node: "12", or "5:12" inside of the subgraph node 5. */
+export function serverId(node) {
+    const host = node.graph === root() ? null : hostOf(node.graph);
+    return host ? `${serverId(host)}:${node.id}` : `${node.id}`;
+}
+
+/** The node that the server calls by this id, if it is in the open workflow. */
+export function nodeOf(id) {
+    let [graph, node] = [root(), null];
+    for (const part of String(id).split(":")) {
+        node = graph?.getNodeById(part) ?? graph?.getNodeById(Number(part));
+        graph = node?.subgraph;
+    }
+    return node ?? null;
+}
+
+/**
+ * The vector that comes into a node: { file } as Load Safety Vector names it; { made: true } if the graph makes it, with
+ * the hook point `at` if that is known; null if nothing is connected. `through` lists the kinds of nodes behind which it
+ * is still the same vector.
+ */
+export function upstreamVector(node, through) {
+    let at = sourceOf(node, "safety_vector");
+    for (let hops = 0; at && hops < FARTHEST; hops++) {
+        if (at.type === LOADER) {
+            const linked = at.inputs?.some((input) => input.name === "vector" && input.link != null);
+            return linked ? { made: true } : { file: widgetOf(at, "vector")?.value };
+        }
+        if (!through.includes(at.type)) return { made: true, at: at.type === TRANSFER ? targetOf(at) : null };
+        at = sourceOf(at, "safety_vector");
+    }
+    return null;
+}
+
+function targetOf(transfer) {
+    const fit = sourceOf(transfer, "safety_alignment");
+    return fit?.type === FIT ? (TARGETS[widgetOf(fit, "target")?.value] ?? null) : null;
+}
+
+/** The file of the model that comes into a node, { folder, file }, if a stock loader gives it; else null. */
+export function upstreamModel(node) {
+    let at = sourceOf(node, "model");
+    for (let hops = 0; at && hops < FARTHEST; hops++) {
+        const widget = at.widgets?.find((one) => one.name in MODEL_WIDGETS);
+        if (widget) return { folder: MODEL_WIDGETS[widget.name], file: widget.value };
+        const input = at.inputs?.find((one) => one.type === "MODEL" && one.link != null);
+        at = input ? originOf(at.graph, input.link) : null;
+    }
+    return null;
+}

@@ -1,0 +1,126 @@
+// Load Safety Vector: the card of the chosen file, and what to do about a file that is not there.
+
+import { app } from "../../scripts/app.js";
+import { element, short } from "./lib/dom.js";
+import { addPanel, chain, noteChange, refreshPanels, soon, widgetOf } from "./lib/panel.js";
+import { askCard } from "./lib/server.js";
+import { showPanels } from "./settings.js";
+import { LOADER } from "./lib/upstream.js";
+
+// what is written into the workflow about the chosen file, so that whoever opens it elsewhere can find the same one
+const RECORD = "safety_vector";
+const warned = new Set();
+
+app.registerExtension({
+    name: "SafetySteering.VectorCard",
+    nodeCreated(node) {
+        if (node.comfyClass === LOADER && showPanels()) addCard(node);
+    },
+    refreshComboInNodes() {
+        soon(() => refreshPanels(true));
+    },
+});
+
+function addCard(node) {
+    const widget = widgetOf(node, "vector");
+    let shown;
+    let fresh = true; // not from a workflow: the choice is the user's own
+    const panel = addPanel(node, "Safety vector", async (force = false) => {
+        const name = widget.value;
+        if (name === shown && !force) return;
+        const chosen = fresh || (shown !== undefined && shown !== name); // by the user, not by a workflow
+        shown = name;
+        const card = await askCard(name);
+        if (widget.value !== name) return; // another was chosen meanwhile
+        if (card?.file && chosen) record(node, card);
+        draw(panel.body, node, name, card, () => lookAgain(node));
+        if (card?.problem) warn(node, name);
+    });
+    chain(node, "onConfigure", () => {
+        fresh = false;
+        shown = undefined;
+    });
+    chain(widget, "callback", () => soon(() => refreshPanels()));
+}
+
+function record(node, card) {
+    const { file, sha256, fits, origin } = card;
+    if (node.properties[RECORD]?.sha256 === sha256 && node.properties[RECORD]?.file === file) return;
+    node.properties[RECORD] = { file, sha256, fits, origin };
+    setTimeout(noteChange, 300); // with the size that the card gives the node
+}
+
+function draw(body, node, name, card, again) {
+    const kept = node.properties[RECORD];
+    const recorded = kept?.file && plainName(name).endsWith(kept.file) ? kept : null;
+    if (!card) body.replaceChildren();
+    else if (card.problem) body.replaceChildren(missing(name, card.problem, recorded, again));
+    else body.replaceChildren(table(card), ...otherVersion(card, recorded));
+}
+
+/** The file's name in a picker's label, `name.safetensors (what it fits)`. */
+function plainName(label) {
+    return String(label ?? "").replace(/(\.safetensors).*$/s, "$1");
+}
+
+function table(card) {
+    const auc = (name) => (name in card.auc ? `${name} (AUC ${short(card.auc[name])})` : name);
+    const { strength, intervention, hook_points: points } = card.suggested;
+    const [space, ...more] = card.spaces;
+    const rows = {
+        "made for": card.model || card.family || "another model's language",
+        steers: card.categories.map(auc).join(", "),
+        space: more.length ? `${space} and ${more.length} more` : space,
+        measured: card.measured_on.length ? `on ${card.measured_on.join(", ")}` : "on no model yet: judge it yourself",
+        suggested: [`strength ${short(strength)}`, intervention, points.length ? `at ${points[0]}` : ""]
+            .filter(Boolean)
+            .join(", "),
+        licence: card.licence || "not given",
+        sha256: card.sha256,
+    };
+    const cells = Object.entries(rows).flatMap(([name, value]) => {
+        const quiet = name === "measured" && !card.measured_on.length ? "ss-caution" : null;
+        return [element("dt", {}, name), element("dd", { title: value, class: quiet }, value)];
+    });
+    return element("dl", { class: "ss-card" }, ...cells);
+}
+
+function otherVersion(card, recorded) {
+    if (!recorded || recorded.sha256 === card.sha256) return [];
+    const sentence = `This workflow was made with another version of the file (sha256 ${recorded.sha256}).`;
+    return [element("p", { class: "ss-note ss-caution", role: "status" }, sentence)];
+}
+
+function missing(name, problem, recorded, again) {
+    const absent = problem.includes("was not found");
+    const lines = [element("strong", {}, absent ? "This safety vector is missing" : "This safety vector cannot be used")];
+    lines.push(element("p", { class: "ss-file" }, plainName(name)));
+    if (recorded?.fits) lines.push(element("p", {}, `For ${recorded.fits}.`));
+    if (recorded?.sha256) lines.push(element("p", { class: "ss-hash" }, `sha256 ${recorded.sha256}`));
+    if (recorded?.origin) lines.push(element("p", {}, `Where from: ${recorded.origin}.`));
+    else if (absent) lines.push(element("p", {}, "The workflow does not say where it comes from: ask its maker."));
+    const advice = absent ? "Put the file into models/safety_vectors, or choose another above." : problem;
+    lines.push(element("p", {}, advice));
+    lines.push(element("button", { type: "button", class: "ss-button", click: again }, "Look again"));
+    return element("div", { class: "ss-note ss-wrong", role: "alert" }, ...lines);
+}
+
+async function lookAgain(node) {
+    await app.refreshComboInNodes();
+    widgetOf(node, "vector").callback?.(widgetOf(node, "vector").value);
+    refreshPanels(true);
+}
+
+/** Once a session for each node and file. */
+function warn(node, name) {
+    const key = `${node.id} ${name}`;
+    if (warned.has(key)) return;
+    warned.add(key);
+    const sha256 = node.properties[RECORD]?.sha256;
+    app.extensionManager?.toast?.add({
+        severity: "warn",
+        summary: "A safety vector is missing",
+        detail: `${plainName(name)}${sha256 ? `, sha256 ${sha256.slice(0, 16)}…` : ""}. The node says what to do.`,
+        life: 8000,
+    });
+}

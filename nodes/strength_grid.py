@@ -1,0 +1,83 @@
+"""Strength Grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..bridge.comparison import Scene, choose_mixes, make_sampling, parse_strengths, render_grid
+from ..bridge.comparison_files import preview_frames, to_image, to_video
+from ..bridge.steering import steerings_of
+from .safety_ab import sampler_inputs
+from .types import CATEGORY
+
+
+class StrengthGrid(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SafetySteering_StrengthGrid",
+            display_name="Strength Grid",
+            category=CATEGORY,
+            description="Renders one prompt and noise at several strengths, and for several categories, into one "
+            "labelled picture or video. Takes as long as there are cells.",
+            search_aliases=["safety", "compare", "xy plot", "grid", "strength", "steering", "categories"],
+            inputs=[
+                *sampler_inputs(),
+                io.String.Input(
+                    "strengths",
+                    default="0, 1, 2, 4",
+                    tooltip="The columns: strengths separated by commas. They stand for the strength of Apply Safety "
+                    "Steering; its other settings stay.",
+                ),
+                io.String.Input(
+                    "categories",
+                    default="",
+                    tooltip="The rows: categories separated by commas, or all for each of the vector's. Mixes too, "
+                    "separated by semicolons: violence=1, sexual=0.5; violence. Empty: one row, as mixed.",
+                ),
+                io.Int.Input(
+                    "cell_width",
+                    default=256,
+                    min=32,
+                    max=2048,
+                    tooltip="How wide each cell may be, in pixels. Smaller ones are left as they are.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("grid", tooltip="The grid as a picture, or as the frames of a video."),
+                io.Video.Output("video", tooltip="The same as a video: connect to Save Video."),
+                io.String.Output("report", tooltip="What steering did in each cell, a line a cell."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: io.Model.Type,
+        positive: Any,
+        negative: Any,
+        latent_image: dict[str, Any],
+        vae: Any,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        denoise: float,
+        fps: float,
+        strengths: str,
+        categories: str,
+        cell_width: int,
+        sigmas: Any = None,
+    ) -> io.NodeOutput:
+        sampling = make_sampling(model, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, sigmas)
+        applied = steerings_of(model)
+        rows = choose_mixes(categories, applied[-1].vector.categories if applied else ())
+        scene = Scene(vae, positive, negative, sampling)
+        grid, reports = render_grid(model, scene, parse_strengths(strengths), rows, cell_width)
+        report = "\n".join(reports)
+        shown = {**preview_frames(grid, fps), "text": (report,)}
+        return io.NodeOutput(to_image(grid), to_video(grid, fps), report, ui=shown)

@@ -1,0 +1,169 @@
+"""Runs from the Run button with the panels: trace, comparison, interrupt; and a browser without our scripts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comfy_server import PACK_FOLDER, ComfyServer
+from frontend import run_from_the_button
+from panels import AB, APPLY, LOADER, MIXER, MODES, build, opened, panel, widgets
+from playwright.sync_api import Browser, Page, expect
+
+SMALL_WORLD = Path(__file__).resolve().parents[2] / "demo" / "weights"
+PROMPT = "a fox holding a gun in a park"
+SAMPLER = {"seed": 7, "steps": 8, "cfg": 3, "sampler_name": "euler", "scheduler": "simple"}
+
+
+@pytest.fixture(scope="module")
+def small_world(server: ComfyServer) -> None:
+    """The small world's files where the stock loaders look for them."""
+    for folder, name in (
+        ("diffusion_models", "small_wan"),
+        ("vae", "small_wan_vae"),
+        ("safety_vectors", "small_wan_native_lda"),
+    ):
+        link = server.models / folder / f"{name}.safetensors"
+        if not link.exists():
+            link.symlink_to(SMALL_WORLD / link.name)
+
+
+@pytest.fixture(scope="module", params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def ui(browser: Browser, server: ComfyServer, small_world: None, mode: str) -> Iterator[Page]:
+    with opened(browser, server.address, mode) as page:
+        yield page
+
+
+def graph(page: Page, seed: int, slow: float = 0.0, **apply: Any) -> list[str]:
+    """The small world, steered, with Safety A/B in the sampler's place."""
+    settings = {"strength": 6, "intervention": "clamp", "norm": "none", "window_end": 1}
+    settings |= {"hook_points": "conditioning", **apply}
+    parts = [
+        ["UNETLoader", -700, 0, {"unet_name": "small_wan.safetensors"}],
+        ["ModelSamplingSD3", -700, 140, {"shift": 3}, {"model": [0, 0]}],
+        [LOADER, -420, -60, {"vector": "small_wan_native_lda.safetensors"}],
+        [MIXER, -420, 330, {}, {"safety_vector": [2, 0]}],
+        [APPLY, 0, 0, settings, {"model": [8, 0], "safety_vector": [3, 0]}],
+        ["SafetySteeringDev_MiniLMTextEncode", -700, 260, {"text": PROMPT}],
+        ["SafetySteeringDev_MiniLMTextEncode", -700, 480, {"text": ""}],
+        ["EmptyHunyuanLatentVideo", -700, 700, {"width": 64, "height": 64, "length": 5}],
+        ["SafetySteeringDev_Fail", -1000, 0, {"fail_at_call": 0, "seconds_per_call": slow}, {"model": [1, 0]}],
+        ["VAELoader", -1000, 200, {"vae_name": "small_wan_vae.safetensors"}],
+        [
+            AB,
+            460,
+            0,
+            {**SAMPLER, "seed": seed, "fps": 4},
+            {"model": [4, 0], "positive": [5, 0], "negative": [6, 0], "latent_image": [7, 0], "vae": [9, 0]},
+        ],
+    ]
+    ids = build(page, *parts)
+    page.evaluate("""() => app.graph.nodes.flatMap(node => node.widgets ?? [])
+        .filter(widget => widget.name === "control_after_generate").forEach(widget => { widget.value = "fixed"; })""")
+    return ids
+
+
+def picture_of(page: Page, label: str, path: Path) -> None:
+    """A screenshot of the node whose panel has this label."""
+    node = panel(page, label).locator("xpath=ancestor::*[@data-node-id]")
+    (node if node.count() else panel(page, label)).first.screenshot(path=path)
+
+
+def test_a_run_shows_the_trace_and_the_comparison(
+    ui: Page, server: ComfyServer, mode: str, artifacts: Path, repo_root: Path, request: pytest.FixtureRequest
+) -> None:
+    ids = graph(ui, seed=MODES.index(mode))
+    outputs = run_from_the_button(ui)
+    strip = panel(ui, "Steering")
+    expect(strip.get_by_text("Acted on 8 of 8 steps, prompt, shift")).to_be_visible()
+    expect(strip.locator("svg.ss-spark rect.ss-shift")).to_have_count(8)
+    expect(strip.locator("svg.ss-spark polyline")).to_have_count(2)
+    comparer = panel(ui, "Unsteered and steered")
+    expect(comparer.locator("canvas")).to_have_count(2)
+    ui.wait_for_function("document.querySelector('.safety-steering canvas').width === 64")
+    colours = """selector => { const canvas = document.querySelector(selector);
+        const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+        return Array.from(data).reduce((sum, value) => sum + value, 0); }"""
+    unsteered, steered = (ui.evaluate(colours, f".safety-steering canvas.ss-side{kind}") for kind in (".ss-left", ""))
+    assert unsteered != steered
+    slider = comparer.get_by_role("slider")
+    slider.focus()
+    ui.keyboard.press("Home")
+    ui.keyboard.press("PageUp")
+    assert ui.evaluate("document.querySelector('.ss-stage').style.getPropertyValue('--ss-share')") == "10%"
+    assert len(outputs[ids[10]]["images"]) == 2
+    comparer.get_by_role("button").click()  # play or pause
+    ui.screenshot(path=artifacts / f"js_run_{mode}.png")
+    if request.config.getoption("--update-docs") and mode == "vue":
+        images = repo_root / "docs" / "images"
+        ui.keyboard.press("End")
+        for label, name in (
+            ("Safety vector", "load_safety_vector"),
+            ("Category weights", "category_mixer"),
+            ("Steering", "apply_safety_steering"),
+            ("Unsteered and steered", "safety_ab"),
+        ):
+            picture_of(ui, label, images / f"{name}.png")
+
+
+def test_the_trace_outlives_undo(ui: Page) -> None:
+    """A node that undo makes anew shows the last run again."""
+    ui.evaluate("""() => { const node = app.graph.nodes.find(n => n.type.endsWith("ApplySafetySteering"));
+        node.title = "Renamed";
+        app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState(); }""")
+    ui.evaluate("document.activeElement?.blur()")
+    ui.keyboard.press("Control+z")
+    ui.wait_for_function("!app.graph.nodes.some(node => node.title === 'Renamed')")
+    expect(panel(ui, "Steering").get_by_text("Acted on 8 of 8 steps")).to_be_visible()
+
+
+def test_steering_that_did_not_act_is_said_loudly(ui: Page, mode: str) -> None:
+    graph(ui, seed=20 + MODES.index(mode), window_start=0.99, window_end=1)
+    ui.evaluate("""() => { const node = app.graph.nodes.find(n => n.type.endsWith("SafetyAB"));
+        node.widgets.find(w => w.name === "steps").value = 2;
+        node.widgets.find(w => w.name === "scheduler").value = "simple"; }""")
+    run_from_the_button(ui)
+    expect(panel(ui, "Steering").get_by_text("Did not act (not in window)")).to_be_visible()
+    expect(ui.locator(".p-toast-message-warn").get_by_text("Steering did not act").first).to_be_visible()
+
+
+def test_a_run_can_be_interrupted(ui: Page, server: ComfyServer, mode: str) -> None:
+    graph(ui, seed=40 + MODES.index(mode), slow=0.3)
+    with ui.expect_response(lambda answer: answer.url.endswith("/prompt") and answer.request.method == "POST") as sent:
+        ui.get_by_role("button", name="Run", exact=True).first.click()
+    prompt_id = sent.value.json()["prompt_id"]
+    ui.wait_for_function("document.title.includes('%') || app.runningNodeId != null")
+    time.sleep(1.0)
+    ui.get_by_role("button", name="Cancel current run").or_(ui.get_by_role("button", name="Interrupt")).first.click()
+    assert server.client.result(prompt_id).status == "interrupted"
+    expect(panel(ui, "Unsteered and steered").get_by_text("Run the workflow to compare.")).to_be_visible()
+
+
+def test_without_our_scripts_every_node_works(
+    browser: Browser, server: ComfyServer, small_world: None, mode: str, artifacts: Path
+) -> None:
+    if mode == "classic":
+        pytest.skip("without scripts it is core's own drawing")
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    context.route(f"**/extensions/{PACK_FOLDER}/**", lambda route: route.abort())
+    page = context.new_page()
+    page.goto(server.address)
+    page.wait_for_function("window.app?.extensionManager && window.app.graph", timeout=90_000)
+    ids = graph(page, seed=60)
+    outputs = run_from_the_button(page)
+    assert panel(page, "Steering").count() == 0
+    assert widgets(page, MIXER) == [{"preset": "standard", "mix": ""}]
+    assert widgets(page, APPLY)[0]["strength"] == 6
+    assert len(outputs[ids[10]]["images"]) == 2
+    node = page.locator(f"[data-node-id='{ids[10]}']")
+    expect(node.locator("img").first).to_be_visible()
+    page.screenshot(path=artifacts / "js_blocked.png")
+    context.close()

@@ -1,0 +1,80 @@
+"""What the browser tests of this pack's panels do with them, on the Vue nodes and on the classic canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Browser, Locator, Page, expect
+
+MODES = ("vue", "classic")
+expect.set_options(timeout=20_000)  # a busy machine takes long to draw; what is there takes none
+LOADER, MIXER, APPLY, AB = (
+    f"SafetySteering_{name}" for name in ("LoadSafetyVector", "CategoryMixer", "ApplySafetySteering", "SafetyAB")
+)
+# Makes nodes and links from a list of [type, x, y, {widget: value}, {input: [number of the node, output]}].
+BUILD = """async parts => {
+    await app.extensionManager.command.execute("Comfy.NewBlankWorkflow");
+    // the frontend keeps widgets' values by node id: ids of former graphs are not used again
+    app.graph.last_node_id = window.nodesMade = (window.nodesMade ?? 100) + 50;
+    const nodes = parts.map(([type, x, y, widgets]) => {
+        const node = LiteGraph.createNode(type);
+        node.pos = [x, y];
+        app.graph.add(node);
+        for (const [name, value] of Object.entries(widgets)) {
+            const widget = node.widgets.find(one => one.name === name);
+            widget.value = value;
+            widget.callback?.(value, app.canvas, node);
+        }
+        return node;
+    });
+    parts.forEach(([, , , , inputs], i) => {
+        for (const [name, [from, slot]] of Object.entries(inputs ?? {})) nodes[from].connect(slot, nodes[i], name);
+    });
+    app.canvas.ds.scale = 1;
+    app.canvas.ds.offset = [120, 120];
+    app.canvas.setDirty(true, true);
+    app.extensionManager.workflow.activeWorkflow?.changeTracker?.captureCanvasState();
+    return nodes.map(node => String(node.id));
+}"""
+WIDGETS = """type => app.graph.nodes.filter(node => node.type === type).map(node => Object.fromEntries(
+    node.widgets.filter(widget => widget.serialize !== false).map(widget => [widget.name, widget.value])))"""
+
+
+@contextmanager
+def opened(browser: Browser, address: str, mode: str) -> Iterator[Page]:
+    """The frontend, ready, with Vue nodes or the classic canvas."""
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    try:
+        context.set_default_timeout(30_000)
+        page = context.new_page()
+        page.goto(address)
+        wait_until_ready(page)
+        page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", mode == "vue")
+        yield page
+    finally:
+        context.close()
+
+
+def wait_until_ready(page: Page) -> None:
+    page.wait_for_function("window.app?.extensionManager && window.app.graph", timeout=90_000)
+
+
+def build(page: Page, *parts: list[Any]) -> list[str]:
+    """A graph on an empty canvas; the ids of its nodes."""
+    return page.evaluate(BUILD, [[*part, {}, {}][:5] if len(part) < 5 else part for part in parts])
+
+
+def widgets(page: Page, node_type: str) -> list[dict[str, Any]]:
+    """Name and value of the saved widgets of each node of a type."""
+    return page.evaluate(WIDGETS, node_type)
+
+
+def panel(page: Page, label: str) -> Locator:
+    """The panels with this label."""
+    return page.get_by_role("group", name=label, exact=True)
+
+
+def sliders(page: Page) -> Locator:
+    return panel(page, "Category weights").get_by_role("slider")
