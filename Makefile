@@ -38,8 +38,9 @@ lint: install  ## ruff and mypy
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 
-small-world-report: install  ## figures and tables of native steering from results; measures what is missing (hours)
+small-world-report: install  ## figures and tables of the small world from results; measures what is missing (hours)
 	@PYTHONPATH=demo $(RUN) -m small_world.reins_report
+	@PYTHONPATH=demo $(RUN) -m small_world.portable_report
 
 portable-vector: install  ## rebuild the bundled portable vector from SmolLM2 and the bundled prompts
 	@$(RUN) tools/portable_vector.py
