@@ -25,10 +25,12 @@ function addCard(node) {
     const widget = widgetOf(node, "vector");
     let shown;
     let fresh = true; // not from a workflow: the choice is the user's own
+    relabel(widget);
     const panel = addPanel(node, "Safety vector", async (force = false) => {
+        relabel(widget);
         const name = widget.value;
         if (name === shown && !force) return;
-        const chosen = fresh || (shown !== undefined && shown !== name); // by the user, not by a workflow
+        const chosen = fresh || (shown !== undefined && plainName(shown) !== plainName(name)); // by the user
         shown = name;
         const card = await askCard(name);
         if (widget.value !== name) return; // another was chosen meanwhile
@@ -39,8 +41,20 @@ function addCard(node) {
     chain(node, "onConfigure", () => {
         fresh = false;
         shown = undefined;
+        relabel(widget);
     });
     chain(widget, "callback", () => soon(() => refreshPanels()));
+}
+
+/**
+ * A file keeps its name and may get another label; workflows written by hand have the bare name. The frontend calls
+ * whatever is not in the list a missing model, so a file that is there gets the label that the list has.
+ */
+function relabel(widget) {
+    const values = widget.options?.values;
+    if (!Array.isArray(values) || values.includes(widget.value)) return;
+    const listed = values.find((label) => plainName(label) === plainName(widget.value));
+    if (listed) widget.value = listed;
 }
 
 function record(node, card) {

@@ -191,6 +191,10 @@ def test_the_card_says_what_the_vector_is_and_the_workflow_keeps_its_hash(mixer:
     kept = mixer.evaluate("app.graph.serialize().nodes.find(n => n.type.endsWith('LoadSafetyVector')).properties")
     assert kept["safety_vector"]["file"] == "three.safetensors"
     assert len(kept["safety_vector"]["sha256"]) == 64
+    # the graph was built with the bare file name, which the frontend would mark as a missing model
+    (loader,) = widgets(mixer, LOADER)
+    assert loader["vector"].startswith("three.safetensors (wan")
+    assert not mixer.evaluate("app.graph.nodes.some(node => node.has_errors)")
 
 
 def test_a_missing_vector_shows_its_name_hash_and_origin(ui: Page, vectors: Path, mode: str, artifacts: Path) -> None:
@@ -222,6 +226,31 @@ def test_the_strip_shows_where_it_acts_and_what_does_not_fit(mixer: Page, mode: 
     build(mixer, [LOADER, 0, 0, {"vector": "other.safetensors"}], *CHAIN[1:])
     expect(strip.get_by_role("alert")).to_contain_text("This vector is for ltxv")
     mixer.screenshot(path=artifacts / f"js_mismatch_{mode}.png")
+
+
+def test_the_settings_are_in_the_dialog(ui: Page) -> None:
+    for name in ("Nodes.Panels", "Nodes.Warnings", "Compare.Autoplay"):
+        assert ui.evaluate("id => app.extensionManager.setting.get(id)", f"SafetySteering.{name}") is True
+    ui.evaluate("app.extensionManager.setting.set('SafetySteering.Nodes.Panels', false)")
+    build(ui, [LOADER, 0, 0, {}])
+    assert ui.evaluate("app.graph.nodes[0].widgets.length") == 1
+    ui.evaluate("app.extensionManager.setting.set('SafetySteering.Nodes.Panels', true)")
+
+
+def test_reloading_the_page_keeps_the_values(mixer: Page) -> None:
+    drag(mixer, 2, 0.0)
+    wanted = mix_of(mixer)
+    assert wanted == ("custom", "violence=1, gore=1, weapons=0")
+    mixer.wait_for_timeout(1000)  # the frontend writes its draft
+    mixer.reload()
+    wait_until_ready(mixer)
+    expect(sliders(mixer)).to_have_count(3)
+    assert mix_of(mixer) == wanted
+
+
+def test_nothing_of_ours_is_in_a_saved_workflow_but_the_record(mixer: Page) -> None:
+    saved = json.dumps(mixer.evaluate("app.graph.serialize()"))
+    assert "safety_steering_panel" not in saved
 
 
 def test_each_node_is_found_by_search_and_shows_its_widgets(ui: Page, server: ComfyServer, mode: str) -> None:
@@ -260,28 +289,3 @@ def flat(declared: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Input name -> its options."""
     inputs = {**declared.get("required", {}), **declared.get("optional", {})}
     return {name: (spec[1] if len(spec) > 1 else {}) for name, spec in inputs.items()}
-
-
-def test_the_settings_are_in_the_dialog(ui: Page) -> None:
-    for name in ("Nodes.Panels", "Nodes.Warnings", "Compare.Autoplay"):
-        assert ui.evaluate("id => app.extensionManager.setting.get(id)", f"SafetySteering.{name}") is True
-    ui.evaluate("app.extensionManager.setting.set('SafetySteering.Nodes.Panels', false)")
-    build(ui, [LOADER, 0, 0, {}])
-    assert ui.evaluate("app.graph.nodes[0].widgets.length") == 1
-    ui.evaluate("app.extensionManager.setting.set('SafetySteering.Nodes.Panels', true)")
-
-
-def test_reloading_the_page_keeps_the_values(mixer: Page) -> None:
-    drag(mixer, 2, 0.0)
-    wanted = mix_of(mixer)
-    assert wanted == ("custom", "violence=1, gore=1, weapons=0")
-    mixer.wait_for_timeout(1000)  # the frontend writes its draft
-    mixer.reload()
-    wait_until_ready(mixer)
-    expect(sliders(mixer)).to_have_count(3)
-    assert mix_of(mixer) == wanted
-
-
-def test_nothing_of_ours_is_in_a_saved_workflow_but_the_record(mixer: Page) -> None:
-    saved = json.dumps(mixer.evaluate("app.graph.serialize()"))
-    assert "safety_steering_panel" not in saved

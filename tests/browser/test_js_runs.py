@@ -14,7 +14,7 @@ from panels import AB, APPLY, LOADER, MIXER, MODES, build, opened, panel, widget
 from playwright.sync_api import Browser, Page, expect
 
 SMALL_WORLD = Path(__file__).resolve().parents[2] / "demo" / "weights"
-PROMPT = "a fox holding a gun in a park"
+PROMPT = "a fox with falling pistols on a green background"
 SAMPLER = {"seed": 7, "steps": 8, "cfg": 3, "sampler_name": "euler", "scheduler": "simple"}
 
 
@@ -104,7 +104,10 @@ def test_a_run_shows_the_trace_and_the_comparison(
     ui.screenshot(path=artifacts / f"js_run_{mode}.png")
     if request.config.getoption("--update-docs") and mode == "vue":
         images = repo_root / "docs" / "images"
-        ui.keyboard.press("End")
+        slider.focus()
+        ui.keyboard.press("Home")
+        for _ in range(5):
+            ui.keyboard.press("PageUp")
         for label, name in (
             ("Safety vector", "load_safety_vector"),
             ("Category weights", "category_mixer"),
@@ -143,7 +146,9 @@ def test_a_run_can_be_interrupted(ui: Page, server: ComfyServer, mode: str) -> N
     ui.wait_for_function("document.title.includes('%') || app.runningNodeId != null")
     time.sleep(1.0)
     ui.get_by_role("button", name="Cancel current run").or_(ui.get_by_role("button", name="Interrupt")).first.click()
-    assert server.client.result(prompt_id).status == "interrupted"
+    ended = """async id => { const jobs = await (await fetch(`/history/${id}`)).json();
+        return jobs[id] && jobs[id].status.messages.map(([name]) => name); }"""
+    assert "execution_interrupted" in ui.wait_for_function(ended, arg=prompt_id).json_value()
     expect(panel(ui, "Unsteered and steered").get_by_text("Run the workflow to compare.")).to_be_visible()
 
 

@@ -194,7 +194,8 @@ def test_a_guarded_server_refuses_comparisons(guarded):
 
 
 def test_a_guarded_server_that_permits_them_writes_no_previews(guarded):
-    guarded.set_policy(permits={"fit_and_save_nodes": True, "unlisted_vectors": True}, unsampled="flag")
+    permits = dict.fromkeys(("fit_and_save_nodes", "merge_and_save_models", "unlisted_vectors"), True)
+    guarded.set_policy(permits=permits, unsampled="flag")
     graph = PromptGraph()
     node = compare(graph, AB, apply_vector(random_file(guarded, "wan")), length=1)
     run = guarded.client.run(graph.prompt).succeeded()
