@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alignment import Alignment
-from .charts import _INK, _QUIET, _WARNING, _figure, _picture
+from .charts import INK, QUIET, WARNING, as_picture, blank_figure
 
 
 def draw_alignment(alignment: Alignment) -> NDArray[np.uint8]:
@@ -19,22 +19,22 @@ def draw_alignment(alignment: Alignment) -> NDArray[np.uint8]:
     quality = alignment.quality
     own, other = quality.own.numpy(), quality.other.numpy()
     found = own > other
-    figure = _figure(5.4)
+    figure = blank_figure(5.4)
     axes = figure.subplots()
     title = f"{alignment.source.space} to {alignment.target.space}"
     facts = f"R2 {quality.r2:.2f}, {quality.retrieval:.0%} of {quality.held_out} recognised"
     lines = [title, facts, *([f"too poor to trust: {quality.complaint}"] if quality.complaint else [])]
     text = "\n".join(textwrap.fill(line, 62) for line in lines)
-    figure.suptitle(text, fontsize=10, color=_WARNING if quality.complaint else _INK)
+    figure.suptitle(text, fontsize=10, color=WARNING if quality.complaint else INK)
     low, high = float(min(own.min(), other.min())) - 0.05, 1.0
-    axes.plot([low, high], [low, high], color=_QUIET, linewidth=0.8, linestyle=":")
-    for chosen, color, label in ((found, "C2", "recognised"), (~found, _WARNING, "taken for another")):
+    axes.plot([low, high], [low, high], color=QUIET, linewidth=0.8, linestyle=":")
+    for chosen, color, label in ((found, "C2", "recognised"), (~found, WARNING, "taken for another")):
         axes.scatter(other[chosen], own[chosen], s=12, color=color, alpha=0.7, label=label, linewidths=0)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
-    axes.set_xlabel("closest other caption (cosine)", fontsize=9, color=_INK)
-    axes.set_ylabel("the caption itself (cosine)", fontsize=9, color=_INK)
+    axes.set_xlabel("closest other caption (cosine)", fontsize=9, color=INK)
+    axes.set_ylabel("the caption itself (cosine)", fontsize=9, color=INK)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
-    axes.tick_params(labelsize=8, colors=_INK)
+    axes.tick_params(labelsize=8, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
-    return _picture(figure)
+    return as_picture(figure)

@@ -21,7 +21,7 @@ from .alignment_quality import Quality
 from .alignment_settings import AlignmentSettings
 from .atomic import write_tensors
 from .errors import SafetySteeringError, VectorFileError
-from .vector_file import _check_header_size, _json, _one_sentence
+from .vector_file import check_header_size, one_sentence, read_json
 
 FORMAT = "safety_alignment"
 FORMAT_VERSION = 1
@@ -52,12 +52,12 @@ def load_alignment(path: str | os.PathLike[str]) -> Alignment:
         VectorFileError: the file is missing, damaged, of another format or a newer version, or its content is invalid.
     """
     path = Path(path)
-    with _one_sentence(path):
-        _check_header_size(path)
+    with one_sentence(path):
+        check_header_size(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             _check_format(metadata)
-            return _assemble(_json(metadata, "facts", dict), file)
+            return _assemble(read_json(metadata, "facts", dict), file)
 
 
 def _check_format(metadata: Mapping[str, str]) -> None:

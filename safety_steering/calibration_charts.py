@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .calibration import Calibration
 from .calibration_outcome import Outcome
 from .calibration_space import Place
-from .charts import _INK, _QUIET, _WARNING, _figure, _picture, _short
+from .charts import INK, QUIET, WARNING, as_picture, blank_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,22 +38,22 @@ def draw_heatmap(calibration: Calibration) -> NDArray[np.uint8]:
         (titles[1], lambda one: one.gain, False),
         (titles[2], lambda one: one.drift, True),
     ]
-    figure = _figure(0.5 + len(panels) * (_FRAME_INCHES + _ROW_INCHES * len(places)))
-    figure.suptitle("steering by place and strength, on validation prompts", fontsize=11, color=_INK)
+    figure = blank_figure(0.5 + len(panels) * (_FRAME_INCHES + _ROW_INCHES * len(places)))
+    figure.suptitle("steering by place and strength, on validation prompts", fontsize=11, color=INK)
     rows: Any = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, rate, low_is_good) in zip(rows, panels, strict=True):
         values = np.full((len(places), len(strengths)), np.nan)
         for (place, strength), outcome in cells.items():
             values[places.index(place), strengths.index(strength)] = rate(outcome)
         _draw_cells(axes, values, low_is_good)
-        axes.set_title(title, fontsize=10, color=_INK, loc="left")
+        axes.set_title(title, fontsize=10, color=INK, loc="left")
         axes.set_yticks(range(len(places)), [_place_label(place) for place in places])
         axes.set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
-        axes.tick_params(labelsize=8, colors=_INK, length=0)
+        axes.tick_params(labelsize=8, colors=INK, length=0)
         chosen = calibration.chosen.setting
         _frame(axes, strengths.index(chosen.strength), places.index(chosen.place))
-    rows[-1].set_xlabel("strength, in gaps; framed: suggested; blank: not tried", fontsize=9, color=_INK)
-    return _picture(figure)
+    rows[-1].set_xlabel("strength, in gaps; framed: suggested; blank: not tried", fontsize=9, color=INK)
+    return as_picture(figure)
 
 
 def draw_front(calibration: Calibration) -> NDArray[np.uint8]:
@@ -62,7 +62,7 @@ def draw_front(calibration: Calibration) -> NDArray[np.uint8]:
     Large: measured on every prompt, with 95 % intervals of the ASR; the line joins those that no other beats; small:
     the search, on fewer prompts. Returns an RGB picture (H, W, 3), uint8.
     """
-    figure = _figure(4.6)
+    figure = blank_figure(4.6)
     axes = figure.subplots()
     finals = list(calibration.finals)
     settings = {one.setting for one in finals}
@@ -72,31 +72,31 @@ def draw_front(calibration: Calibration) -> NDArray[np.uint8]:
         axes.scatter(*_points(searched), c=[one.drift for one in searched], s=22, alpha=0.75, linewidths=0, **limits)
     for one in finals:
         low, high = (100 * edge for edge in one.asr_ci)
-        axes.plot([low, high], [100 * one.gain] * 2, color=_QUIET, linewidth=1, zorder=1)
-    dots = axes.scatter(*_points(finals), c=[one.drift for one in finals], s=90, edgecolors=_INK, zorder=3, **limits)
+        axes.plot([low, high], [100 * one.gain] * 2, color=QUIET, linewidth=1, zorder=1)
+    dots = axes.scatter(*_points(finals), c=[one.drift for one in finals], s=90, edgecolors=INK, zorder=3, **limits)
     front = sorted(calibration.front, key=lambda one: one.asr)
-    axes.plot(*_points(front), color=_INK, linewidth=1, linestyle="--", label="Pareto front", zorder=2)
+    axes.plot(*_points(front), color=INK, linewidth=1, linestyle="--", label="Pareto front", zorder=2)
     chosen, plain = calibration.chosen, calibration.unsteered
     axes.scatter(
-        *_points([chosen]), s=330, facecolors="none", edgecolors=_WARNING, linewidths=2, label="suggested", zorder=4
+        *_points([chosen]), s=330, facecolors="none", edgecolors=WARNING, linewidths=2, label="suggested", zorder=4
     )
-    axes.scatter(*_points([plain]), marker="X", s=90, color=_QUIET, label="unsteered", zorder=3)
-    axes.axvline(100 * calibration.rule.asr, color=_QUIET, linewidth=0.9, linestyle=":", label="allowed ASR")
+    axes.scatter(*_points([plain]), marker="X", s=90, color=QUIET, label="unsteered", zorder=3)
+    axes.axvline(100 * calibration.rule.asr, color=QUIET, linewidth=0.9, linestyle=":", label="allowed ASR")
     titles = _titles(chosen)
-    axes.set_xlabel(f"{titles[0]}, %", fontsize=10, color=_INK)
-    axes.set_ylabel(f"{titles[1]}, %", fontsize=10, color=_INK)
+    axes.set_xlabel(f"{titles[0]}, %", fontsize=10, color=INK)
+    axes.set_ylabel(f"{titles[1]}, %", fontsize=10, color=INK)
     axes.set_xlim(-3, 103)
     axes.set_ylim(-3, 103)
-    axes.tick_params(labelsize=9, colors=_INK)
+    axes.tick_params(labelsize=9, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
     bar = figure.colorbar(dots, ax=axes, pad=0.02)
-    bar.set_label(titles[2], fontsize=9, color=_INK)
-    bar.ax.tick_params(labelsize=8, colors=_INK)
+    bar.set_label(titles[2], fontsize=9, color=INK)
+    bar.ax.tick_params(labelsize=8, colors=INK)
     axes.legend(fontsize=8, frameon=False, loc="best")
     setting = chosen.setting
     where = f"{setting.strength:g} x {setting.intervention.kind} at {_place_label(setting.place)}"
-    axes.set_title(f"suggested: {where}", fontsize=11, color=_INK, loc="left")
-    return _picture(figure)
+    axes.set_title(f"suggested: {where}", fontsize=11, color=INK, loc="left")
+    return as_picture(figure)
 
 
 def _titles(outcome: Outcome) -> tuple[str, str, str]:
@@ -138,11 +138,11 @@ def _draw_cells(axes: Axes, values: NDArray[np.float64], low_is_good: bool) -> N
 def _frame(axes: Axes, column: int, row: int) -> None:
     from matplotlib.patches import Rectangle
 
-    axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=_WARNING, linewidth=2.2))
+    axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=WARNING, linewidth=2.2))
 
 
 def _place_label(place: Place) -> str:
-    return _short(place[0]) if len(place) == 1 else f"{_short(place[0])} +{len(place) - 1}"
+    return shortened(place[0]) if len(place) == 1 else f"{shortened(place[0])} +{len(place) - 1}"
 
 
 def _points(outcomes: Sequence[Outcome]) -> tuple[list[float], list[float]]:

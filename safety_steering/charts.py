@@ -14,7 +14,7 @@ from .trace import ACTED, CallTrace, RunTrace
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_INK, _QUIET, _WARNING = "#22303c", "#8a99a6", "#c0392b"
+INK, QUIET, WARNING = "#22303c", "#8a99a6", "#c0392b"
 _WIDTH, _ROW, _DPI = 5.6, 4.8, 120  # stacked and narrow: it is shown inside a node
 
 
@@ -23,11 +23,11 @@ def draw_runs(traces: Sequence[RunTrace]) -> NDArray[np.uint8]:
 
     Returns an RGB picture (H, W, 3), uint8.
     """
-    figure = _figure(_ROW * len(traces))
+    figure = blank_figure(_ROW * len(traces))
     rows: Any = figure.subfigures(len(traces), 1, squeeze=False)[:, 0]
     for row, trace in zip(rows, traces, strict=True):
         _draw_run(row, trace)
-    return _picture(figure)
+    return as_picture(figure)
 
 
 def draw_separability(table: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
@@ -37,15 +37,15 @@ def draw_separability(table: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
     """
     categories = list(dict.fromkeys(row["category"] for row in table))
     places = list(dict.fromkeys(row["hook_point"] for row in table))
-    figure = _figure(0.6 + 2.6 * len(categories))
-    figure.suptitle("linear separability by depth: AUC on validation, 0.5 is chance", fontsize=11, color=_INK)
+    figure = blank_figure(0.6 + 2.6 * len(categories))
+    figure.suptitle("linear separability by depth: AUC on validation, 0.5 is chance", fontsize=11, color=INK)
     panels: Any = figure.subplots(len(categories), 1, sharex=True, squeeze=False)[:, 0]
     for panel, category in zip(panels, categories, strict=True):
         _draw_separability(panel, [row for row in table if row["category"] == category], places)
-        panel.set_title(category, fontsize=10, color=_INK, loc="left")
+        panel.set_title(category, fontsize=10, color=INK, loc="left")
     panels[0].legend(fontsize=8, frameon=False, title="sigma", title_fontsize=8)
-    panels[-1].set_xlabel("hook point, in model order", fontsize=10, color=_INK)
-    return _picture(figure)
+    panels[-1].set_xlabel("hook point, in model order", fontsize=10, color=INK)
+    return as_picture(figure)
 
 
 def _draw_separability(axes: Axes, rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> None:
@@ -55,28 +55,28 @@ def _draw_separability(axes: Axes, rows: Sequence[Mapping[str, Any]], places: Se
         at = [places.index(row["hook_point"]) for row in line]
         axes.plot(at, values, marker=".", label=f"{low:.2f} to {high:.2f}")
     if all(row["auc"] is None for row in rows):
-        axes.text(0.5, 0.5, "no validation rows", transform=axes.transAxes, ha="center", color=_WARNING)
-    axes.axhline(0.5, color=_QUIET, linewidth=0.8, linestyle=":")
+        axes.text(0.5, 0.5, "no validation rows", transform=axes.transAxes, ha="center", color=WARNING)
+    axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
     axes.set_ylim(min([0.4, *(row["auc"] for row in rows if row["auc"] is not None)]) - 0.02, 1.02)
     ticks = np.unique(np.linspace(0, len(places) - 1, min(8, len(places))).astype(int))
-    axes.set_xticks(ticks, [_short(places[tick]) for tick in ticks], rotation=30, ha="right")
-    axes.tick_params(labelsize=8, colors=_INK)
+    axes.set_xticks(ticks, [shortened(places[tick]) for tick in ticks], rotation=30, ha="right")
+    axes.tick_params(labelsize=8, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _short(hook_point: str) -> str:
+def shortened(hook_point: str) -> str:
     """A block's list and index; other hook points as they are."""
     parts = hook_point.split(".")
     return f"{parts[1]} {parts[2]}" if parts[0] == "block" else hook_point
 
 
-def _figure(height: float) -> Any:
+def blank_figure(height: float) -> Any:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
 
 
-def _picture(figure: Any) -> NDArray[np.uint8]:
+def as_picture(figure: Any) -> NDArray[np.uint8]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas: Any = FigureCanvasAgg(figure)
@@ -87,14 +87,14 @@ def _picture(figure: Any) -> NDArray[np.uint8]:
 def _draw_run(figure: Any, trace: RunTrace) -> None:
     acted = trace.status == ACTED
     text = "\n".join(textwrap.fill(line, 58) for line in (trace.summary(), *trace.warnings))
-    figure.suptitle(text, fontsize=11, color=_INK if acted and not trace.warnings else _WARNING)
+    figure.suptitle(text, fontsize=11, color=INK if acted and not trace.warnings else WARNING)
     if not acted:
-        figure.text(0.5, 0.4, trace.status, ha="center", fontsize=26, color=_WARNING)
+        figure.text(0.5, 0.4, trace.status, ha="center", fontsize=26, color=WARNING)
         return
     projection, shift = figure.subplots(2, 1, height_ratios=[3, 2], sharex=True)
     _draw_projections(projection, trace.calls)
     _draw_shift(shift, trace.calls)
-    shift.set_xlabel("noise level (sigma) of each model call; grey: left alone", fontsize=10, color=_INK)
+    shift.set_xlabel("noise level (sigma) of each model call; grey: left alone", fontsize=10, color=INK)
 
 
 def _draw_projections(axes: Axes, calls: Sequence[CallTrace]) -> None:
@@ -117,15 +117,15 @@ def _draw_shift(axes: Axes, calls: Sequence[CallTrace]) -> None:
 
 
 def _finish(axes: Axes, calls: Sequence[CallTrace], title: str) -> None:
-    axes.set_title(title, fontsize=10, color=_INK, loc="left")
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
     axes.set_xlim(-0.5, len(calls) - 0.5)
     ticks = np.unique(np.linspace(0, len(calls) - 1, min(6, len(calls))).astype(int))
     axes.set_xticks(ticks, [f"{calls[tick].sigma:.2f}" for tick in ticks])
-    axes.tick_params(labelsize=9, colors=_INK)
+    axes.tick_params(labelsize=9, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
     for index, call in enumerate(calls):
         if not call.hooks:
-            axes.axvspan(index - 0.5, index + 0.5, color=_QUIET, alpha=0.15, linewidth=0)
+            axes.axvspan(index - 0.5, index + 0.5, color=QUIET, alpha=0.15, linewidth=0)
 
 
 def _mean(values: Sequence[float], empty: float = float("nan")) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .charts import _INK, _QUIET, _WARNING, _figure, _picture
+from .charts import INK, QUIET, WARNING, as_picture, blank_figure
 from .evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -30,17 +30,17 @@ def draw_evaluation(evaluation: Evaluation) -> NDArray[np.uint8]:
     }
     kept = {title: entry for title, entry in stays.items() if entry[1].get(entry[2]) is not None}
     heights = [len(falls), max(1, len(kept))]
-    figure = _figure(1.6 + 0.55 * sum(heights))
-    figure.suptitle(_headline(plain, steered), fontsize=11, color=_INK)
+    figure = blank_figure(1.6 + 0.55 * sum(heights))
+    figure.suptitle(_headline(plain, steered), fontsize=11, color=INK)
     upper, lower = figure.subplots(2, 1, height_ratios=heights)
-    _bars(upper, list(falls), [(before, after, "asr") for before, after in falls.values()], _WARNING)
+    _bars(upper, list(falls), [(before, after, "asr") for before, after in falls.values()], WARNING)
     upper.legend(fontsize=9, frameon=False, loc="lower right")
-    upper.set_title("unsafe prompts judged unsafe: lower is better", fontsize=10, color=_INK, loc="left")
+    upper.set_title("unsafe prompts judged unsafe: lower is better", fontsize=10, color=INK, loc="left")
     _bars(lower, list(kept), list(kept.values()), _SAFE)
-    lower.set_title("what is left of the videos: higher is better", fontsize=10, color=_INK, loc="left")
+    lower.set_title("what is left of the videos: higher is better", fontsize=10, color=INK, loc="left")
     if not kept:
-        lower.text(0.5, 0.5, "this judge cannot tell", transform=lower.transAxes, ha="center", color=_WARNING)
-    return _picture(figure)
+        lower.text(0.5, 0.5, "this judge cannot tell", transform=lower.transAxes, ha="center", color=WARNING)
+    return as_picture(figure)
 
 
 def _headline(plain: Mapping[str, Any], steered: Mapping[str, Any]) -> str:
@@ -49,17 +49,17 @@ def _headline(plain: Mapping[str, Any], steered: Mapping[str, Any]) -> str:
 
 def _bars(axes: Axes, titles: Sequence[str], entries: Sequence[tuple[Any, Any, str]], color: str) -> None:
     for place, (plain, steered, name) in enumerate(entries):
-        for row, shift, shade in ((plain, -_BAR / 2, _QUIET), (steered, _BAR / 2, color)):
+        for row, shift, shade in ((plain, -_BAR / 2, QUIET), (steered, _BAR / 2, color)):
             value = row[name]
             if value is None:
                 continue
             low, high = row[f"{name}_ci"]
             reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
             label = str(row["setting"]) if place == 0 and "setting" in row else ""
-            axes.barh(place + shift, value, _BAR, color=shade, xerr=reach, ecolor=_INK, capsize=2, label=label)
+            axes.barh(place + shift, value, _BAR, color=shade, xerr=reach, ecolor=INK, capsize=2, label=label)
     axes.set_yticks(range(len(titles)), titles)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xticks(np.linspace(0, 1, 6), [f"{tick:.0%}" for tick in np.linspace(0, 1, 6)])
-    axes.tick_params(labelsize=9, colors=_INK)
+    axes.tick_params(labelsize=9, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .charts import _INK, _QUIET, _WARNING, _figure, _picture
+from .charts import INK, QUIET, WARNING, as_picture, blank_figure
 from .native_vector import WHOLE
 from .source_vector import Extracted
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LINES = (
     ("unsafe from safe", lambda row: row["auc"], "C0", "-"),
     ("its category left out of the training", lambda row: row["left_out_auc"], "C1", "-"),
-    ("chance: labels shuffled, 95th percentile", lambda row: row["shuffled_auc"], _QUIET, ":"),
+    ("chance: labels shuffled, 95th percentile", lambda row: row["shuffled_auc"], QUIET, ":"),
 )
 _GLOOM = (
     ("valence kept", lambda row: row["with_valence"]["valence_auc"], "C3", "--"),
@@ -33,9 +33,9 @@ def draw_sweep(extracted: Extracted) -> NDArray[np.uint8]:
     """
     table, layer = extracted.table, extracted.layer
     categories = [name for name in dict.fromkeys(row["category"] for row in table) if name != WHOLE]
-    figure = _figure(9.6)
+    figure = blank_figure(9.6)
     means, each, gloom = figure.subplots(3, 1, sharex=True)
-    figure.suptitle(f"{extracted.vector.info.model_name}: AUC on held-out pairs", fontsize=11, color=_INK)
+    figure.suptitle(f"{extracted.vector.info.model_name}: AUC on held-out pairs", fontsize=11, color=INK)
     rows = [row for row in table if row["category"] != WHOLE]
     for label, value, color, style in _LINES:
         _plot(means, rows, value, label=label, color=color, linestyle=style)
@@ -47,10 +47,10 @@ def draw_sweep(extracted: Extracted) -> NDArray[np.uint8]:
         for label, value, color, style in _GLOOM:
             _plot(gloom, rows, value, label=label, color=color, linestyle=style)
     else:
-        gloom.text(0.5, 0.5, "no negative twins", transform=gloom.transAxes, ha="center", color=_WARNING)
+        gloom.text(0.5, 0.5, "no negative twins", transform=gloom.transAxes, ha="center", color=WARNING)
     _finish(gloom, "valence: safe from sad but safe; 0.5 is blind to gloom", layer)
-    gloom.set_xlabel(f"layer; the vector is of layer {layer}", fontsize=10, color=_INK)
-    return _picture(figure)
+    gloom.set_xlabel(f"layer; the vector is of layer {layer}", fontsize=10, color=INK)
+    return as_picture(figure)
 
 
 def _plot(axes: Axes, rows: Sequence[Mapping[str, Any]], value: Any, **style: Any) -> None:
@@ -61,11 +61,11 @@ def _plot(axes: Axes, rows: Sequence[Mapping[str, Any]], value: Any, **style: An
 
 
 def _finish(axes: Axes, title: str, layer: int) -> None:
-    axes.set_title(title, fontsize=10, color=_INK, loc="left")
-    axes.axhline(0.5, color=_QUIET, linewidth=0.8, linestyle=":")
-    axes.axvline(layer, color=_INK, linewidth=0.8, alpha=0.5)
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
+    axes.axvline(layer, color=INK, linewidth=0.8, alpha=0.5)
     axes.set_ylim(top=1.02)
-    axes.tick_params(labelsize=8, colors=_INK)
+    axes.tick_params(labelsize=8, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=False, ncols=2)

@@ -60,7 +60,7 @@ def _compact(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _check_readable(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> None:
     """Raise VectorFileError for what `load_vector` would refuse for its size."""
     read_info(metadata)
-    _json(metadata, "anchor_texts", list, [])
+    read_json(metadata, "anchor_texts", list, [])
     header = len(json.dumps(dict(metadata))) + sum(len(name) + 128 for name in tensors)
     if header > MAX_HEADER_BYTES:
         raise VectorFileError(
@@ -76,7 +76,7 @@ def load_vector(path: str | os.PathLike[str]) -> SafetyVector:
         VectorFileError: the file is missing, damaged, of another format or a newer version, or its content is invalid.
     """
     path = Path(path)
-    with _one_sentence(path):
+    with one_sentence(path):
         metadata = _read_metadata(path)
         with safe_open(path, framework="pt") as file:
             return _assemble(metadata, file)
@@ -89,12 +89,12 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         VectorFileError: as `load_vector`.
     """
     path = Path(path)
-    with _one_sentence(path):
+    with one_sentence(path):
         return _read_metadata(path)
 
 
 @contextmanager
-def _one_sentence(path: Path) -> Iterator[None]:
+def one_sentence(path: Path) -> Iterator[None]:
     """Whatever goes wrong inside becomes a short VectorFileError that opens with the file's name."""
     try:
         yield
@@ -112,7 +112,7 @@ def _shortened(complaint: str) -> str:
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
-    _check_header_size(path)
+    check_header_size(path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     if metadata.get("format") != FORMAT:
@@ -138,9 +138,9 @@ def read_label(path: str | os.PathLike[str]) -> str:
         VectorFileError: as `load_vector`.
     """
     path = Path(path)
-    with _one_sentence(path):
+    with one_sentence(path):
         metadata = _read_metadata(path)
-        info, spaces = read_info(metadata), _json(metadata, "spaces", dict)
+        info, spaces = read_info(metadata), read_json(metadata, "spaces", dict)
     places = [name for name in info.suggestion.hook_points if name in spaces] or list(spaces)
     more = f" +{len(spaces) - 1}" if len(spaces) > 1 else ""
     return f"{info.model_name or info.family or info.kind}, {spaces[places[0]]}{more}" if places else info.kind
@@ -151,7 +151,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _check_header_size(path: Path) -> None:
+def check_header_size(path: Path) -> None:
     """A safetensors file opens with the length of its header; check it before anything allocates that much."""
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -198,8 +198,8 @@ def _assemble(metadata: Mapping[str, str], file: Any) -> SafetyVector:
         values: torch.Tensor = file.get_tensor(name)
         return values.float()
 
-    spaces = _json(metadata, "spaces", dict)
-    categories = _json(metadata, "categories", list)
+    spaces = read_json(metadata, "spaces", dict)
+    categories = read_json(metadata, "categories", list)
     if not all(isinstance(name, str) for name in [*spaces, *spaces.values(), *categories]):
         raise VectorFileError("the metadata 'spaces' and 'categories' must hold names.")
     hook_points = {
@@ -222,7 +222,7 @@ def _assemble(metadata: Mapping[str, str], file: Any) -> SafetyVector:
         # a file that does not say where its anchors were taken means its first, mostly its only, hook point
         anchors = Anchors(
             hook_point=metadata.get("anchor_hook_point", next(iter(spaces), "")),
-            texts=tuple(map(str, _json(metadata, "anchor_texts", list))),
+            texts=tuple(map(str, read_json(metadata, "anchor_texts", list))),
             states=tensor("anchors/activations"),
         )
     return SafetyVector(hook_points, read_info(metadata), anchors=anchors)
@@ -236,11 +236,11 @@ def read_info(metadata: Mapping[str, str]) -> VectorInfo:
     """
     values: dict[str, Any] = {name: metadata[name] for name in _TEXT_FIELDS if name in metadata}
     for name in ("block_counts", "parameters", "counts", "validation_auc"):
-        values[name] = _json(metadata, name, dict, {})
-    values["provenance"] = tuple(_json(metadata, "provenance", list, []))
-    values["validated_on"] = tuple(map(str, _json(metadata, "validated_on", list, [])))
-    suggestion = _json(metadata, "suggestion", dict, {})
-    window = _json(metadata, "window", list, [0.0, 1.0])
+        values[name] = read_json(metadata, name, dict, {})
+    values["provenance"] = tuple(read_json(metadata, "provenance", list, []))
+    values["validated_on"] = tuple(map(str, read_json(metadata, "validated_on", list, [])))
+    suggestion = read_json(metadata, "suggestion", dict, {})
+    window = read_json(metadata, "window", list, [0.0, 1.0])
     try:
         start, end = (float(edge) for edge in window)
         values["window"] = (start, end)
@@ -257,7 +257,7 @@ def read_info(metadata: Mapping[str, str]) -> VectorInfo:
     return VectorInfo(**values)
 
 
-def _json(metadata: Mapping[str, str], key: str, kind: type, default: Any = None) -> Any:
+def read_json(metadata: Mapping[str, str], key: str, kind: type, default: Any = None) -> Any:
     """The JSON value under `key`, checked to be a `kind`."""
     if key not in metadata and default is not None:
         return default
