@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from comfy_server import PACK_FOLDER, ComfyServer
-from frontend import run_from_the_button
+from frontend import ended, press_run, run_from_the_button
 from panels import AB, APPLY, LOADER, MIXER, MODES, build, opened, panel, widgets
 from playwright.sync_api import Browser, Page, expect
 
@@ -140,15 +140,12 @@ def test_steering_that_did_not_act_is_said_loudly(ui: Page, mode: str) -> None:
 
 def test_a_run_can_be_interrupted(ui: Page, server: ComfyServer, mode: str) -> None:
     graph(ui, seed=40 + MODES.index(mode), slow=0.3)
-    with ui.expect_response(lambda answer: answer.url.endswith("/prompt") and answer.request.method == "POST") as sent:
-        ui.get_by_role("button", name="Run", exact=True).first.click()
-    prompt_id = sent.value.json()["prompt_id"]
+    prompt_id = press_run(ui)
     ui.wait_for_function("document.title.includes('%') || app.runningNodeId != null")
     time.sleep(1.0)
     ui.get_by_role("button", name="Cancel current run").or_(ui.get_by_role("button", name="Interrupt")).first.click()
-    ended = """async id => { const jobs = await (await fetch(`/history/${id}`)).json();
-        return jobs[id] && jobs[id].status.messages.map(([name]) => name); }"""
-    assert "execution_interrupted" in ui.wait_for_function(ended, arg=prompt_id).json_value()
+    messages = [name for name, _ in ended(ui, prompt_id)["messages"]]
+    assert "execution_interrupted" in messages
     expect(panel(ui, "Unsteered and steered").get_by_text("Run the workflow to compare.")).to_be_visible()
 
 

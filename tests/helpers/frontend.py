@@ -81,11 +81,8 @@ def api_prompt(page: Page) -> dict[str, Any]:
     return page.evaluate("async () => (await app.graphToPrompt()).output")
 
 
-def run_from_the_button(page: Page, timeout: float = 120.0) -> dict[str, Any]:
-    """Press Run, wait for the end, and return what the frontend knows of the nodes' outputs.
-
-    Raises RuntimeError when the server refuses the prompt or a node raises.
-    """
+def press_run(page: Page) -> str:
+    """Press Run; the id of the prompt that it sent. Raises RuntimeError when the server refuses it."""
     with page.expect_response(
         lambda response: response.url.endswith("/prompt") and response.request.method == "POST"
     ) as sent:
@@ -93,16 +90,33 @@ def run_from_the_button(page: Page, timeout: float = 120.0) -> dict[str, Any]:
     answer = sent.value.json()
     if sent.value.status != 200:
         raise RuntimeError(f"the server refused the workflow's prompt: {json.dumps(answer)}")
+    return str(answer["prompt_id"])
+
+
+def ended(page: Page, prompt_id: str, timeout: float = 120.0) -> dict[str, Any]:
+    """The status that the server's history gives a prompt, once it is there. Raises TimeoutError.
+
+    Asked again and again from here: `wait_for_function` takes the promise of an async function for its answer.
+    """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        history = page.evaluate("id => fetch(`/history/${id}`).then(r => r.json())", answer["prompt_id"])
-        if entry := history.get(answer["prompt_id"]):
-            if entry["status"]["status_str"] != "success":
-                raise RuntimeError(f"the workflow failed: {json.dumps(entry['status'])}")
-            page.wait_for_timeout(2000)  # the previews load
-            return page.evaluate("() => app.nodeOutputs")
+        history = page.evaluate("id => fetch(`/history/${id}`).then(r => r.json())", prompt_id)
+        if entry := history.get(prompt_id):
+            return dict(entry["status"])
         page.wait_for_timeout(250)
     raise TimeoutError(f"the workflow was not done within {timeout} s")
+
+
+def run_from_the_button(page: Page, timeout: float = 120.0) -> dict[str, Any]:
+    """Press Run, wait for the end, and return what the frontend knows of the nodes' outputs.
+
+    Raises RuntimeError when the server refuses the prompt or a node raises.
+    """
+    status = ended(page, press_run(page), timeout)
+    if status["status_str"] != "success":
+        raise RuntimeError(f"the workflow failed: {json.dumps(status)}")
+    page.wait_for_timeout(2000)  # the previews load
+    return page.evaluate("() => app.nodeOutputs")
 
 
 def picture_of_graph(page: Page, margin: int = 20) -> Image.Image:
