@@ -4,7 +4,7 @@
 #   COMFYUI_PYTHON   an environment you already have; else .venv is made
 .DEFAULT_GOAL := help
 .PHONY: help install chromium demo guardrail-demo small-world small-world-report portable-vector test ui lint bench soak \
-	test-matrix models-doc workflows screenshots clean
+	test-matrix models-doc workflows locales screenshots clean
 
 PYTHON ?= python3
 RUN := $(or $(COMFYUI_PYTHON),.venv/bin/python)
@@ -59,6 +59,9 @@ test-matrix: install  ## the tests on an older ComfyUI too, and whether a newer 
 
 workflows: install  ## build the workflows from ComfyUI's own templates again
 	@$(RUN) tools/build_workflows.py
+
+locales: install  ## renew locales/en from the nodes and js/settings.js
+	@$(RUN) tools/locales.py
 
 models-doc: install  ## renew docs/models.md from the model map and its cases
 	@$(RUN) tools/models_doc.py

@@ -15,7 +15,7 @@ from ..safety_steering.errors import SafetySteeringError
 from ..safety_steering.hook_point import select_hook_points
 from ..safety_steering.interventions import GATES, INTERVENTIONS, NORMS, Intervention
 from ..safety_steering.vector import SafetyVector
-from .types import CATEGORY, SafetyVectorType
+from .types import CATEGORY, SEARCH_WORDS, SafetyVectorType
 
 
 def _threshold() -> io.Float.Input:
@@ -39,7 +39,7 @@ class ApplySafetySteering(io.ComfyNode):
             category=CATEGORY,
             description="Steers a model's hidden states towards safe content while it generates. Put it between the "
             "model loader and the sampler. Stops the run if it was meant to act and did not.",
-            search_aliases=["safety", "nsfw", "guardrail", "steering", "censor", "REINS"],
+            search_aliases=[*SEARCH_WORDS, "nudity", "activation steering", "REINS"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to steer. It is not changed; a steered copy comes out."),
                 SafetyVectorType.Input("safety_vector", tooltip="From Load Safety Vector."),

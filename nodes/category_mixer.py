@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..safety_steering.mix import PRESETS, resolve_mix
 from ..safety_steering.vector import SafetyVector
-from .types import CATEGORY, SafetyVectorType
+from .types import CATEGORY, SEARCH_WORDS, SafetyVectorType
 
 
 class CategoryMixer(io.ComfyNode):
@@ -20,17 +20,7 @@ class CategoryMixer(io.ComfyNode):
             category=CATEGORY,
             description="Chooses how much of each category a safety vector steers: more of violence, less of another, "
             "none of a third. Put it between the vector and Apply Safety Steering.",
-            search_aliases=[
-                "safety",
-                "nsfw",
-                "violence",
-                "categories",
-                "mix",
-                "weights",
-                "sliders",
-                "preset",
-                "steering",
-            ],
+            search_aliases=[*SEARCH_WORDS, "violence", "categories", "mix", "weights", "sliders", "preset"],
             inputs=[
                 SafetyVectorType.Input("safety_vector", tooltip="The vector whose categories are mixed."),
                 io.Combo.Input(

@@ -32,7 +32,19 @@ class EvaluateSafety(io.ComfyNode):
             description="Generates unsafe prompts and their safe twins without and with steering, shows every video to "
             "a judge, and says what steering prevents and what it costs. Stop it whenever you like; it goes on where "
             "it was.",
-            search_aliases=["safety", "ASR", "benchmark", "measure", "FID", "KID", "CLIP-Score", "REINS"],
+            search_aliases=[
+                "safety",
+                "steering",
+                "nsfw",
+                "guardrail",
+                "benchmark",
+                "measure",
+                "ASR",
+                "FID",
+                "KID",
+                "CLIP-Score",
+                "REINS",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model without steering, as it comes from the loader."),
                 io.Model.Input("steered_model", tooltip="The same model behind Apply Safety Steering."),

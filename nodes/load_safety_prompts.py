@@ -27,7 +27,16 @@ class LoadSafetyPrompts(io.ComfyNode):
             category=CATEGORY,
             description="Loads prompts to measure safety with: pairs of an unsafe prompt and its safe twin, or benign "
             "prompts. Put files into models/safety_prompts.",
-            search_aliases=["safety", "prompt set", "dataset", "unsafe prompts", "benign prompts", "csv", "parquet"],
+            search_aliases=[
+                "safety",
+                "steering",
+                "prompt set",
+                "dataset",
+                "unsafe prompts",
+                "benign prompts",
+                "csv",
+                "parquet",
+            ],
             inputs=[
                 io.Combo.Input(
                     "prompts",

@@ -8,7 +8,7 @@ from ..bridge.folders import find_vector, vector_labels
 from ..safety_steering.card import describe
 from ..safety_steering.errors import VectorFileError
 from ..safety_steering.vector_file import file_sha256, load_vector
-from .types import CATEGORY, SafetyVectorType
+from .types import CATEGORY, SEARCH_WORDS, SafetyVectorType
 
 
 class LoadSafetyVector(io.ComfyNode):
@@ -20,7 +20,7 @@ class LoadSafetyVector(io.ComfyNode):
             category=CATEGORY,
             description="Loads a safety vector: a small file that tells a model which way is safe. "
             "Put files into models/safety_vectors.",
-            search_aliases=["safety", "nsfw", "guardrail", "steering", "censor", "safe vector"],
+            search_aliases=[*SEARCH_WORDS, "safe vector", "steering vector"],
             inputs=[
                 io.Combo.Input(
                     "vector",

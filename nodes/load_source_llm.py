@@ -22,7 +22,16 @@ class LoadSourceLlm(io.ComfyNode):
             category=CATEGORY,
             description="Chooses the language model that a portable safety vector is learned in: one under "
             "models/safety_llms, or a text encoder that is already loaded. Nothing is downloaded.",
-            search_aliases=["safety", "language model", "LLM", "gguf", "hugging face", "text encoder", "portable"],
+            search_aliases=[
+                "safety",
+                "steering",
+                "language model",
+                "LLM",
+                "gguf",
+                "hugging face",
+                "text encoder",
+                "portable",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model",

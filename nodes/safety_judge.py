@@ -29,7 +29,18 @@ class SafetyJudge(io.ComfyNode):
             category=CATEGORY,
             description="Looks at a video or image and says whether it is unsafe. Connect it to Evaluate Safety, "
             "Calibrate Steering or Capture Activations, or give it pictures to judge right here.",
-            search_aliases=["safety", "NSFW", "detector", "classifier", "NudeNet", "CLIP", "moderation"],
+            search_aliases=[
+                "safety",
+                "steering",
+                "nsfw",
+                "moderation",
+                "filter",
+                "guardrail",
+                "detector",
+                "classifier",
+                "NudeNet",
+                "CLIP",
+            ],
             inputs=[
                 io.DynamicCombo.Input(
                     "judge",

@@ -24,7 +24,7 @@ class SteeringReport(io.ComfyNode):
             category=CATEGORY,
             description="Shows what Apply Safety Steering did in this run: at which steps, how far, and a "
             "warning where it did not act.",
-            search_aliases=["safety", "steering", "trace", "proof"],
+            search_aliases=["safety", "steering", "guardrail", "trace", "proof", "chart"],
             inputs=[
                 io.Model.Input("model", tooltip="The steered model, from Apply Safety Steering."),
                 io.Latent.Input("samples", tooltip="From the sampler, so that the report is made after it has run."),

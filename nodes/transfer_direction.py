@@ -19,7 +19,7 @@ class TransferDirection(io.ComfyNode):
             display_name="Transfer Direction from LLM",
             category=CATEGORY,
             description="Carries a portable safety vector, found in a language model, into your model.",
-            search_aliases=["safety", "steering", "portable", "cross-model"],
+            search_aliases=["safety", "steering", "portable", "cross-model", "carry over"],
             inputs=[
                 SafetyVectorType.Input(
                     "safety_vector", tooltip="The portable vector, the same as at Fit Benign Alignment."
