@@ -12,7 +12,7 @@ from native_graphs import JUDGE, NUDENET, PAIRS, PROMPTS, SAMPLER, SMALL_VIDEO, 
 from PIL import Image
 from safety_chain import VectorFile
 from workflow_page import GREEN, Group, Note, Page
-from workflow_picture import ARROW, BACKGROUND, GREY, HEIGHT, MARGIN, ROW, _Canvas
+from workflow_picture import ARROW, BACKGROUND, GREY, HEIGHT, TOP, Canvas
 from workflow_picture import GREEN as BOX_GREEN
 
 NAME = "evaluate_vector"
@@ -100,16 +100,15 @@ def evaluate_vector(vector: VectorFile) -> Page:
 
 def thumbnail() -> Image.Image:
     """What the workflow does, legible when small."""
-    canvas = _Canvas()
-    canvas.text(MARGIN, 40, "Evaluate a safety vector", 50)
-    canvas.text(MARGIN, 106, "what steering prevents, and what it costs", 28, ARROW)
-    upper = ("Unsafe prompts\nand safe twins", "Same noise,\nplain and steered", "Judge every\nvideo")
-    above = canvas.row(ROW[0], upper, [BOX_GREEN, GREY, BOX_GREEN], ARROW)
-    lower = ("ASR by category\nwith intervals", "Usable,\nbenign fidelity", "CLIP-Score,\nFID, KID, time")
-    below = canvas.row(ROW[1] + 10, lower, [GREY] * len(lower), BACKGROUND)
+    canvas = Canvas()
+    canvas.title("Evaluate a vector", "what it prevents, what it costs")
+    upper = ("Unsafe\nand safe", "Plain and\nsteered", "Judge")
+    above = canvas.row(TOP[0], HEIGHT[0], upper, [BOX_GREEN, GREY, BOX_GREEN], ARROW)
+    lower = ("ASR", "Usable", "Benign\nfidelity")
+    below = canvas.row(TOP[2], HEIGHT[2], lower, [GREY] * len(lower), BACKGROUND)
+    corner = (TOP[0] + HEIGHT[0] + TOP[2]) / 2
     for middle in below:
-        corner = ROW[1] - 40
-        canvas.line([(above[-1], ROW[0] + HEIGHT), (above[-1], corner), (middle, corner), (middle, ROW[1] + 10)])
+        canvas.line([(above[-1], TOP[0] + HEIGHT[0]), (above[-1], corner), (middle, corner), (middle, TOP[2])])
     return canvas.picture()
 
 

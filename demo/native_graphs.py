@@ -286,11 +286,11 @@ PAGES: Mapping[str, Callable[[], Page]] = {
     "calibrate_on_my_model": calibrate_on_my_model,
 }
 
-# of the thumbnails
+# of the thumbnails: title, what it does, and what stands below the two pictures
 TITLES = {
-    "native_t2v": ("Native steering, text to video", "learn what is unsafe from your own Wan, then steer it"),
-    "native_i2v": ("Native steering, image to video", "learn what is unsafe from your own Wan, then steer it"),
-    "calibrate_on_my_model": ("Calibrate on my model", "find out where and how strongly to steer"),
+    "native_t2v": ("Native steering", "text to video, your own vector", ("learned", "steered")),
+    "native_i2v": ("Native steering", "image to video, your own vector", ("learned", "steered")),
+    "calibrate_on_my_model": ("Calibrate", "where and how strongly to steer", ("every setting", "the best")),
 }
 
 

@@ -1,4 +1,4 @@
-"""The workflows of native steering on the small world: its files in a ComfyUI folder, and a workflow's small variant.
+"""Workflows on the small world: its files in a ComfyUI folder, and a workflow's small variant.
 
 What differs from the shipped file is written here: file names, the text encoder's stand-in, sizes, steps, prompts, the
 judge, and how strongly this world has to be steered. The graph is the shipped one.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from small_world.text import WIDTH
 Workflow = dict[str, Any]
 
 PREFIX = "SafetySteering_"
+SOURCE_FILE = WEIGHTS / "small_source.safetensors"
 PAIRS_FILE, START_FILE = "small_world_pairs.csv", "small_world_start.png"
 PAIRS = {"train": 15, "validation": 9}
 SEED = 3
 SCENE = Scene("fox", "knives", "falling", "blue", seed=4)  # of the test split: no pair to learn from shows these two
+SKULLS = Scene("fox", "skulls", "falling", "blue", seed=4)  # of the test split too
 SAMPLER = {"steps": 16, "cfg": 3.0, "sampler": "euler", "scheduler": "simple"}
 CLIP, CLIP_VISION = "SafetySteeringDev_StandInClip", "SafetySteeringDev_StandInClipVision"
 # node type -> type and widgets of what stands in for it
@@ -45,6 +48,7 @@ WIDGETS: dict[str, dict[int, Any]] = {
     "LoadImage": {0: START_FILE},
     "CreateVideo": {0: 4},
     "KSampler": {0: SCENE.seed, 2: SAMPLER["steps"], 3: SAMPLER["cfg"], 4: SAMPLER["sampler"]},
+    f"{PREFIX}SafetyAB": {0: SCENE.seed, 2: SAMPLER["steps"], 3: SAMPLER["cfg"], 4: SAMPLER["sampler"], 7: 4},
     f"{PREFIX}LoadSafetyPrompts": {0: PAIRS_FILE, 7: 0},
     f"{PREFIX}CaptureActivations": {3: 6, 4: SAMPLER["cfg"], 5: SAMPLER["sampler"]},
     f"{PREFIX}ApplySafetySteering": {0: 4, 1: "clamp", 2: "none", 4: 1},
@@ -60,20 +64,32 @@ WIDGETS: dict[str, dict[int, Any]] = {
         10: SAMPLER["sampler"],
     },
 }
+# what differs for a vector that is carried over, from SmolLM2: see `small_world.portable.steering`
+CARRIED_WIDGETS = {
+    f"{PREFIX}LoadSafetyVector": {0: f"{SOURCE_FILE.name} (smollm2-135m, smollm2-135m/source.16)"},
+    f"{PREFIX}ApplySafetySteering": {0: 8, 1: "clamp", 2: "token", 4: 1},
+}
 
 
-def small_world_variant(workflow: Workflow) -> Workflow:
-    """A frontend-format workflow for a Wan as the small world runs it."""
+def small_comparison(workflow: Workflow) -> Workflow:
+    """The workflow that compares both sides, as the small world runs it, with a vector that is carried over."""
+    return small_world_variant(workflow, SKULLS, WIDGETS | CARRIED_WIDGETS)
+
+
+def small_world_variant(
+    workflow: Workflow, scene: Scene = SCENE, widgets: Mapping[str, Mapping[int, Any]] = WIDGETS
+) -> Workflow:
+    """A frontend-format workflow for a Wan as the small world runs it. `scene` is what it is prompted for."""
     small = copy.deepcopy(workflow)
     for node in small["nodes"]:
         if stand_in := STAND_INS.get(node["type"]):
             node["type"], node["widgets_values"] = stand_in[0], list(stand_in[1])
             node["properties"] = {"Node name for S&R": node["type"]}
-        for index, value in WIDGETS.get(node["type"], {}).items():
+        for index, value in widgets.get(node["type"], {}).items():
             node["widgets_values"][index] = value
         if node["type"] == "CLIPTextEncode":  # the small world knows no negative prompt
             negative = "Negative" in node.get("title", "")
-            node["widgets_values"][0] = "" if negative else caption(SCENE)
+            node["widgets_values"][0] = "" if negative else caption(scene)
     return small
 
 
@@ -85,7 +101,7 @@ def small_world_folder(base_directory: Path) -> None:
         "diffusion_models": [GENERATOR_FILE],
         "vae": [VAE_FILE],
         "safety_judges": [JUDGE_FILE],
-        "safety_vectors": list(WEIGHTS.glob("small_wan_native*.safetensors")),
+        "safety_vectors": [SOURCE_FILE, *WEIGHTS.glob("small_wan_native*.safetensors")],
     }.items():
         target = base_directory / "models" / folder
         target.mkdir(parents=True, exist_ok=True)

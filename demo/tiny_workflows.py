@@ -22,6 +22,7 @@ SIZES: dict[str, dict[int, Any]] = {
     "ResizeImageMaskNode": {1: 256, 2: 128},
     "ResizeImagesByLongerEdge": {0: 256},
     "KSampler": {2: 6},
+    "SafetySteering_SafetyAB": {2: 6},
     "LTXVScheduler": {0: 6},
     "Int (Steps)": {0: 6},
     "Int (Split Steps)": {0: 3},

@@ -8,7 +8,7 @@ import { addPanel, chain, lastOutput, soon, widgetOf } from "./lib/panel.js";
 import { askPlaces } from "./lib/server.js";
 import { drawTrace, whatHappened } from "./lib/sparkline.js";
 import { showPanels, showWarnings } from "./settings.js";
-import { APPLY, MIXER, nodeOf, serverId, upstreamModel, upstreamVector } from "./lib/upstream.js";
+import { APPLY, MIXER, decidingWidget, nodeOf, serverId, upstreamModel, upstreamVector } from "./lib/upstream.js";
 
 const TRACE = "safety_steering.trace";
 const WATCHED = ["hook_points", "window_start", "window_end", "strength"];
@@ -28,6 +28,7 @@ function addStrip(node) {
     const parts = { places: element("div"), window: element("div"), notices: element("div"), trace: element("div") };
     let asked;
     let places = null;
+    const value = (name) => (decidingWidget(node, name) ?? widgetOf(node, name))?.value;
     const notice = (output) => {
         const lines = [output?.text ?? []].flat().flatMap((text) => String(text).split("\n"));
         const warnings = lines.filter((line) => line.startsWith("Warning"));
@@ -38,7 +39,7 @@ function addStrip(node) {
         draw();
         const vector = upstreamVector(node, [MIXER]);
         const model = upstreamModel(node);
-        const choice = vector?.made ? vector.at : String(widgetOf(node, "hook_points")?.value ?? "auto");
+        const choice = vector?.made ? vector.at : String(value("hook_points") ?? "auto");
         const question = JSON.stringify([vector, model, choice]);
         if (question === asked && !force) return;
         asked = question;
@@ -50,7 +51,7 @@ function addStrip(node) {
     panel.body.append(...Object.values(parts));
     panels.set(node, panel);
 
-    const number = (name) => Number(widgetOf(node, name)?.value ?? 0);
+    const number = (name) => Number(value(name) ?? 0);
     const draw = () => {
         parts.places.replaceChildren(...(places ? drawDepth(places, number("strength") === 0) : []));
         parts.window.replaceChildren(drawWindow(number("window_start"), number("window_end")));

@@ -8,7 +8,7 @@ import { addPanel, chain, noteChange, setWidget, soon, widgetOf } from "./lib/pa
 import { askCard } from "./lib/server.js";
 import { makeSlider } from "./lib/slider.js";
 import { showPanels } from "./settings.js";
-import { MIXER, TRANSFER, upstreamVector } from "./lib/upstream.js";
+import { MIXER, TRANSFER, decidingWidget, upstreamVector } from "./lib/upstream.js";
 
 const RANGE = { min: 0, max: 2, step: 0.05, mark: 1 };
 
@@ -20,19 +20,21 @@ app.registerExtension({
 });
 
 function addSliders(node) {
-    const [preset, mix] = [widgetOf(node, "preset"), widgetOf(node, "mix")];
-    let [file, suggested, writing, rows, shown] = [undefined, new Map(), false, null, null];
+    const own = { preset: widgetOf(node, "preset"), mix: widgetOf(node, "mix") };
+    const deciding = (name) => decidingWidget(node, name) ?? own[name]; // asked anew: links come and go
+    const written = () => parseMix(String(deciding("mix").value ?? ""));
+    let [file, suggested, writing, rows, shown, seen] = [undefined, new Map(), false, null, null, undefined];
 
     const read = () => {
-        const written = parseMix(String(mix.value ?? ""));
-        return written && resolveMix(preset.value, written, suggested);
+        const named = written();
+        return named && resolveMix(deciding("preset").value, named, suggested);
     };
 
     /** Write without hearing our own echo. */
-    const write = (text, choice = preset.value) => {
+    const write = (text, choice = deciding("preset").value) => {
         writing = true;
-        setWidget(mix, text);
-        if (preset.value !== choice) setWidget(preset, choice);
+        setWidget(deciding("mix"), text);
+        if (deciding("preset").value !== choice) setWidget(deciding("preset"), choice);
         writing = false;
         draw();
     };
@@ -55,6 +57,7 @@ function addSliders(node) {
 
     const draw = () => {
         const now = read();
+        seen = deciding("preset").value;
         if (!now) {
             rows = null;
             const sentence = "The mix does not read. Write it like: violence=1, sexual=0.5";
@@ -71,7 +74,14 @@ function addSliders(node) {
         shown = now;
     };
 
+    /** On the outside of a subgraph a widget changes without a callback. */
+    const chosenOutside = () => {
+        const preset = deciding("preset");
+        if (preset !== own.preset && seen !== undefined && preset.value !== seen) chosen(preset.value);
+    };
+
     const panel = addPanel(node, "Category weights", async (force = false) => {
+        chosenOutside();
         const vector = upstreamVector(node, [MIXER, TRANSFER]);
         if (vector?.file !== file || force) {
             file = vector?.file;
@@ -82,14 +92,15 @@ function addSliders(node) {
         draw();
     });
 
-    chain(mix, "callback", () => writing || soon(draw));
-    chain(preset, "callback", (choice) => writing || chosen(choice));
+    chain(own.mix, "callback", () => writing || soon(draw));
+    chain(own.preset, "callback", (choice) => writing || chosen(choice));
+    chain(node, "onConfigure", () => (seen = undefined));
     chain(node, "onExecuted", (output) => {
         const ran = output?.mix?.[0];
         if (!ran) return;
         const learned = Object.keys(ran.weights);
         if (learned.some((name) => !suggested.has(name)) || learned.length !== suggested.size) {
-            suggested = suggestedByRun(ran.weights, preset.value, parseMix(String(mix.value ?? "")));
+            suggested = suggestedByRun(ran.weights, deciding("preset").value, written());
         }
         draw();
     });

@@ -5,7 +5,7 @@ import { element, short } from "./lib/dom.js";
 import { addPanel, chain, noteChange, refreshPanels, soon, widgetOf } from "./lib/panel.js";
 import { askCard } from "./lib/server.js";
 import { showPanels } from "./settings.js";
-import { LOADER } from "./lib/upstream.js";
+import { LOADER, decidingWidget } from "./lib/upstream.js";
 
 // what is written into the workflow about the chosen file, so that whoever opens it elsewhere can find the same one
 const RECORD = "safety_vector";
@@ -22,18 +22,19 @@ app.registerExtension({
 });
 
 function addCard(node) {
-    const widget = widgetOf(node, "vector");
+    const own = widgetOf(node, "vector");
+    const deciding = () => decidingWidget(node, "vector") ?? own;
     let shown;
     let fresh = true; // not from a workflow: the choice is the user's own
-    relabel(widget);
+    relabel(own);
     const panel = addPanel(node, "Safety vector", async (force = false) => {
-        relabel(widget);
-        const name = widget.value;
+        relabel(deciding());
+        const name = deciding().value;
         if (name === shown && !force) return;
         const chosen = fresh || (shown !== undefined && plainName(shown) !== plainName(name)); // by the user
         shown = name;
         const card = await askCard(name);
-        if (widget.value !== name) return; // another was chosen meanwhile
+        if (deciding().value !== name) return; // another was chosen meanwhile
         if (card?.file && chosen) record(node, card);
         draw(panel.body, node, name, card, () => lookAgain(node));
         if (card?.problem) warn(node, name);
@@ -41,9 +42,9 @@ function addCard(node) {
     chain(node, "onConfigure", () => {
         fresh = false;
         shown = undefined;
-        relabel(widget);
+        relabel(own);
     });
-    chain(widget, "callback", () => soon(() => refreshPanels()));
+    chain(own, "callback", () => soon(() => refreshPanels()));
 }
 
 /**

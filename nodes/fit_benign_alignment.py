@@ -28,8 +28,8 @@ class FitBenignAlignment(io.ComfyNode):
             display_name="Fit Benign Alignment",
             category=CATEGORY,
             description="Learns from harmless captions how a language model's states read in your own model, so that a "
-            "portable safety vector can be carried over. Neither model sees an unsafe word. A fit that was made before "
-            "is taken from models/safety_alignments.",
+            "portable safety vector can be carried over. Captions that the vector itself finds unsafe are refused. A "
+            "fit that was made before is taken from models/safety_alignments.",
             search_aliases=["safety", "steering", "portable", "align", "Procrustes", "ridge", "cross-model"],
             inputs=[
                 SafetyVectorType.Input(

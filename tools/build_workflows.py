@@ -1,6 +1,6 @@
-"""Builds the workflows for artists, and their thumbnails, from ComfyUI's own templates.
+"""Builds the workflows for artists, and their thumbnails, from ComfyUI's own templates; and the blueprint "Safe T2V".
 
-.venv/bin/python tools/build_workflows.py             # all of them, into workflows/
+.venv/bin/python tools/build_workflows.py             # all of them, into workflows/ and subgraphs/
 .venv/bin/python tools/build_workflows.py wan21_t2v   # some
 """
 
@@ -9,14 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import pack
+from safety_blueprint import NAME, build_blueprint
 from safety_chain import VectorFile
 from workflow_picture import draw_workflow
 from workflow_recipes import RECIPES, build
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = REPO_ROOT / "workflows"
+BLUEPRINT = REPO_ROOT / "subgraphs" / f"{NAME}.json"
 VECTOR = REPO_ROOT / "vectors" / "smollm2_135m_portable.safetensors"
 ORIGIN = "comes with Safety Steering: update the node pack"
 
@@ -41,11 +44,18 @@ def main() -> None:
         if names and recipe.name not in names:
             continue
         page = build(recipe, vector)
-        text = json.dumps(page.workflow(), indent=1, ensure_ascii=False)
-        (WORKFLOWS / f"{recipe.name}.json").write_text(text + "\n", encoding="utf-8")
-        picture = draw_workflow(recipe.name, recipe.model, [link.stage.capitalize() for link in recipe.steered])
-        picture.save(WORKFLOWS / f"{recipe.name}.jpg", quality=88, optimize=True)
+        _write(WORKFLOWS / f"{recipe.name}.json", page.workflow())
+        if not recipe.compared:  # else it is a picture of a real run, from the browser tests
+            picture = draw_workflow(recipe.name, recipe.model, [link.stage.capitalize() for link in recipe.steered])
+            picture.save(WORKFLOWS / f"{recipe.name}.jpg", quality=88, optimize=True)
         print(f"workflows/{recipe.name}.json  {len(page.graph.nodes)} nodes")
+    if not names:
+        _write(BLUEPRINT, build_blueprint(vector))
+        print(BLUEPRINT.relative_to(REPO_ROOT))
+
+
+def _write(path: Path, workflow: dict[str, Any]) -> None:
+    path.write_text(json.dumps(workflow, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

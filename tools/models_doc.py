@@ -17,7 +17,7 @@ from comfy_tree import COMFYUI_VERSION  # noqa: E402
 VERSIONS = REPO_ROOT / "docs" / "comfyui_versions.json"
 DOCUMENT = REPO_ROOT / "docs" / "models.md"
 
-# family -> the models of the two papers that it covers; the other models that REINS names are not in ComfyUI
+# family -> the models of the two papers that it covers
 PAPERS = {
     "wan": "Wan 2.1 (REINS), Wan 2.2 (transfer)",
     "cogvideox": "CogVideoX (REINS)",
@@ -25,6 +25,18 @@ PAPERS = {
     "qwen-image": "Qwen-Image (transfer)",
     "z-image": "Z-Image-Turbo (transfer)",
 }
+REINS = """
+## The models of REINS
+
+The paper names nine video models of 1.3 to 5 billion parameters, for text and image to video. As far as we know them:
+
+| Model | In ComfyUI | Here |
+|---|---|---|
+| CogVideoX | yes | family cogvideox |
+| Wan 2.1 | yes | family wan |
+| Allegro | no | cannot be loaded, so it cannot be steered |
+
+The names of the other six are not in what we could read. None of the nine was run here with its released weights."""
 INTRODUCTION = """# Models
 
 Made by `make models-doc` from the model map (`bridge/families/`) and the table of cases that the tests run
@@ -62,6 +74,7 @@ def render() -> str:
         "| Family | Known models | Steered at | Prompt states | Executed | Of the papers |",
         "|---|---|---|---|---|---|",
         *(_row(family, [case for case in CASES.values() if case.family == family.name]) for family in FAMILIES),
+        REINS,
         "\n## Other models\n",
         "A model whose class has no row is tried if it has one list of alike blocks that return (batch, tokens,",
         "channels). All its tokens are steered, and the trace calls it an *untested model*. Any other model is refused",

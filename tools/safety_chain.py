@@ -21,12 +21,13 @@ COLOURS = {"color": "#233", "bgcolor": "#355"}
 class Steered:
     """One model link to steer: from `model` to the node `sampled`; `samples` is the latent that it leads to.
 
-    window_end: 0.5 where the run begins in noise; 1 for later stages, whose steps all lie behind 0.5.
+    Without samples there is no Steering Report. window_end: 0.5 where the run begins in noise; 1 for later stages,
+    whose steps all lie behind 0.5.
     """
 
     model: Socket
     sampled: int
-    samples: Socket
+    samples: Socket | None
     window_end: float = 0.5
     stage: str = ""
 
@@ -98,12 +99,13 @@ def add_chain(graph: FlatGraph, vector: VectorFile, clip: Socket, steered: Seque
     graph.connect((fit, 0), transfer, "safety_alignment")
     graph.connect((transfer, 0), mixer, "safety_vector")
     pairs = [_apply(graph, mixer, link) for link in steered]
-    applies, reports = zip(*pairs, strict=True)
-    return Chain((load, fit, transfer), (mixer, *applies), reports)
+    applies = [apply for apply, _ in pairs]
+    reports = [report for _, report in pairs if report is not None]
+    return Chain((load, fit, transfer), (mixer, *applies), tuple(reports))
 
 
-def _apply(graph: FlatGraph, mixer: int, link: Steered) -> tuple[int, int]:
-    """Apply Safety Steering in a model link, and the Steering Report of it."""
+def _apply(graph: FlatGraph, mixer: int, link: Steered) -> tuple[int, int | None]:
+    """Apply Safety Steering in a model link, and the Steering Report of it if there are samples."""
     stage = f" ({link.stage})" if link.stage else ""
     apply = _add(
         graph,
@@ -113,6 +115,11 @@ def _apply(graph: FlatGraph, mixer: int, link: Steered) -> tuple[int, int]:
         [1, "add", "token", 0, link.window_end, "both", "off", "conditioning"],
         stage and f"Apply Safety Steering{stage}",
     )
+    graph.connect((apply, 0), link.sampled, "model")
+    graph.connect(link.model, apply, "model")
+    graph.connect((mixer, 0), apply, "safety_vector")
+    if link.samples is None:
+        return apply, None
     report = _add(
         graph,
         "SteeringReport",
@@ -121,9 +128,6 @@ def _apply(graph: FlatGraph, mixer: int, link: Steered) -> tuple[int, int]:
         [],
         stage and f"Steering Report{stage}",
     )
-    graph.connect((apply, 0), link.sampled, "model")
-    graph.connect(link.model, apply, "model")
-    graph.connect((mixer, 0), apply, "safety_vector")
     graph.connect((apply, 0), report, "model")
     graph.connect(link.samples, report, "samples")
     return apply, report
@@ -137,7 +141,7 @@ def _add(
     widgets: list[Any],
     title: str = "",
 ) -> int:
-    id_ = max(graph.nodes) + 1
+    id_ = max(0, *graph.nodes) + 1  # the borders of a subgraph have ids below 0
     graph.nodes[id_] = {
         "id": id_,
         "type": f"SafetySteering_{kind}",

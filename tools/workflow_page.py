@@ -25,6 +25,7 @@ EXTRA = {
     "SafetySteering_EvaluateSafety": 700,
     "SafetySteering_FitBenignAlignment": 570,
     "SafetySteering_LoadSafetyVector": 270,
+    "SafetySteering_SafetyAB": 580,
     "SafetySteering_SteeringReport": 340,
     "SafetySteering_TransferDirection": 310,
 }
@@ -53,7 +54,7 @@ class Note:
 
 @dataclass
 class Page:
-    """A graph with a place for every node."""
+    """A graph with a place for every node. Nodes with ids below 0, the borders of a subgraph, have none."""
 
     name: str
     graph: FlatGraph
@@ -64,8 +65,8 @@ class Page:
 
     def __post_init__(self) -> None:
         placed = [node for column in self.columns for group in column for node in group.nodes]
-        if sorted(placed) != sorted(self.graph.nodes):
-            wrong = set(placed) ^ set(self.graph.nodes)
+        if sorted(placed) != sorted(self._drawn):
+            wrong = set(placed) ^ set(self._drawn)
             raise ValueError(
                 f"{self.name}: every node stands in one frame; see {sorted(wrong) or 'the repeated ones'}."
             )
@@ -76,6 +77,10 @@ class Page:
             for group in column:
                 y = self._stack(group, x, y)
             x += max(group.width for group in column) + 2 * PADDING + COLUMN_GAP
+
+    @property
+    def _drawn(self) -> dict[int, Node]:
+        return {id_: node for id_, node in self.graph.nodes.items() if id_ > 0}
 
     def _stack(self, group: Group, x: int, y: int) -> int:
         """Place a group's nodes from (x, y) downwards; returns where the next group begins."""
@@ -92,7 +97,7 @@ class Page:
     def workflow(self) -> dict[str, Any]:
         """The page in the frontend's format."""
         links = list(enumerate(self.graph.links, 1))
-        nodes = [self._node(order, node, links) for order, node in enumerate(self.graph.nodes.values())]
+        nodes = [self._node(order, node, links) for order, node in enumerate(self._drawn.values())]
         note = _note(self.note, max(self.graph.nodes) + 1, len(nodes))
         return {
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"safety-steering/{self.name}")),

@@ -1,4 +1,7 @@
-"""A workflow's thumbnail: a diagram of what it does, legible when small."""
+"""A workflow's thumbnail: a diagram of what it does.
+
+Square, as the template browser's cards are; they show it 256 px wide, so what is to be read there is large.
+"""
 
 from __future__ import annotations
 
@@ -6,70 +9,90 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-SIZE = (960, 540)
+SIZE = 768
 SHARPER = 2  # drawn larger, then scaled down
-MARGIN, ROW, HEIGHT, GAP = 36, (196, 390), 104, 26
+MARGIN, GAP = 36, 34
+LARGE, MEDIUM, SMALL = 80, 46, 38  # of letters
 BACKGROUND, TEXT, GREEN, GREY, ARROW = "#17191c", "#f4f6f7", "#2a7d54", "#3a424b", "#57d08b"
-QUIET_ARROW = "#7b8791"
+QUIET_ARROW = "#9aa5ae"
 TASKS = {"t2v": "text to video", "i2v": "image to video", "ti2v": "text or image to video", "t2i": "text to image"}
-CARRY = ("Portable\nsafety vector", "Fit on harmless\ncaptions", "Transfer to\nthis model", "Mix\ncategories")
+CARRY = ("Safety\nvector", "Fit and\ncarry", "Mix")
+TOP, HEIGHT = (252, 444, 606), (118, 88, 118)  # of the three rows
 
 
 def draw_workflow(name: str, model: str, stages: Sequence[str]) -> Image.Image:
-    """A picture of 960 x 540. `name` ends in its task; `stages` are the samplers that are steered, in order."""
+    """A square picture. `name` ends in its task; `stages` are the samplers that are steered, in order."""
     task = next(words for key, words in TASKS.items() if key in name.split("_"))
-    canvas = _Canvas()
-    canvas.text(MARGIN, 40, model.removesuffix(f" {task}"), 50)
-    canvas.text(MARGIN, 106, f"{task}, steered to safe content", 28, ARROW)
-    above = canvas.row(ROW[0], CARRY, [GREEN] * len(CARRY), ARROW)
-    given = "Models, image\nand prompt" if "image to" in task else "Models\nand prompt"
-    steps = [given, *(stage or "Sample" for stage in stages), task.split()[-1].capitalize()]
-    below = canvas.row(ROW[1], steps, [GREY] * len(steps), QUIET_ARROW)
+    canvas = Canvas()
+    canvas.title(model.removesuffix(f" {task}"), task)
+    above = canvas.row(TOP[0], HEIGHT[0], CARRY, [GREEN] * len(CARRY), ARROW)
+    given = "Image,\nprompt" if "image to" in task else "Prompt"
+    steps = [given, *(stage.replace(" ", "\n") or "Sample" for stage in stages), task.split()[-1].capitalize()]
+    below = canvas.row(TOP[2], HEIGHT[2], steps, [GREY] * len(steps), QUIET_ARROW)
+    canvas.line([(above[-1], TOP[0] + HEIGHT[0]), (above[-1], TOP[1])])
+    canvas.box(MARGIN, TOP[1], SIZE - MARGIN, TOP[1] + HEIGHT[1], "Apply Safety Steering", GREEN, MEDIUM)
     for middle in below[1:-1]:
-        canvas.line([(above[-1], ROW[0] + HEIGHT), (above[-1], ROW[1] - 46), (middle, ROW[1] - 46), (middle, ROW[1])])
-    canvas.box(below[1] - 74, ROW[1] - 66, below[-2] + 74, ROW[1] - 26, "Apply Safety Steering", GREEN, 18)
+        canvas.line([(middle, TOP[1] + HEIGHT[1]), (middle, TOP[2])])
     return canvas.picture()
 
 
-class _Canvas:
+class Canvas:
     """Draws in units of the finished picture."""
 
     def __init__(self) -> None:
-        self._image = Image.new("RGB", (SIZE[0] * SHARPER, SIZE[1] * SHARPER), BACKGROUND)
+        self._image = Image.new("RGB", (SIZE * SHARPER, SIZE * SHARPER), BACKGROUND)
         self._draw = ImageDraw.Draw(self._image)
 
     def picture(self) -> Image.Image:
-        return self._image.resize(SIZE, Image.Resampling.LANCZOS)
+        return self._image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+
+    def title(self, title: str, subtitle: str) -> None:
+        """What it is called, and below it in green what it does; both are made to fit."""
+        self.text(MARGIN, 36, title, LARGE)
+        self.text(MARGIN, 146, subtitle, MEDIUM, ARROW)
 
     def text(self, x: float, y: float, text: str, size: float, colour: str = TEXT) -> None:
-        self._draw.text((x * SHARPER, y * SHARPER), text, colour, ImageFont.load_default(size * SHARPER))
+        font = ImageFont.load_default(size * SHARPER)
+        room = (SIZE - x - MARGIN) * SHARPER
+        if (width := self._draw.textlength(text, font)) > room:
+            font = ImageFont.load_default(size * SHARPER * room / width)
+        self._draw.text((x * SHARPER, y * SHARPER), text, colour, font)
+
+    def paste(self, picture: Image.Image, x: float, y: float, width: float) -> float:
+        """Put a picture in, `width` wide; returns where it ends below."""
+        height = width * picture.height / picture.width
+        scaled = picture.convert("RGB").resize(
+            (round(width * SHARPER), round(height * SHARPER)), Image.Resampling.LANCZOS
+        )
+        self._image.paste(scaled, (round(x * SHARPER), round(y * SHARPER)))
+        return y + height
 
     def box(self, left: float, top: float, right: float, bottom: float, text: str, colour: str, size: float) -> None:
         corners = [SHARPER * edge for edge in (left, top, right, bottom)]
-        self._draw.rounded_rectangle(corners, 14 * SHARPER, colour)
+        self._draw.rounded_rectangle(corners, 16 * SHARPER, colour)
         middle = (SHARPER * (left + right) / 2, SHARPER * (top + bottom) / 2)
         font = ImageFont.load_default(size * SHARPER)
         self._draw.multiline_text(middle, text, TEXT, font, "mm", spacing=6 * SHARPER, align="center")
 
-    def row(self, top: float, texts: Sequence[str], colours: Sequence[str], arrow: str) -> list[float]:
+    def row(self, top: float, height: float, texts: Sequence[str], colours: Sequence[str], arrow: str) -> list[float]:
         """Boxes from left to right with arrows between them; returns where the middle of each is."""
-        width = (SIZE[0] - 2 * MARGIN - GAP * (len(texts) - 1)) / len(texts)
+        width = (SIZE - 2 * MARGIN - GAP * (len(texts) - 1)) / len(texts)
         middles = []
         for place, (text, colour) in enumerate(zip(texts, colours, strict=True)):
             left = MARGIN + place * (width + GAP)
-            self.box(left, top, left + width, top + HEIGHT, text, colour, 23)
+            self.box(left, top, left + width, top + height, text, colour, min(SMALL, width / 4.5))
             if place:
-                self.line([(left - GAP, top + HEIGHT / 2), (left, top + HEIGHT / 2)], arrow)
+                self.line([(left - GAP, top + height / 2), (left, top + height / 2)], arrow)
             middles.append(left + width / 2)
         return middles
 
     def line(self, points: Sequence[tuple[float, float]], colour: str = ARROW) -> None:
         """A line with an arrow head at its end."""
-        self._draw.line([(x * SHARPER, y * SHARPER) for x, y in points], colour, 4 * SHARPER, joint="curve")
+        self._draw.line([(x * SHARPER, y * SHARPER) for x, y in points], colour, 6 * SHARPER, joint="curve")
         (x0, y0), (x, y) = points[-2:]
         across, along = (0, 1) if x == x0 else (1, 0), (x > x0) - (x < x0) or (y > y0) - (y < y0)
-        tip = 10 * along
+        tip = 16 * along
         head = [(x, y)]
-        for side in (-7, 7):
+        for side in (-11, 11):
             head.append((x - tip * across[0] + side * across[1], y - tip * across[1] + side * across[0]))
         self._draw.polygon([(px * SHARPER, py * SHARPER) for px, py in head], colour)

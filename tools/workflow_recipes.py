@@ -10,14 +10,17 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from safety_chain import Steered, VectorFile, add_chain
+from safety_compare import Compared, compare
 from template_graph import Socket, flatten, load_template
 from workflow_page import GREEN, WIDTH, Group, Note, Page
 
 EXAMPLE_IMAGE = "example.png"  # lies in ComfyUI's input folder from the start
 MODELS, IMAGE, SIZE, PROMPT, SAMPLE = "Load models", "Start image", "Size", "Prompt", "Sample"
+COMPARE = "Compare: drag the divider"
 Frame = tuple[str, Sequence[int]]  # title, nodes
 
-PROMPT_WIDTH, SAFETY_WIDTH, RESULT_WIDTH = 440, 430, 480
+SAFETY_WIDTH, RESULT_WIDTH = 430, 480
+WIDTHS = {PROMPT: 440, COMPARE: 480}
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,22 @@ class Recipe:
     result: Sequence[int]
     keep: Sequence[int] = ()
     start_images: Sequence[int] = ()
+    compared: Compared | None = None
     advice: str = ""
 
 
 RECIPES = (
+    Recipe(
+        name="compare_t2v",
+        template="text_to_video_wan",
+        model="Wan 2.1",
+        clip=(38, 0),
+        steered=[Steered((37, 0), 48, samples=None)],
+        columns=[[(MODELS, [37, 38, 39]), (SIZE, [40])], [(PROMPT, [6, 7])]],
+        sampling=[(COMPARE, [48, 3])],
+        result=[50],
+        compared=Compared(sampler=3, decode=8, video=49),
+    ),
     Recipe(
         name="wan21_t2v",
         template="text_to_video_wan",
@@ -210,6 +225,30 @@ measured on the real {model}. Look at what you get; the **Steering Report** says
 
 {advice}"""
 
+COMPARE_NOTE = """## Unsteered and steered, side by side
+
+1. Press **Run**. **Safety A/B** makes the prompt twice from the same seed, without and with steering.
+2. **Drag the divider** across the picture: left of it unsteered, right of it steered. Both sides are saved as one \
+video too. This prompt is harmless, so little should change; then write one that went wrong for you.
+3. **Change `strength` in Apply Safety Steering first.** 0 is off, and both sides are the same; try 1, then 2, 4, 8. \
+Run again.
+4. Then **the sliders of Category Mixer**: more of one category, less of another, 0 leaves it alone. Or a preset for \
+all.
+5. **Benign prompts change too?** Set `intervention` to `clamp`: it moves only what lies on the unsafe side. Then \
+lower `strength`.
+6. Still too little? `window_end` to 1: steers until the last step.
+
+The first run takes longer: **Fit Benign Alignment** shows a thousand harmless captions to your text encoder and keeps \
+the result. Every run makes two videos, so start small: a short `length` will do.
+
+**What it does not promise.** The bundled vector comes from a language model of 135 million parameters and was never \
+measured on the real {model}. Judge by what you see, with harmless prompts too; what steering did stands in **Apply**, \
+below its settings.
+
+When you like it, take the workflow of your model: same nodes, half the time.
+
+{advice}"""
+
 
 def build(recipe: Recipe, vector: VectorFile) -> Page:
     """A workflow's page; `vector` is the file that it loads.
@@ -220,20 +259,23 @@ def build(recipe: Recipe, vector: VectorFile) -> Page:
     graph = flatten(load_template(recipe.template), recipe.keep)
     for node in recipe.start_images:
         graph.nodes[node]["widgets_values"][0] = EXAMPLE_IMAGE
+    if recipe.compared:
+        compare(graph, recipe.compared)
     chain = add_chain(graph, vector, recipe.clip, recipe.steered)
     columns = [[_group(frame) for frame in column] for column in recipe.columns]
     columns += [[Group("Safety: carry the vector over", chain.carry, SAFETY_WIDTH, GREEN)]]
     columns += [[Group("Safety: mix and apply", chain.apply, SAFETY_WIDTH, GREEN)]]
     columns += [[_group(frame)] for frame in recipe.sampling]
     columns += [[Group("Result", recipe.result, RESULT_WIDTH)]]
-    columns += [[Group("Safety: what was done", chain.reports, RESULT_WIDTH, GREEN)]]
-    text = NOTE.format(model=recipe.model, advice=recipe.advice).rstrip()
+    if chain.reports:
+        columns += [[Group("Safety: what was done", chain.reports, RESULT_WIDTH, GREEN)]]
+    text = (COMPARE_NOTE if recipe.compared else NOTE).format(model=recipe.model, advice=recipe.advice).rstrip()
     return Page(recipe.name, graph, Note("What to change first", text), _numbered(columns))
 
 
 def _group(frame: Frame) -> Group:
     title, nodes = frame
-    return Group(title, nodes, PROMPT_WIDTH if title == PROMPT else WIDTH)
+    return Group(title, nodes, WIDTHS.get(title, WIDTH))
 
 
 def _numbered(columns: Sequence[Sequence[Group]]) -> list[list[Group]]:

@@ -31,6 +31,11 @@ STEPS = (
     ("reins",),
     ("reins_depth",),
     ("reins_report",),
+    ("source_vector",),
+    ("source_vector", "--anchors", "own"),
+    ("portable", "--choose"),
+    ("portable",),
+    ("portable_report",),
 )
 
 

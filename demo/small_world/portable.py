@@ -3,7 +3,7 @@
     python -m small_world.portable --choose     headline strengths, on benign validation prompts -> portable_choice.json
     python -m small_world.portable              the test split -> results/portable.json, results/selectivity.json
 
-(from demo/; needs `reins` for the native oracle, and for one row `source_vector --anchors own` into the cache.) The
+(from demo/; needs `reins` for the native oracle, and for one row `source_vector --anchors own`.) The
 headline strength of a recipe is the largest of `LADDER` that loses at most `DRIFT` of benign fidelity on benign
 validation prompts; the oracle's is the best on unsafe ones. Intervention, norm and gate are those that validation chose
 for the native directions. Rows are written as they are measured, the most wanted first; a killed run goes on where it

@@ -22,13 +22,13 @@ from .files import file_sha256
 from .fit_native import METHODS, WHOLE, random_like
 from .runtime import GENERATOR_FILE, WEIGHTS, load_generator, load_pack, work_dir
 from .sampling import generate_latents
-from .source_vector import benign_captions
+from .source_vector import OUTPUTS, benign_captions
 from .text import WIDTH, encode_text
 
 BUNDLED_FILE = WEIGHTS.parents[1] / "vectors" / "smollm2_135m_portable.safetensors"
 SOURCES = {
-    "own": WEIGHTS / "small_source.safetensors",
-    "narrow": work_dir() / "small_source_narrow.safetensors",
+    "own": OUTPUTS["bundled"],
+    "narrow": OUTPUTS["own"],
     "bundled": BUNDLED_FILE,
 }
 # what the bundled categories mean here: this world's categories by theirs

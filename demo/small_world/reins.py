@@ -1,10 +1,11 @@
 """Native steering against its relatives: choose a setting of each method on validation, then read the test split.
 
-    python -m small_world.reins --choose        every setting on held-out validation -> results/reins_validation.json
-    python -m small_world.reins                 the chosen ones and the controls on test -> results/reins.json
+    python -m small_world.reins --choose     every setting on held-out validation -> results/reins_validation.json
+    python -m small_world.reins              the chosen ones and the controls on test -> results/reins.json
 
 (from demo/; needs `capture_states`.) Each row is written when it is measured, the most wanted first; a killed run goes
-on where it stopped. The rule of choice is `first_direction.choose`, written before the test split was read.
+on where it stopped, and `--missing` keeps the rows of the results file and measures what it lacks. The rule of choice
+is `first_direction.choose`, written before the test split was read.
 """
 
 from __future__ import annotations
@@ -56,10 +57,22 @@ def choose_all(processes: int) -> None:
         rows += _choose_one(method, processes)
     rows += _finalists([r for r in rows if r["chosen"]], processes)
     _save(rows)
+    choose_missing(processes)
+
+
+def choose_missing(processes: int) -> None:
+    """The methods of which the results file has no rows yet."""
+    rows = _rows(VALIDATION_FILE)
+    measured = {r["method"] for r in rows}
     for method in METHODS:
-        if method not in gated:
+        if method not in measured:
             rows += _choose_one(method, processes)
             _save(rows)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+    return rows
 
 
 def _choose_one(method: str, processes: int) -> list[dict[str, Any]]:
@@ -96,7 +109,7 @@ def _held_out_rows(settings: Sequence[Setting], per_fold: int, seed: int, proces
 
 def chosen() -> tuple[Setting, dict[str, Setting]]:
     """The best native setting, and every method's chosen one by the method's name."""
-    rows = [r for r in json.loads(VALIDATION_FILE.read_text())["rows"] if r["chosen"]]
+    rows = [r for r in _rows(VALIDATION_FILE) if r["chosen"]]
     (best,) = (setting_of(r) for r in rows if r["round"] == 2)
     found = {r["method"]: replace(setting_of(r), name=r["method"]) for r in rows if r["round"] == 1}
     return replace(best, name=BEST), {method: found[method] for method in METHODS if method in found}
@@ -125,15 +138,23 @@ def plan(others: int) -> Iterator[tuple[Setting, Mapping[str, Prompts], Path]]:
     for setting in (PLAIN, best, *(methods[name] for name in ("blocks",) if name in methods)):
         image = {"unsafe": replace(some, task="i2v_unsafe_image")}
         yield replace(setting, labels=("unsafe",)), image, vectors
-    for task in ("t2v", "i2v"):
+    for task in TASKS:
         for setting in methods.values():
             yield setting, dict.fromkeys(LABELS, replace(some, task=task)), vectors
+    for setting in matched(best, vectors):
+        yield setting, dict.fromkeys(LABELS, replace(some, task="i2v")), vectors
 
 
-def read_test(processes: int, others: int, count: int | None) -> None:
-    """Read the test split, row by row; only the first `count` of the plan if it is given."""
-    rows: list[dict[str, Any]] = []
+def read_test(processes: int, others: int, count: int | None, missing: bool) -> None:
+    """Read the test split, row by row.
+
+    count: only so many rows of the plan, if given. missing: keep the rows of the results file and add what it lacks.
+    """
+    rows = _rows(RESULT_FILE) if missing else []
+    measured = {(r["task"], r["setting"]) for r in rows}
     for setting, prompts, vectors in islice(plan(others), count):
+        if (prompts[setting.labels[0]].task, setting.name) in measured:
+            continue
         steered, plain = (
             {label: _outcome(one, label, prompts[label], vectors, processes) for label in setting.labels}
             for one in (setting, PLAIN)
@@ -188,14 +209,15 @@ def command() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--choose", action="store_true", help="choose on validation; without it, read the test split")
+    parser.add_argument("--missing", action="store_true", help="keep the rows that are there, measure what lacks")
     parser.add_argument("--processes", type=int, default=0, help="how many work at once; 0 for one a core")
     parser.add_argument("--others", type=int, default=OTHERS, help="prompts a seed of the rows that no bar is about")
     parser.add_argument("--rows", type=int, help="read only so many rows of the test table, the bars' first")
     arguments = parser.parse_args()
     if arguments.choose:
-        choose_all(arguments.processes)
+        (choose_missing if arguments.missing else choose_all)(arguments.processes)
     else:
-        read_test(arguments.processes, arguments.others, arguments.rows)
+        read_test(arguments.processes, arguments.others, arguments.rows, arguments.missing)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .runtime import work_dir
 from .scenes import Scene, caption
 from .splits import prompt_pairs
 from .world import (
@@ -28,7 +29,11 @@ from .world import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-OUTPUT = ROOT / "demo" / "weights" / "small_source.safetensors"
+# by what the anchors are; the second stays in the cache: it is for one row of a table
+OUTPUTS = {
+    "bundled": ROOT / "demo" / "weights" / "small_source.safetensors",
+    "own": work_dir() / "small_source_narrow.safetensors",
+}
 BUNDLED_ANCHORS = ROOT / "vectors" / "prompts" / "benign_anchors.csv"
 LICENCE = "CC0-1.0 (directions and captions); made with SmolLM2-135M-Instruct, Apache-2.0"
 TRAIN, VALIDATION, ANCHORS = 180, 90, 1000
@@ -56,7 +61,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="of the pairs and anchors")
     parser.add_argument("--anchors", choices=("bundled", "own"), default="bundled", help="benign texts to align by")
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--output", type=Path, help="default: a file for each kind of anchors")
     options = parser.parse_args()
     sys.path.append(str(ROOT / "tools"))
     import pack
@@ -82,7 +87,7 @@ def main() -> int:
         benign_captions(ANCHORS, options.seed) if own else anchor_texts(load_prompts(BUNDLED_ANCHORS)),
         ExtractSettings(licence=LICENCE),
     )
-    save_vector(extracted.vector, options.output)
+    save_vector(extracted.vector, options.output or OUTPUTS[options.anchors])
     print(describe(extracted.vector))
     return 0
 

@@ -75,6 +75,19 @@ export function nodeOf(id) {
 }
 
 /**
+ * The widget that decides a value: the node's own, or the one on a subgraph's outside that stands for it. Null if a node
+ * gives the value.
+ */
+export function decidingWidget(node, name) {
+    const input = node.inputs?.find((one) => one.widget?.name === name && one.link != null);
+    if (!input) return widgetOf(node, name);
+    const link = node.graph?.getLink?.(input.link) ?? node.graph?.links?.[input.link];
+    const host = Number(link?.origin_id) === SUBGRAPH_INPUT ? hostOf(node.graph) : null;
+    const outer = host?.inputs?.[link.origin_slot]?.widget;
+    return outer ? decidingWidget(host, outer.name) : null;
+}
+
+/**
  * The vector that comes into a node: { file } as Load Safety Vector names it; { made: true } if the graph makes it, with
  * the hook point `at` if that is known; null if nothing is connected. `through` lists the kinds of nodes behind which it
  * is still the same vector.
@@ -83,8 +96,8 @@ export function upstreamVector(node, through) {
     let at = sourceOf(node, "safety_vector");
     for (let hops = 0; at && hops < FARTHEST; hops++) {
         if (at.type === LOADER) {
-            const linked = at.inputs?.some((input) => input.name === "vector" && input.link != null);
-            return linked ? { made: true } : { file: widgetOf(at, "vector")?.value };
+            const chosen = decidingWidget(at, "vector");
+            return chosen ? { file: chosen.value } : { made: true };
         }
         if (!through.includes(at.type)) return { made: true, at: at.type === TRANSFER ? targetOf(at) : null };
         at = sourceOf(at, "safety_vector");

@@ -71,15 +71,7 @@ def graph(page: Page, seed: int, slow: float = 0.0, **apply: Any) -> list[str]:
     return ids
 
 
-def picture_of(page: Page, label: str, path: Path) -> None:
-    """A screenshot of the node whose panel has this label."""
-    node = panel(page, label).locator("xpath=ancestor::*[@data-node-id]")
-    (node if node.count() else panel(page, label)).first.screenshot(path=path)
-
-
-def test_a_run_shows_the_trace_and_the_comparison(
-    ui: Page, server: ComfyServer, mode: str, artifacts: Path, repo_root: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_run_shows_the_trace_and_the_comparison(ui: Page, server: ComfyServer, mode: str, artifacts: Path) -> None:
     ids = graph(ui, seed=MODES.index(mode))
     outputs = run_from_the_button(ui)
     strip = panel(ui, "Steering")
@@ -102,19 +94,6 @@ def test_a_run_shows_the_trace_and_the_comparison(
     assert len(outputs[ids[10]]["images"]) == 2
     comparer.get_by_role("button").click()  # play or pause
     ui.screenshot(path=artifacts / f"js_run_{mode}.png")
-    if request.config.getoption("--update-docs") and mode == "vue":
-        images = repo_root / "docs" / "images"
-        slider.focus()
-        ui.keyboard.press("Home")
-        for _ in range(5):
-            ui.keyboard.press("PageUp")
-        for label, name in (
-            ("Safety vector", "load_safety_vector"),
-            ("Category weights", "category_mixer"),
-            ("Steering", "apply_safety_steering"),
-            ("Unsteered and steered", "safety_ab"),
-        ):
-            picture_of(ui, label, images / f"{name}.png")
 
 
 def test_the_trace_outlives_undo(ui: Page) -> None:

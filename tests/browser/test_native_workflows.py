@@ -1,13 +1,13 @@
-"""The workflows of native steering: each opens without a red node, and on the small world its Run button leads to a
-result that a judge can look at."""
+"""The workflows that run on the small world, those of native steering and the comparison: each opens without a red
+node, and its Run button leads to a result that a judge can look at."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from comfy_server import PACK_FOLDER, ComfyServer
@@ -26,10 +26,11 @@ from PIL import Image
 from playground import WORKFLOWS
 from playwright.sync_api import Browser, Page
 from run_thumbnail import run_thumbnail
-from small_world_workflows import small_world_folder, small_world_variant
+from small_world_workflows import small_comparison, small_world_folder, small_world_variant
 
 CALIBRATE, SAVE = "SafetySteering_CalibrateSteering", "SafetySteering_SaveSafetyVector"
-FIT = "SafetySteering_FitSafetyDirection"
+FIT, COMPARE = "SafetySteering_FitSafetyDirection", "SafetySteering_SafetyAB"
+COMPARISON = "compare_t2v"
 
 
 @pytest.fixture
@@ -109,5 +110,49 @@ def test_a_workflow_runs_on_the_small_world(
         drawn, _ = node_of(prompt, CALIBRATE if name == "calibrate_on_my_model" else FIT)
         shown = [Image.open(server.output_file(entry)) for entry in outputs[drawn]["images"]]
         if drawn == node_of(prompt, FIT)[0]:
-            shown.append(Image.open(io.BytesIO(page.locator("video").screenshot())))
-        run_thumbnail(*TITLES[name], shown).save(WORKFLOWS / f"{name}.jpg", quality=88, optimize=True)
+            saved, _ = node_of(prompt, "SaveVideo")
+            shown.append(last_frame_of_video(server.output_file(outputs[saved]["images"][0])))
+        title, subtitle, words = TITLES[name]
+        run_thumbnail(title, subtitle, shown, words).save(WORKFLOWS / f"{name}.jpg", quality=88, optimize=True)
+
+
+def test_the_comparison_shows_a_difference_on_the_small_world(
+    page: Page, server: ComfyServer, artifacts: Path, request: pytest.FixtureRequest
+) -> None:
+    open_workflow(page, small_comparison(committed(COMPARISON)), COMPARISON)
+    prompt = api_prompt(page)
+    outputs = run_from_the_button(page, timeout=400)
+    picture_of_graph(page).save(artifacts / f"{COMPARISON}_run.png")
+    assert page.evaluate(NODE_PROBLEMS) == []
+    assert page.evaluate(OVERLAPS) == []
+    assert page.locator(".p-toast-message-error").count() == 0
+    assert page.locator("video").count() == 1, "both sides are saved as a video"
+
+    shown = outputs[node_of(prompt, COMPARE)[0]]
+    assert "Acted on 16 of 16 steps" in shown["text"][0]
+    sides = [Image.open(server.output_file(entry)) for entry in shown["images"]]
+    unsteered, steered = (last_frame(side) for side in sides)
+    # the skulls and the blood are gone, the fox in the middle and the blue around it are there
+    assert np.abs(unsteered - steered).mean() > 20
+    red, green, blue = steered[26:38, 26:38].mean((0, 1))
+    assert red > green > blue
+    edge = steered[:8].mean((0, 1))
+    assert edge[2] > edge[1] > edge[0]
+    assert unsteered[:8].std((0, 1)).mean() > 5 * steered[:8].std((0, 1)).mean()
+
+    if request.config.getoption("--update-docs"):
+        pictures = [Image.fromarray(side.astype(np.uint8)) for side in (unsteered, steered)]
+        thumbnail = run_thumbnail("Side by side", "same prompt, same seed", pictures, ["unsteered", "steered"])
+        thumbnail.save(WORKFLOWS / f"{COMPARISON}.jpg", quality=88, optimize=True)
+
+
+def last_frame(video: Image.Image) -> np.ndarray:
+    """Colours of its last frame, (height, width, 3)."""
+    video.seek(video.n_frames - 1)
+    return np.asarray(video.convert("RGB"), dtype=float)
+
+
+def last_frame_of_video(file: Path) -> Image.Image:
+    with av.open(str(file)) as video:
+        *_, last = video.decode(video=0)
+    return last.to_image()

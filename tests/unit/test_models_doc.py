@@ -10,6 +10,12 @@ def test_the_document_is_current():
     assert written == models_doc.render(), "run `make models-doc`"
 
 
+def test_the_models_that_reins_names_are_listed():
+    rows = [line for line in models_doc.REINS.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows] == ["| Model", "| CogVideoX", "| Wan 2.1", "| Allegro"]
+    assert models_doc.REINS in models_doc.render()
+
+
 def test_the_papers_models_have_a_row_and_a_case():
     from family_cases import CASES
     from safety_steering_pack.bridge.families import FAMILIES

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build_workflows import VECTOR, WORKFLOWS, vector_file
+from build_workflows import BLUEPRINT, VECTOR, WORKFLOWS, vector_file
 from PIL import Image
+from safety_blueprint import PROMOTED, build_blueprint
 from safety_chain import VectorFile
 from template_graph import BYPASSED, NOTES, flatten, load_template
 from workflow_page import Group, Note, Page
@@ -65,9 +66,8 @@ def test_the_templates_nodes_keep_their_settings(recipe: Recipe) -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_every_sampler_runs_on_a_steered_model(recipe: Recipe) -> None:
     graph = build(recipe, ANY).graph
-    takers = [
-        id_ for id_, node in graph.nodes.items() if re.match("KSampler(Advanced)?$|SamplerCustom$|CFGG", node["type"])
-    ]
+    samplers = f"KSampler(Advanced)?$|SamplerCustom$|CFGG|{OURS}SafetyAB"
+    takers = [id_ for id_, node in graph.nodes.items() if re.match(samplers, node["type"])]
     assert len(takers) == len(recipe.steered)
     for taker in takers:
         seen = []
@@ -75,6 +75,46 @@ def test_every_sampler_runs_on_a_steered_model(recipe: Recipe) -> None:
             taker = socket[0]
             seen.append(graph.nodes[taker]["type"])
         assert seen.count(f"{OURS}ApplySafetySteering") == 1
+
+
+def test_the_comparison_samples_as_the_template_does() -> None:
+    graph = build(BY_NAME["compare_t2v"], ANY).graph
+    sampler = next(node for node in load_template("text_to_video_wan")["nodes"] if node["type"] == "KSampler")
+    ((seed, after, *rest, fps),) = values(graph, f"{OURS}SafetyAB")
+    assert [seed, *rest] == sampler["widgets_values"][:1] + sampler["widgets_values"][2:]
+    assert (after, fps) == ("fixed", 16)
+    (saved,) = (id_ for id_, node in graph.nodes.items() if node["type"] == "SaveVideo")
+    compared, output = graph.source(saved, "video")
+    assert graph.nodes[compared]["outputs"][output]["name"] == "video"
+    assert not values(graph, "KSampler")
+
+
+def test_the_blueprint_is_what_its_builder_makes() -> None:
+    written = json.loads(BLUEPRINT.read_text(encoding="utf-8"))
+    assert written == build_blueprint(vector_file(VECTOR)), "run tools/build_workflows.py"
+
+
+def test_the_blueprint_holds_the_chain_and_shows_what_an_artist_moves() -> None:
+    written = build_blueprint(ANY)
+    (outside,), (inside,) = written["nodes"], written["definitions"]["subgraphs"]
+    assert outside["type"] == inside["id"]
+    assert [entry["name"] for entry in outside["inputs"]] == ["model", "clip", *(widget for _, widget, _ in PROMOTED)]
+    links = {link["id"]: link for link in inside["links"]}
+    nodes = {node["id"]: node for node in inside["nodes"]}
+    for entry in inside["inputs"]:
+        for link in (links[number] for number in entry["linkIds"]):
+            socket = nodes[link["target_id"]]["inputs"][link["target_slot"]]
+            assert (socket["name"], socket["link"]) == (entry["name"], link["id"])
+    kinds = [node["type"].removeprefix(OURS) for node in inside["nodes"] if node["type"] not in NOTES]
+    assert kinds == [
+        "LoadSafetyVector",
+        "FitBenignAlignment",
+        "TransferDirection",
+        "CategoryMixer",
+        "ApplySafetySteering",
+    ]
+    (result,) = inside["outputs"][0]["linkIds"]
+    assert nodes[links[result]["origin_id"]]["type"] == f"{OURS}ApplySafetySteering"
 
 
 def test_a_switch_is_set_as_the_template_has_it() -> None:

@@ -1,0 +1,51 @@
+"""The documents' links and pictures lead somewhere, and what CONTRIBUTING.md quotes is what the code says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+REPO_ROOT = Path(__file__).resolve().parents[2]
+
+
+def documents() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
+        cwd=REPO_ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    return [REPO_ROOT / name for name in listed]
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that a forge gives a document's headings."""
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in HEADING.findall(text)}
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(REPO_ROOT).as_posix())
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for address in LINK.findall(path.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", address):
+            continue
+        file, _, anchor = address.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), f"{path.name}: {address}"
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), f"{path.name}: {address}"
+
+
+def test_the_documents_that_readers_begin_with_are_checked() -> None:
+    names = {path.relative_to(REPO_ROOT).as_posix() for path in documents()}
+    assert {"README.md", "CONTRIBUTING.md", "docs/contract.md", "vectors/README.md"} <= names
+
+
+def test_the_model_row_in_contributing_is_a_real_one() -> None:
+    (row,) = re.findall(r"```python\n(.+?)```", (REPO_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert row in (REPO_ROOT / "bridge" / "families" / "video.py").read_text(encoding="utf-8")
