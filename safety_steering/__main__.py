@@ -40,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         print(options.run(options))
+    except FileNotFoundError as error:
+        print(f"There is no file or folder {error.filename}. Check its name and where you are.", file=sys.stderr)
+        return 1
     except (SafetySteeringError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
