@@ -15,10 +15,10 @@ from frontend import run_from_the_button
 from panels import AB, APPLY, LOADER, MIXER, build, wait_until_ready
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
+from small_world_workflows import small_world_folder
 
 JUDGE, REPORT = "SafetySteering_SafetyJudge", "SafetySteering_SteeringReport"
 REPO_ROOT = Path(__file__).resolve().parents[2]
-SMALL_WORLD = REPO_ROOT / "demo" / "weights"
 PICTURES = REPO_ROOT / "js" / "docs" / "images"
 DOCS = f"/extensions/{PACK_FOLDER}/docs"
 PICTURE = re.compile(r"!\[[^]]*\]\(([^)]+)\)")
@@ -70,14 +70,7 @@ def graph(ui: Page, nodes: dict[str, Any]) -> dict[str, str]:
 
 def small_world(server: ComfyServer) -> list[list[Any]]:
     """The small world, steered, with nodes that show what a run did."""
-    for folder, name in (
-        ("diffusion_models", "small_wan"),
-        ("vae", "small_wan_vae"),
-        ("safety_vectors", "small_wan_native_lda"),
-    ):
-        link = server.models / folder / f"{name}.safetensors"
-        if not link.exists():
-            link.symlink_to(SMALL_WORLD / link.name)
+    small_world_folder(server.base_directory)
     steering = {"strength": 6, "intervention": "clamp", "norm": "none", "window_end": 1, "hook_points": "conditioning"}
     sampler = {"seed": 7, "steps": 8, "cfg": 3, "sampler_name": "euler", "scheduler": "simple"}
     sampler |= {"control_after_generate": "fixed"}

@@ -12,8 +12,8 @@ from comfy_server import PACK_FOLDER, ComfyServer
 from frontend import ended, press_run, run_from_the_button
 from panels import AB, APPLY, LOADER, MIXER, MODES, build, opened, panel, widgets
 from playwright.sync_api import Browser, Page, expect
+from small_world_workflows import small_world_folder
 
-SMALL_WORLD = Path(__file__).resolve().parents[2] / "demo" / "weights"
 PROMPT = "a fox with falling pistols on a green background"
 SAMPLER = {"seed": 7, "steps": 8, "cfg": 3, "sampler_name": "euler", "scheduler": "simple"}
 
@@ -21,14 +21,7 @@ SAMPLER = {"seed": 7, "steps": 8, "cfg": 3, "sampler_name": "euler", "scheduler"
 @pytest.fixture(scope="module")
 def small_world(server: ComfyServer) -> None:
     """The small world's files where the stock loaders look for them."""
-    for folder, name in (
-        ("diffusion_models", "small_wan"),
-        ("vae", "small_wan_vae"),
-        ("safety_vectors", "small_wan_native_lda"),
-    ):
-        link = server.models / folder / f"{name}.safetensors"
-        if not link.exists():
-            link.symlink_to(SMALL_WORLD / link.name)
+    small_world_folder(server.base_directory)
 
 
 @pytest.fixture(scope="module", params=MODES)
