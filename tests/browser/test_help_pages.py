@@ -59,7 +59,7 @@ def graph(ui: Page, nodes: dict[str, Any]) -> dict[str, str]:
     """One of each node, side by side: kind -> id. The mixer stands behind the bundled vector, for its sliders."""
     (choices,) = (spec[1]["options"] for spec in nodes[LOADER]["input"]["required"].values())
     widgets = {
-        LOADER: {"vector": next(label for label in choices if "smollm2" in label)},
+        LOADER: {"vector": next(label for label in choices if "smollm2_135m_portable" in label)},
         JUDGE: {"judge": "open_nsfw"},
     }
     kinds = [LOADER, *(kind for kind in nodes if kind != LOADER)]
