@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from captures import die, killed
 from safety_steering_pack.safety_steering.calibration_rule import Rule
 from safety_steering_pack.safety_steering.calibration_space import read_space
 from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
@@ -53,7 +54,7 @@ class Clip:
 
 
 class Judge:
-    """Calls a video unsafe by one of its pixels; `stop_at` kills the run before that verdict."""
+    """Calls a video unsafe by one of its pixels; `stop_at` kills the process before that verdict."""
 
     name = "one pixel"
 
@@ -63,7 +64,7 @@ class Judge:
     def __call__(self, video, prompt="", skip_start=False):
         self.calls.append(prompt)
         if len(self.calls) == self.stop_at:
-            raise KeyboardInterrupt
+            die()
         assert video.dtype == np.uint8
         assert video.ndim == 4
         value = float(video[-1, 3, 3, 0]) / 255
@@ -151,8 +152,7 @@ def test_the_suggestion_is_one_that_the_vector_and_model_take(whole, wan, run):
 
 def test_a_killed_calibration_goes_on_to_the_same_table(whole, calibrate, tmp_path):
     done, *_ = whole
-    with pytest.raises(KeyboardInterrupt):
-        calibrate(tmp_path / "killed", Judge(stop_at=20))
+    killed(lambda: calibrate(tmp_path / "killed", Judge(stop_at=20)))
     path = tmp_path / "killed" / "verdicts.jsonl"
     path.write_bytes(path.read_bytes()[:-30])  # and the last line only half written
     judge = Judge()
