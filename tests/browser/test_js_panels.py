@@ -50,8 +50,17 @@ def mixer(ui: Page) -> Page:
     """The chain of nodes, with the sliders drawn."""
     build(ui, *CHAIN)
     expect(sliders(ui)).to_have_count(3)
-    ui.wait_for_timeout(700)  # until the nodes have their size, and the step of undo that belongs to it
+    ui.wait_for_function("app.graph.nodes.some(node => node.properties.safety_vector?.sha256)")
+    settle(ui)
     return ui
+
+
+def settle(page: Page) -> None:
+    """Wait until the nodes have their size, and the step of undo that belongs to it is made."""
+    now, before = (undo_steps(page), page.evaluate("app.graph.nodes.map(node => [...node.size])")), None
+    while now != before:
+        page.wait_for_timeout(700)
+        before, now = now, (undo_steps(page), page.evaluate("app.graph.nodes.map(node => [...node.size])"))
 
 
 def mix_of(page: Page) -> tuple[str, str]:

@@ -44,12 +44,14 @@ PATIENCE = 120_000  # ms; other work may keep the machine busy
 
 @contextmanager
 def open_frontend(browser: Browser, address: str, width: int = 1600, height: int = 900) -> Iterator[Page]:
-    """The frontend, ready, in a window of this size."""
+    """The frontend, ready, with the classic canvas, in a window of this size."""
     context = browser.new_context(viewport={"width": width, "height": height})
     opened = context.new_page()
     opened.set_default_timeout(PATIENCE)
     opened.goto(address)
     opened.wait_for_function("window.app?.extensionManager && window.app.graph")
+    # the server keeps what another test has set
+    opened.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
     yield opened
     context.close()
 
