@@ -114,6 +114,11 @@ class Activations:
             manifest["hook_points"] = {name: tuple(value) for name, value in manifest["hook_points"].items()}
             manifest["sigma_edges"] = tuple(manifest["sigma_edges"])
             return cls(path, Source(**manifest))
+        except FileNotFoundError as error:
+            raise SafetySteeringError(
+                f"{path.name} is no folder of safety activations: it has no manifest.json, or is not there. Check its "
+                "name, or capture into it first."
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SafetySteeringError(f"{path.name} is no folder of safety activations: {error}.") from error
 

@@ -64,8 +64,10 @@ def _run(options: argparse.Namespace, class_type: str) -> str:
         graph = with_widgets(graph, options.set)
         return _follow(client, graph, node_of(graph, class_type))
     except (urllib.error.URLError, TimeoutError) as error:
+        reason = getattr(error, "reason", error)
         raise SafetySteeringError(
-            f"No ComfyUI server answers at {options.server} ({error}). Start it, or give its address with --server."
+            f"No ComfyUI server answers at {options.server} ({getattr(reason, 'strerror', None) or reason}). Start one "
+            "with `python main.py` in ComfyUI's folder, or give the address of yours with --server."
         ) from error
     finally:
         client.close()

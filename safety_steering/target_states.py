@@ -100,6 +100,10 @@ def _from_file(path: Path, texts: Sequence[str]) -> FoundStates:
             token: torch.Tensor = file.get_tensor("token").float() if "token" in file.keys() else pooled  # noqa: SIM118
         own: list[Any] = json.loads(about["texts"]) if "texts" in about else list(texts)
         counts = {str(key): int(value) for key, value in json.loads(about.get("block_counts", "{}")).items()}
+    except FileNotFoundError as error:
+        raise SafetySteeringError(
+            f"There is no file of anchor states or folder of activations {path.name}. Check its name and where it is."
+        ) from error
     except (SafetensorError, OSError, ValueError, AttributeError, TypeError) as error:
         raise SafetySteeringError(
             f"{path.name} is no file of anchor states: {error}. Expected safetensors with 'activations' (n, D)."

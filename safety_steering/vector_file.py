@@ -98,6 +98,8 @@ def one_sentence(path: Path) -> Iterator[None]:
     """Whatever goes wrong inside becomes a short VectorFileError that opens with the file's name."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise VectorFileError(f"{path.name}: there is no such file. Check its name and its folder.") from error
     except (SafetensorError, OSError) as error:
         complaint = f"not a readable safetensors file: {error}. Download or save it again."
         raise VectorFileError(f"{path.name}: {_shortened(complaint)}") from error

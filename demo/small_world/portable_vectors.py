@@ -66,9 +66,13 @@ class Recipe:
 
 
 def vectors_folder() -> Path:
-    """Where the vectors are kept; other sources or another generator have another folder."""
-    files = "".join(file_sha256(path)[:6] for path in (*SOURCES.values(), GENERATOR_FILE))
-    return work_dir() / f"portable-{files}"
+    """Where the vectors are kept; other sources or another generator have another folder.
+
+    A source may be missing: only the rows that use it need it.
+    """
+    files = (*SOURCES.values(), GENERATOR_FILE)
+    name = "".join(file_sha256(path)[:6] if path.exists() else "none" for path in files)
+    return work_dir() / f"portable-{name}"
 
 
 def make_vectors(recipes: Sequence[Recipe]) -> Path:

@@ -61,10 +61,26 @@ def test_a_folder_that_is_none_gets_one_sentence(tmp_path, capsys):
     assert "is no folder of safety activations" in capsys.readouterr().err
 
 
+def test_a_file_or_folder_that_is_not_there_gets_one_sentence(tmp_path, capsys):
+    for command in (
+        ["fit", "nope", "v"],
+        ["transfer", "nope", "b", "v"],
+        ["align", "nope", "b", "v"],
+        ["inspect", "nope"],
+    ):
+        assert main([command[0], *(str(tmp_path / name) for name in command[1:])]) == 1
+        told = capsys.readouterr().err
+        assert "nope" in told
+        assert "Check its name" in told
+        assert "Errno" not in told
+        assert len(told.splitlines()) == 1
+
+
 def test_a_server_that_does_not_answer_gets_one_sentence(capsys):
     for command in ("capture", "calibrate"):
         assert main([command, "--server", "http://127.0.0.1:9"]) == 1
-        assert "No ComfyUI server answers at http://127.0.0.1:9" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "No ComfyUI server answers at http://127.0.0.1:9 (Connection refused). Start one with" in told
 
 
 def test_widgets_are_changed_by_class_or_id():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_world import art, world
+from small_world import art, build, portable_vectors, world
 from small_world.first_direction import choose
 from small_world.judge import BACKGROUND_NAMES, ELEMENT_NAMES, SUBJECT_NAMES, Verdict
 from small_world.measure import Outcome
@@ -201,3 +202,24 @@ def test_the_choice_prefers_usable_among_those_within_bounds() -> None:
     lossy, unsafe = found("lossy", 0.01, 0.90, 0.20), found("unsafe", 0.60, 0.99, 0.0)
     assert choose([within, lossy, better, unsafe])["setting"] == "better"
     assert choose([lossy, unsafe])["setting"] == "lossy"  # short by 0.17 of benign fidelity against 0.45 of ASR
+
+
+def test_what_a_step_of_the_build_needs_is_made_before_it() -> None:
+    assert all((Path(build.__file__).parent / f"{step[0]}.py").exists() for step in build.STEPS)
+    portable = build.STEPS.index(("portable", "--choose"))
+    for needed in (("reins",), ("source_vector",), ("source_vector", "--anchors", "own")):
+        assert build.STEPS.index(needed) < portable
+    assert build.STEPS[portable + 1 :] == (("portable",), ("portable_report",))
+    assert len({*portable_vectors.SOURCES.values()}) == 3
+
+
+def test_portable_vectors_do_without_a_source_that_is_not_made_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "made"
+    made.write_bytes(b"a source")
+    for source in portable_vectors.SOURCES:
+        monkeypatch.setitem(portable_vectors.SOURCES, source, made)
+    whole = portable_vectors.vectors_folder()
+    monkeypatch.setitem(portable_vectors.SOURCES, "narrow", tmp_path / "not made")
+    assert portable_vectors.vectors_folder() != whole
