@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ FIRST = {f"SafetySteering_{name}" for name in ("ApplySafetySteering", "LoadSafet
 
 @pytest.fixture(scope="module")
 def nodes(comfy_in_process) -> dict[str, Any]:
-    return locales.definitions()
+    with ThreadPoolExecutor(1) as pool:  # in this thread Playwright may have an event loop running
+        return pool.submit(locales.definitions).result()
 
 
 def page_of(kind: str) -> str:
