@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import comfy.samplers
 import numpy as np
 import torch
-from comfy.patcher_extension import WrappersMP
 
 from ..safety_steering.errors import SafetySteeringError
 from ..safety_steering.labelled import draw_grid, shrink
 from ..safety_steering.mix import parse_mix
 from .prompt_sampling import Conditioning, Progress, Sampling, decode_video, sample_prompt, sampling_sigmas
-from .steering import WRAPPER_KEY, Steering, apply_steering, steerings_of
+from .steering import Steering, apply_steering, steerings_of, without_steering
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -133,14 +132,6 @@ def parse_strengths(text: str) -> tuple[float, ...]:
     if not numbers or not np.isfinite(numbers).all():
         raise SafetySteeringError(f"The strengths are '{text}'. Write numbers separated by commas, such as 0, 1, 2.")
     return numbers
-
-
-def without_steering(model: ModelPatcher) -> ModelPatcher:
-    """A clone of a model without any Apply Safety Steering."""
-    plain = model.clone()
-    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL):
-        plain.remove_wrappers_with_key(kind, WRAPPER_KEY)
-    return plain
 
 
 def _steered_anew(model: ModelPatcher, mix: Mapping[str, float], strength: float) -> ModelPatcher:

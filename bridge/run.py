@@ -21,6 +21,10 @@ OUTSIDE_WINDOW = "outside the window"
 OTHER_BRANCH = "no sample of the steered branch"
 CACHED = "answered by a cache"
 REPLACED = "block replaced by another node"
+NOT_FINITE = (
+    "led to values that are no finite numbers. Lower the strength or the weights of the mix, or set norm to token; if "
+    "it happens without Apply too, the model itself overflows in this precision."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +88,16 @@ def finish(run: Run, branch: str, **about: Any) -> RunTrace:
     return RunTrace(status, calls=calls, reason=reason, warnings=tuple(dict.fromkeys(run.warnings)), **about)
 
 
+def check_finite(samples: torch.Tensor) -> None:
+    """Refuse what a steered run ended in, if it is no picture: what overflowed after the edit shows only here.
+
+    Raises:
+        NotSteeredError: the latent has values that are not finite.
+    """
+    if not torch.isfinite(samples).all():
+        raise NotSteeredError(f"The steered run {NOT_FINITE}")
+
+
 def _why_outside(calls: tuple[CallTrace, ...], notes: Counter[str]) -> str:
     if notes[OUTSIDE_WINDOW] == len(calls):
         sigmas = [call.sigma for call in calls]
@@ -110,6 +124,8 @@ def _read_evidence(evidence: Evidence, steered: torch.Tensor) -> HookTrace | Non
     table = table[steered & (table[:, -3] > 0)]
     if not len(table):
         return None
+    if not torch.isfinite(table).all():
+        raise NotSteeredError(f"At {evidence.hook_point} steering {NOT_FINITE}")
     means = table.mean(dim=0).tolist()
     before = dict(zip(names, means, strict=False))
     after = dict(zip(names, means[len(names) :], strict=False))

@@ -2,7 +2,8 @@
 
 Three wrappers on a cloned ModelPatcher do the work. OUTER_SAMPLE opens a run, learns which conditioning is positive or
 negative, and judges the run at its end. CALC_COND_BATCH notes whose conditionings core batches. APPLY_MODEL edits one
-model call. Nothing stays on the shared model, and a Steering holds no state of a run but the traces of ended ones.
+model call. A callback refuses what runs the model without asking these wrappers. Nothing stays on the shared model, and
+a Steering holds no state of a run but how many are open and the traces of ended ones.
 """
 
 from __future__ import annotations
@@ -17,24 +18,25 @@ from weakref import WeakSet
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_execution.utils import get_executing_context
 
+from ..safety_steering.errors import NotSteeredError
 from ..safety_steering.trace import ACTED, OFF, RunTrace
 from ..safety_steering.vector import SafetyVector
+from .compile_guards import guard_hooks
 from .fit_check import check_fits, fingerprint_warning, untested_warning
 from .injection import Injection
 from .model_call import ModelCall, named, proceed, sigma_of
 from .model_map import read_shape, unwrap
 from .roles import call_roles, is_targeted, list_roles, roles_by_uuid
-from .run import OTHER_BRANCH, OUTSIDE_WINDOW, Call, Run, finish
+from .run import OTHER_BRANCH, OUTSIDE_WINDOW, Call, Run, check_finite, finish
 from .settings import SteeringSettings
 
 WRAPPER_KEY = "safety_steering"
 KEPT_TRACES = 16
 
-# A whole-model torch.compile would otherwise go on running graphs that lack our hooks: their presence must be guarded.
-torch._dynamo.config.skip_nnmodule_hook_guards = False
+guard_hooks()
 
 
 def apply_steering(
@@ -56,7 +58,17 @@ def apply_steering(
     steered.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, steering.outer_sample)
     steered.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, WRAPPER_KEY, steering.calc_cond_batch)
     steered.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, steering.apply_model)
+    steered.add_callback_with_key(CallbacksMP.ON_PRE_RUN, WRAPPER_KEY, steering.before_run)
     return steered
+
+
+def without_steering(patcher: ModelPatcher) -> ModelPatcher:
+    """A clone of a model without any Apply Safety Steering."""
+    plain = patcher.clone()
+    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL):
+        plain.remove_wrappers_with_key(kind, WRAPPER_KEY)
+    plain.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, WRAPPER_KEY)
+    return plain
 
 
 def steerings_of(patcher: ModelPatcher) -> list[Steering]:
@@ -87,6 +99,19 @@ class Steering:
         self._run_key = f"{WRAPPER_KEY}.{uuid.uuid4().hex}"
         self._injection = Injection(vector, settings)
         self._checked: WeakSet[torch.nn.Module] = WeakSet()
+        self._open_runs = 0
+
+    def before_run(self, patcher: ModelPatcher) -> None:
+        """The ON_PRE_RUN callback: core is about to use `patcher`, in a run that has asked for its wrappers or not.
+
+        Raises:
+            NotSteeredError: nobody asked, as for the second model of Dual Model CFG Guider.
+        """
+        if not (self._off or self._open_runs):
+            raise NotSteeredError(
+                "This run takes its nodes from another model, so the Apply Safety Steering on this one would not act. "
+                "Wire Apply to the guider's main input, model: it then steers both models of a Dual Model CFG Guider."
+            )
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """The OUTER_SAMPLE wrapper: one sampler run.
@@ -101,8 +126,15 @@ class Steering:
         run = Run(roles_by_uuid(guider.conds), warnings=[self._warning] if self._warning else [])
         # core has made this dict for this run alone
         guider.model_options["transformer_options"][self._run_key] = run
-        samples = executor(*args, **kwargs)
-        self._record(finish(run, self.settings.branch, **self._about()))
+        self._open_runs += 1
+        try:
+            samples = executor(*args, **kwargs)
+        finally:
+            self._open_runs -= 1
+        trace = finish(run, self.settings.branch, **self._about())
+        if trace.status == ACTED:
+            check_finite(samples)
+        self._record(trace)
         return samples
 
     def calc_cond_batch(

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from .errors import MismatchError, SafetySteeringError
 
 CUSTOM = "custom"
+MAX_WEIGHT = 50.0  # as far as Apply's strength goes; more only overflows
 # preset -> what the vector's suggested weights are multiplied by; the same table is in docs/mixing.md
 PRESETS: Mapping[str, float] = MappingProxyType({"off": 0.0, "light": 0.5, "standard": 1.0, "strict": 1.5, CUSTOM: 0.0})
 
@@ -110,7 +111,7 @@ def check_mix(weights: Mapping[str, float], categories: Iterable[str]) -> None:
 
     Raises:
         MismatchError: a category is not among `categories`.
-        SafetySteeringError: a weight is not a finite number.
+        SafetySteeringError: a weight is not a finite number, or beyond `MAX_WEIGHT`.
     """
     known = tuple(categories)
     unknown = [name for name in weights if name not in known]
@@ -121,6 +122,11 @@ def check_mix(weights: Mapping[str, float], categories: Iterable[str]) -> None:
     for name, weight in weights.items():
         if not math.isfinite(weight):
             raise SafetySteeringError(f"The mix gives '{name}' the weight {weight}, which is not a finite number.")
+        if abs(weight) > MAX_WEIGHT:
+            raise SafetySteeringError(
+                f"The mix gives '{name}' the weight {weight:g}. Weights go from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}, "
+                "usual ones from 0 to 2."
+            )
 
 
 def _number(weight: float) -> str:

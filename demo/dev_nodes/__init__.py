@@ -10,6 +10,7 @@ from .compile_model import CompileModel, GraphCount
 from .fail import Fail
 from .hook_census import HookCensus
 from .minilm_text_encode import MiniLMTextEncode
+from .overflow import Overflow
 from .replace_block import ReplaceBlock
 from .stand_in_clip import StandInClip
 from .stand_in_clip_vision import StandInClipVision
@@ -21,7 +22,7 @@ from .trace import Trace
 class DevelopmentNodes(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         stand_ins = [TextEncode, ClipVision, StartFrame, MiniLMTextEncode, StandInClip, StandInClipVision]
-        disturbances = [Fail, ReplaceBlock, CompileModel]
+        disturbances = [Fail, Overflow, ReplaceBlock, CompileModel]
         instruments = [HookCensus, Trace, GraphCount]
         return [*stand_ins, *disturbances, *instruments]
 

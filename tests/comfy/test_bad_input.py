@@ -65,6 +65,7 @@ class Case:
     write: Callable[[Path], Any] | None = None  # None: a good file
     settings: dict[str, Any] | None = None
     family: str = "wan"
+    node: str = "SafetySteering_ApplySafetySteering"  # says it, unless the loader does
 
 
 GAP = "conditioning/violence/gap"
@@ -99,6 +100,13 @@ CASES = {
     "source vector": Case(
         "This is a source vector: its directions live in a language model",
         put(small({"source.3": ("smollm2-135m/source.3", 576)}).with_info(kind="source")),
+    ),
+    # what overflows in the run: the sampler says it
+    "gap that overflows": Case(
+        "At conditioning steering led to values that are no finite numbers. Lower the strength",
+        put(small(gap=1e38)),
+        {"strength": 50.0, "norm": "none"},
+        node="KSampler",
     ),
     "no such block": Case(
         "block.blocks.9.image",
@@ -175,7 +183,7 @@ def test_bad_input_gets_one_sentence_and_the_next_prompt_runs(server, case):
     sampled = FAMILIES[case.family].graph(graph, apply_vector(path.name, **(case.settings or {})), steps=1)
     save_latent(graph, sampled.samples, "bad")
     damaged = case.settings is None and "safetensors: " in (said_by_loader := _load_error(path))
-    node = "SafetySteering_LoadSafetyVector" if damaged else "SafetySteering_ApplySafetySteering"
+    node = "SafetySteering_LoadSafetyVector" if damaged else case.node
     said = refusal(server, graph.prompt, node)
     check_sentence(said, case.words)
     if damaged:

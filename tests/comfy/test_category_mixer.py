@@ -84,6 +84,7 @@ def test_what_the_vector_lacks_is_said_on_the_node(server: ComfyServer, vector_f
         ("violnce=1", "for nothing that this vector knows"),
         ("gore", "does not read as category=number"),
         ("", "is empty"),
+        ("gore=1e30", "Weights go from -50 to 50"),
     ],
 )
 def test_a_mix_that_would_steer_nothing_stops_the_run(

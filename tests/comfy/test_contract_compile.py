@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from prompt_graph import PromptGraph
-from steered_graphs import FAMILIES, chain, patch, plain, sample, steer
+from steered_graphs import FAMILIES, chain, patch, plain, sample, sampler_of, steer
 
 EAGER = patch("SafetySteeringDev_CompileModel", backend="eager")
 AOT = patch("SafetySteeringDev_CompileModel", backend="aot_eager")
@@ -39,6 +39,15 @@ def test_4_a_compiled_run_equals_the_uncompiled_one(server, key):
         assert result.hooks_left == 0
     assert torch.equal(sample(server, key, EAGER).latent, plain(server, key))
     assert count_graphs(server) > 0
+
+
+@pytest.mark.parametrize("key", list(FAMILIES))
+def test_4_a_model_that_was_compiled_plain_is_steered_afterwards(server, key):
+    """The plain graph lacks our hooks: torch must notice that they have come, in the thread that ComfyUI samples in."""
+    steering = steer(server, key)
+    expected, unsteered = sample(server, key, steering).latent, plain(server, key)
+    for steps, wanted in [((EAGER,), unsteered), ((EAGER, steering), expected)] * 2:
+        assert torch.equal(sample(server, key, chain(*steps), **sampler_of(key)).latent, wanted)
 
 
 def test_4_other_strengths_need_no_other_graph_and_apply_can_go_again(server):

@@ -6,16 +6,15 @@ from collections import Counter
 
 import pytest
 import torch
-from graphs import cfg_guider
-from steered_graphs import FAMILIES, chain, patch, plain, sample, steer
+from steered_graphs import FAMILIES, chain, patch, plain, sample, sampler_of, steer
 
 TASKS = pytest.mark.parametrize("key", FAMILIES)
-SOME = pytest.mark.parametrize("key", ["wan", "wan_i2v", "wan22_i2v", "ltxv_guide", "flux"])
 
 
 def acts(server, key, before=None, **options):
     """The steered run, checked: it acts at blocks and at the conditioning, and changes every sample of the batch."""
     before = before or chain()
+    options = sampler_of(key) | options
     unsteered = sample(server, key, before, **options).latent
     steered = sample(server, key, chain(before, steer(server, key, hook_points="all")), **options)
     assert torch.isfinite(steered.latent).all()
@@ -44,7 +43,7 @@ def test_6_compute_in_half_precision(server, key, compute):
 
 
 @pytest.mark.parametrize("compute", [None, "bf16"])
-@SOME
+@TASKS
 def test_6_fp8_weights(server, key, compute):
     acts(server, key, compute and patch("ModelComputeDtype", dtype=compute), weight_dtype="fp8_e4m3fn")
 
@@ -61,9 +60,9 @@ def test_6_cfg_1(server, key):
     assert rows(acts(server, key, cfg=1.0)) == {"positive": 2}
 
 
-@SOME
+@TASKS
 def test_6_denoise_0_4(server, key):
-    acts(server, key, denoise=0.4, guider=cfg_guider)
+    acts(server, key, denoise=0.4)
 
 
 def by_area(graph, prompts):
@@ -122,9 +121,9 @@ def negative_zeroed(graph, prompts):
 
 
 @pytest.mark.parametrize("norm", ["none", "token"])
-@SOME
+@TASKS
 def test_6_zeroed_prompts_leave_nothing_to_edit(server, key, norm):
-    options = {"rewire": zeroed, "cfg": 3.0}
+    options = {"rewire": zeroed, "cfg": 3.0, **sampler_of(key)}
     steered = sample(server, key, steer(server, key, hook_points="conditioning", norm=norm), **options)
     assert steered.trace["status"] == "nothing to edit"
     assert torch.equal(steered.latent, plain(server, key, **options))
@@ -132,11 +131,12 @@ def test_6_zeroed_prompts_leave_nothing_to_edit(server, key, norm):
     assert sample(server, key, steer(server, key), **options).trace["status"] == "acted"
 
 
-@SOME
+@TASKS
 def test_6_a_zeroed_negative_prompt_leaves_the_positive_one_to_edit(server, key):
-    steered = sample(server, key, steer(server, key, hook_points="conditioning"), rewire=negative_zeroed, cfg=3.0)
+    options = {"rewire": negative_zeroed, "cfg": 3.0, **sampler_of(key)}
+    steered = sample(server, key, steer(server, key, hook_points="conditioning"), **options)
     assert steered.trace["status"] == "acted"
-    assert not torch.equal(steered.latent, plain(server, key, rewire=negative_zeroed, cfg=3.0))
+    assert not torch.equal(steered.latent, plain(server, key, **options))
 
 
 WINDOWS = {
@@ -184,6 +184,26 @@ def dual_model(graph, model, prompts, cfg):
     other = graph.add("ModelComputeDtype", model=["1", 0], dtype="default")  # the loader's model, not the steered one
     prompts = {"positive": prompts[0], "negative": prompts[1]}
     return graph.add("DualModelGuider", prompts, model=model, model_negative=other[0], cfg=cfg)[0]
+
+
+def only_the_negative_model(graph, model, prompts, cfg):
+    main = graph.add("ModelComputeDtype", model=["1", 0], dtype="default")  # the loader's model, not the steered one
+    prompts = {"positive": prompts[0], "negative": prompts[1]}
+    return graph.add("DualModelGuider", prompts, model=main[0], model_negative=model, cfg=cfg)[0]
+
+
+def both_models(graph, model, prompts, cfg):
+    prompts = {"positive": prompts[0], "negative": prompts[1]}
+    return graph.add("DualModelGuider", prompts, model=model, model_negative=model, cfg=cfg)[0]
+
+
+@pytest.mark.parametrize("key", ["wan", "ltxv_i2v", "flux"])
+def test_5_an_apply_that_core_never_asks_fails_closed(server, key):
+    with pytest.raises(RuntimeError, match=r"NotSteeredError.*takes its nodes from another model"):
+        sample(server, key, steer(server, key), guider=only_the_negative_model, cfg=3.0)
+    off = sample(server, key, steer(server, key, strength=0.0), guider=only_the_negative_model, cfg=3.0)
+    assert torch.equal(off.latent, plain(server, key, guider=only_the_negative_model, cfg=3.0))
+    assert acts(server, key, guider=both_models, cfg=3.0).trace["warnings"] == []
 
 
 @pytest.mark.parametrize(

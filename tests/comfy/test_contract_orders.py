@@ -8,23 +8,38 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import save_file
-from steered_graphs import FAMILIES, apply_vector, chain, patch, plain, put_vector, random_file, sample, steer
+from steered_graphs import (
+    FAMILIES,
+    apply_vector,
+    chain,
+    patch,
+    plain,
+    put_vector,
+    random_file,
+    sample,
+    sampler_of,
+    steer,
+)
 from tiny_models import TINY_MODELS
 
 # a linear layer of each family's second block: the tiny LoRA changes it
 LORA_LAYERS = {
     "wan": ("blocks.1.ffn.0", 32, 64),
     "wan_i2v": ("blocks.1.ffn.0", 32, 64),
+    "wan22": ("blocks.1.ffn.0", 32, 64),
     "wan22_i2v": ("blocks.1.ffn.0", 32, 64),
     "ltxv": ("transformer_blocks.1.ff.net.0.proj", 32, 128),
+    "ltxv_i2v": ("transformer_blocks.1.ff.net.0.proj", 32, 128),
     "ltxv_guide": ("transformer_blocks.1.ff.net.0.proj", 32, 128),
     "flux": ("double_blocks.0.img_mlp.0", 128, 512),
 }
 SHIFTS = {
     "wan": patch("ModelSamplingSD3", shift=12.0),
     "wan_i2v": patch("ModelSamplingSD3", shift=12.0),
+    "wan22": patch("ModelSamplingSD3", shift=12.0),
     "wan22_i2v": patch("ModelSamplingSD3", shift=12.0),
     "ltxv": patch("ModelSamplingLTXV", max_shift=4.0, base_shift=2.0),
+    "ltxv_i2v": patch("ModelSamplingLTXV", max_shift=4.0, base_shift=2.0),
     "ltxv_guide": patch("ModelSamplingLTXV", max_shift=4.0, base_shift=2.0),
     "flux": patch("ModelSamplingFlux", max_shift=3.0, base_shift=1.0, width=64, height=64),
 }
@@ -50,6 +65,7 @@ def lora(server, key):
 
 def in_both_orders(server, key, other, steering, **options):
     """The run with `other` before the steering; checked against the one after it, and against either of them alone."""
+    options = sampler_of(key) | options
     before, after = (sample(server, key, chain(*steps), **options) for steps in [(other, steering), (steering, other)])
     assert torch.equal(before.latent, after.latent)
     assert before.calls == after.calls
@@ -93,7 +109,7 @@ def test_4_lazycache_skips_whole_calls(server, key):
 
 
 @pytest.mark.parametrize("node", ["SkipLayerGuidanceDiT", "SkipLayerGuidanceDiTSimple"])
-@pytest.mark.parametrize("key", ["wan", "wan_i2v", "wan22_i2v", "ltxv", "flux"])
+@pytest.mark.parametrize("key", ["wan", "wan_i2v", "wan22", "wan22_i2v", "ltxv", "ltxv_i2v", "flux"])
 def test_4_skip_layer_guidance_on_the_target_block(server, key, node):
     layers = {"double_layers": FAMILIES[key].block.split(".")[2], "single_layers": ""}
     if node == "SkipLayerGuidanceDiT":

@@ -16,6 +16,7 @@ from graphs import (
     Link,
     Sampled,
     Steer,
+    cfg_guider,
     flux_t2i,
     ltxv_guide,
     ltxv_i2v,
@@ -96,6 +97,11 @@ FAMILIES = {
         "block.double_blocks.1.image",
     ),
 }
+
+
+def sampler_of(key: str) -> dict[str, Any]:
+    """Options for `sample`: KSampler and SamplerCustomAdvanced by turns, so that tests of all families use both."""
+    return {"guider": cfg_guider} if list(FAMILIES).index(key) % 2 else {}
 
 
 def put_vector(server: ComfyServer, name: str, vector: SafetyVector) -> str:

@@ -55,6 +55,9 @@ def test_a_vector_takes_only_weights_it_can_use():
     for weight in (math.nan, math.inf):
         with pytest.raises(SafetySteeringError, match="not a finite number"):
             check_mix({"gore": weight}, vector.categories)
+    for weight in (50.1, -1e30):
+        with pytest.raises(SafetySteeringError, match=r"'gore' the weight .* Weights go from -50 to 50"):
+            check_mix({"gore": weight}, vector.categories)
 
 
 KNOWN = ("violence", "gore", "all")
