@@ -1,10 +1,11 @@
 """What steering costs in each family of the model map, and in three at real width.
 
-    .venv/bin/python bench/families.py           # some minutes; writes bench/results/families.json
+    .venv/bin/python bench/families.py           # 10 minutes; writes bench/results/families.json
     .venv/bin/python bench/families.py wan flux  # a look at some, nothing written
 
-Paired and interleaved as in overhead.py. A tiny model's call takes milliseconds and is mostly Python, so its ratio is
-that of a hook to next to nothing: `call_ms` stands beside it, and the real widths show what remains of it.
+Paired and interleaved as in overhead.py, CPU time of one thread. A tiny model's call takes milliseconds and is mostly
+Python, so its ratio is that of a hook to next to nothing: `call_ms` stands beside it, and the real widths show what
+remains of it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from family_cases.harness import Family
 from family_cases.image import UNET
 
 RESULTS = Path(__file__).parent / "results" / "families.json"
-PAIRS = {"tiny": 16, "real width": 8}
+PAIRS = 30
 
 LTXV_2B = {"num_attention_heads": 32, "attention_head_dim": 64, "cross_attention_dim": 2048, "caption_channels": 4096}
 SDXL = UNET | {
@@ -61,7 +62,7 @@ def real_widths() -> dict[str, FamilyCase]:
             build=from_loader(on_meta("comfy.ldm.lightricks.model", "LTXVModel", **ltxv), {"transformer": ltxv}),
             latent=(1, 128, 3, 8, 8),
         ),
-        "sdxl, half its depth": replace(CASES["sdxl"], build=from_config("SDXL", **SDXL), latent=(1, 4, 32, 32)),
+        "sdxl, 11 of 70 blocks": replace(CASES["sdxl"], build=from_config("SDXL", **SDXL), latent=(1, 4, 32, 32)),
     }
 
 
@@ -102,7 +103,7 @@ def measure(name: str, case: FamilyCase, size: str) -> list[dict[str, Any]]:
         def compare(plain: Call, steered: Call, ratios: list[float] = ratios, calls: list[float] = calls) -> None:
             for _ in range(WARM_UP):
                 plain(), steered()
-            for pair in range(PAIRS[size]):
+            for pair in range(PAIRS):
                 ratios.append(ratio_of(plain, steered, steered_first=pair % 2 == 1))
                 calls.append(timed(plain))
 
@@ -127,7 +128,7 @@ def measure(name: str, case: FamilyCase, size: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     wanted = sys.argv[1:]
     first = {case.family: case for case in reversed(CASES.values())}
     rows = [row for name, case in first.items() if not wanted or name in wanted for row in measure(name, case, "tiny")]

@@ -22,7 +22,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from predict import GPUS, predict
+from predict import GPUS, TOKENS, block_flops, hook_bytes_per_token, predict
 from safety_steering_pack.safety_steering.results import commit
 from wan import SHAPE, Call, build, in_sampler_run
 
@@ -170,7 +170,11 @@ def row(setting: Setting, ratios: list[float], peak: dict[str, int] | None, unst
         measured["working_memory_ratio"] = round(
             (peak["peak"] - peak["before"]) / (unsteered["peak"] - unsteered["before"]), 4
         )
-    return measured | {"predicted": predict(setting.kind, setting.norm, setting.gate, setting.places == "all blocks")}
+    how = (setting.kind, setting.norm, setting.gate)
+    return measured | {
+        "hook_bytes_per_token": hook_bytes_per_token(*how),
+        "predicted": predict(*how, setting.places == "all blocks"),
+    }
 
 
 def missed(rows: list[dict[str, Any]]) -> list[str]:
@@ -231,6 +235,7 @@ def main() -> int:
         "seeds": [SEED],
         "model": {**SHAPE, "dtype": "bfloat16", "latent": LATENT, "memory_latent": LARGE_LATENT},
         "gpu": GPUS,
+        "block_flops": {name: block_flops(tokens) for name, tokens in TOKENS.items()},
         "rows": rows,
     }
     write(RESULTS, result)
