@@ -161,6 +161,8 @@ WINDOWS = {
     ],
 )
 def test_6_context_windows(server, key, node, sizes, length):
+    if node not in server.client.object_info():
+        pytest.skip(f"this ComfyUI has no {node}")
     windows = patch(node, WINDOWS, **sizes)
     steered = acts(server, key, windows, length=length, cfg=3.0)
     assert len(steered.calls) > 2, "more calls than steps: the model ran once a window"

@@ -11,21 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from core_names import missing_classes
 from exact_moves import check_moved
 from family_cases import CASES
-from family_cases.harness import GAP, STRENGTH, Family, check_blocks, flat, watched
+from family_cases.harness import GAP, STRENGTH, Family, check_blocks, flat, skip_unless_core_has, watched
 from family_cases.runs import count_hooks, run, streams_of
 from tiny_vectors import random_vector
-
-
-def skip_unless_core_has(case: Any, tree: Any) -> None:
-    """An older ComfyUI has fewer families; on the one that the pack is made for, test_core_names wants them all."""
-    from safety_steering_pack.bridge.families import FAMILIES
-
-    row = next(row for row in FAMILIES if row.name == case.family)
-    if missing_classes([row.class_name], tree):
-        pytest.skip(f"this ComfyUI has no {row.class_name}")
 
 
 @pytest.fixture(scope="module", params=CASES.values(), ids=CASES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -131,7 +130,8 @@ def test_a_published_model_has_its_name_and_text_space(name):
 
     path, sizes, width, space = PUBLISHED[name]
     module, class_name = path.split(":")
-    model = getattr(import_module(module), class_name)(
+    # an older ComfyUI has fewer; test_core_names wants them all on the one that the pack is made for
+    model = getattr(pytest.importorskip(module), class_name)(
         **sizes, dtype=torch.bfloat16, device="meta", operations=comfy.ops.disable_weight_init
     )
     shape = read_shape(model)

@@ -12,7 +12,7 @@ import torch
 from exact_moves import check_moved
 from family_cases import CASES
 from family_cases.case import fill, from_config
-from family_cases.harness import GAP, STRENGTH, Family, check_blocks, watched
+from family_cases.harness import GAP, STRENGTH, Family, check_blocks, skip_unless_core_has, watched
 from family_cases.image import FLUX, FLUX2, GRID, UNET
 from family_cases.runs import run
 from tiny_vectors import random_vector
@@ -53,9 +53,10 @@ def test_a_hook_on_a_unet_block_itself_never_fires_but_steering_does():
 @pytest.mark.parametrize(
     "name", ["flux", "sd3", "sdxl", "lumina2", "z-image", "hidream", "auraflow", "omnigen2", "boogu"]
 )
-def test_lists_are_in_running_order_so_a_depth_means_a_depth(name):
+def test_lists_are_in_running_order_so_a_depth_means_a_depth(comfy_in_process, name):
     from safety_steering_pack.safety_steering.hook_point import select_hook_points
 
+    skip_unless_core_has(CASES[name], comfy_in_process.tree)
     family = Family(CASES[name])
     with watched(family) as (seen, _):
         run(family.case, family.patcher)
@@ -91,7 +92,8 @@ def test_qwen_edit_references_are_not_edited_wherever_they_are_placed(method):
     check_blocks(with_extras("qwen-image-edit", reference_latents_method=method))
 
 
-def test_krea_references_without_a_method_are_no_tokens():
+def test_krea_references_without_a_method_are_no_tokens(comfy_in_process):
+    skip_unless_core_has(CASES["krea2"], comfy_in_process.tree)
     family = with_extras("krea2", reference_latents_method=None)
     tokens = {name: replace(own, total=24) for name, own in family.case.tokens.items()}
     family.case = replace(family.case, tokens=tokens)
