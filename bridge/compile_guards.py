@@ -7,7 +7,9 @@ than it imports us in; the setting's default is what all threads see.
 
 from __future__ import annotations
 
+import logging
 import threading
+from contextlib import suppress
 
 import torch
 import torch._dynamo.config as config
@@ -16,18 +18,22 @@ NAME = "skip_nnmodule_hook_guards"
 
 
 def guard_hooks() -> None:
-    """Turn the guards on in every thread.
+    """Turn the guards on in every thread; a torch that does not let us is warned of.
 
-    Raises:
-        RuntimeError: this torch does not let us; a compiled model could then run unsteered.
+    Without them nothing passes silently either: a graph that lacks our hooks fires none, and the run stops with
+    NotSteeredError.
     """
     setattr(config, NAME, False)
-    if _seen_by_another_thread() is not False:
+    if _seen_by_another_thread() is False:
+        return
+    with suppress(AttributeError, KeyError):
         config._config[NAME].default = False  # there is no public way to set it for threads that are not ours
     if _seen_by_another_thread() is not False:
-        raise RuntimeError(
-            f"torch {torch.__version__} keeps {NAME} from being turned off, so torch.compile could ignore steering. "
-            "Please report this torch version to Safety Steering."
+        logging.warning(
+            "Safety Steering: torch %s keeps %s on. A model that torch.compile has seen without Apply Safety Steering "
+            "stops with an error when Apply is added, until ComfyUI is restarted. Please report this torch version.",
+            torch.__version__,
+            NAME,
         )
 
 
