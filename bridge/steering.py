@@ -2,13 +2,14 @@
 
 Three wrappers on a cloned ModelPatcher do the work. OUTER_SAMPLE opens a run, learns which conditioning is positive or
 negative, and judges the run at its end. CALC_COND_BATCH notes whose conditionings core batches. APPLY_MODEL edits one
-model call. A callback refuses what runs the model without asking these wrappers. Nothing stays on the shared model, and
-a Steering holds no state of a run but how many are open and the traces of ended ones.
+model call. Two callbacks find out who uses the model without asking these wrappers. Nothing stays on the shared model,
+and a Steering holds no state of a run but whether one is open, and the traces of ended ones.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -59,6 +60,7 @@ def apply_steering(
     steered.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, WRAPPER_KEY, steering.calc_cond_batch)
     steered.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, steering.apply_model)
     steered.add_callback_with_key(CallbacksMP.ON_PRE_RUN, WRAPPER_KEY, steering.before_run)
+    steered.add_callback_with_key(CallbacksMP.ON_CLEANUP, WRAPPER_KEY, steering.after_run)
     return steered
 
 
@@ -67,7 +69,8 @@ def without_steering(patcher: ModelPatcher) -> ModelPatcher:
     plain = patcher.clone()
     for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL):
         plain.remove_wrappers_with_key(kind, WRAPPER_KEY)
-    plain.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, WRAPPER_KEY)
+    for kind in (CallbacksMP.ON_PRE_RUN, CallbacksMP.ON_CLEANUP):
+        plain.remove_callbacks_with_key(kind, WRAPPER_KEY)
     return plain
 
 
@@ -100,17 +103,24 @@ class Steering:
         self._injection = Injection(vector, settings)
         self._checked: WeakSet[torch.nn.Module] = WeakSet()
         self._open_runs = 0
+        self._asked = True
 
     def before_run(self, patcher: ModelPatcher) -> None:
-        """The ON_PRE_RUN callback: core is about to use `patcher`, in a run that has asked for its wrappers or not.
+        """The ON_PRE_RUN callback: `patcher` is about to be used, in a run that has asked for its wrappers or not."""
+        self._asked = self._open_runs > 0
+
+    def after_run(self, patcher: ModelPatcher) -> None:
+        """The ON_CLEANUP callback: the use of `patcher` is over.
 
         Raises:
-            NotSteeredError: nobody asked, as for the second model of Dual Model CFG Guider.
+            NotSteeredError: no wrapper was asked all the while, as for the second model of Dual Model CFG Guider.
         """
-        if not (self._off or self._open_runs):
+        asked, self._asked = self._asked, True
+        failed_already = sys.exc_info()[0] is not None
+        if not (asked or self._off or failed_already):
             raise NotSteeredError(
-                "This run takes its nodes from another model, so the Apply Safety Steering on this one would not act. "
-                "Wire Apply to the guider's main input, model: it then steers both models of a Dual Model CFG Guider."
+                "This run took its nodes from another model, so the Apply Safety Steering on this one did not act. "
+                "Wire Apply to the guider's main input, model: there it steers both models of a Dual Model CFG Guider."
             )
 
     def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -156,6 +166,7 @@ class Steering:
         Raises:
             NotSteeredError: the model ran and a target was not steered.
         """
+        self._asked = True
         if self._off:
             return executor(*args, **kwargs)
         arguments = named(args, kwargs)

@@ -201,8 +201,9 @@ def both_models(graph, model, prompts, cfg):
 
 @pytest.mark.parametrize("key", ["wan", "ltxv_i2v", "flux"])
 def test_5_an_apply_that_core_never_asks_fails_closed(server, key):
-    with pytest.raises(RuntimeError, match=r"NotSteeredError.*takes its nodes from another model"):
+    with pytest.raises(RuntimeError, match=r"NotSteeredError.*took its nodes from another model"):
         sample(server, key, steer(server, key), guider=only_the_negative_model, cfg=3.0)
+    assert torch.equal(sample(server, key).latent, plain(server, key))
     off = sample(server, key, steer(server, key, strength=0.0), guider=only_the_negative_model, cfg=3.0)
     assert torch.equal(off.latent, plain(server, key, guider=only_the_negative_model, cfg=3.0))
     assert acts(server, key, guider=both_models, cfg=3.0).trace["warnings"] == []
