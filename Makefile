@@ -59,6 +59,8 @@ test-matrix: install  ## the tests on an older ComfyUI too, and whether a newer 
 
 workflows: install  ## build the workflows from ComfyUI's own templates again
 	@$(RUN) tools/build_workflows.py
+	@$(RUN) demo/native_graphs.py
+	@$(RUN) demo/evaluate_graphs.py
 
 locales: install  ## renew locales/en from the nodes and js/settings.js
 	@$(RUN) tools/locales.py

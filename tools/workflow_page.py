@@ -10,14 +10,20 @@ from typing import Any
 from template_graph import FlatGraph, Node
 
 BLUE, GREEN = "#3f789e", "#3f9e6b"
-TITLE, SLOT, WIDGET, GAP, PADDING, COLUMN_GAP = 30, 20, 25, 20, 20, 40
+# a widget's row is that of Vue nodes, which are taller than the classic canvas draws them
+TITLE, SLOT, WIDGET, GAP, PADDING, COLUMN_GAP = 30, 20, 28, 26, 20, 40
 HEADING = 50  # of a group
 WIDTH = 400
+BETA = 26  # the word below a Vue node that ComfyUI calls experimental
 # room for a text box, a picture or a video, beyond a node's sockets and widgets
 EXTRA = {
     "CLIPTextEncode": 150,
+    "ComfyMathExpression": 48,
     "CreateVideo": 40,
+    "LTXVLatentUpsampler": BETA,
     "LoadImage": 290,
+    "ManualSigmas": BETA + 6,
+    "ResizeImagesByLongerEdge": BETA,
     "SaveImage": 400,
     "SaveVideo": 380,
     "SafetySteering_ApplySafetySteering": 400,
@@ -154,7 +160,7 @@ class Page:
 
 
 def node_height(node: Node) -> int:
-    """A height in which the frontend needs not stretch the node, so that nothing overlaps."""
+    """A height in which neither Vue nodes nor the classic canvas stretch the node, so that nothing overlaps."""
     sockets = max(sum("widget" not in entry for entry in node["inputs"]), len(node["outputs"]))
     return SLOT * sockets + WIDGET * len(node["widgets_values"]) + EXTRA.get(node["type"], 0) + 16
 

@@ -15,11 +15,13 @@ from frontend import (
     NODE_PROBLEMS,
     OVERLAPS,
     api_prompt,
+    drawn_overlaps,
     open_frontend,
     open_template,
     open_workflow,
     picture_of_graph,
     run_from_the_button,
+    vue_nodes,
 )
 from native_graphs import PAGES, TITLES
 from PIL import Image
@@ -77,6 +79,9 @@ def test_a_workflow_opens_from_the_template_browser(
                 assert isinstance(value, int | float), (node["class_type"], widget, value)
             if kind == "BOOLEAN":
                 assert isinstance(value, bool), (node["class_type"], widget, value)
+    with vue_nodes(page):
+        open_workflow(page, committed(name), f"vue_{name}")
+        assert drawn_overlaps(page) == []
 
 
 @pytest.mark.parametrize("name", PAGES)

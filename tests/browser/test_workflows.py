@@ -13,11 +13,13 @@ from frontend import (
     NODE_PROBLEMS,
     OVERLAPS,
     api_prompt,
+    drawn_overlaps,
     open_frontend,
     open_template,
     open_workflow,
     picture_of_graph,
     run_from_the_button,
+    vue_nodes,
 )
 from native_graphs import PAGES as NATIVE
 from node_definitions import prompt_problems
@@ -73,6 +75,14 @@ def sound_prompt(page: Page) -> Prompt:
     return api_prompt(page)
 
 
+def stands_apart_on_vue_nodes(page: Page, workflow: dict[str, Any], name: str, artifacts: Path) -> None:
+    """Vue nodes are taller than the classic canvas draws them."""
+    with vue_nodes(page):
+        open_workflow(page, workflow, f"vue_{name}")
+        assert drawn_overlaps(page) == []
+        page.screenshot(path=artifacts / f"{name}_vue.png")
+
+
 def executed(server: ComfyServer, prompt: Prompt) -> None:
     """Run a prompt; every report in it must say that steering acted, and a file must come out."""
     run = server.client.run(prompt, timeout=180).succeeded()
@@ -112,6 +122,7 @@ def test_a_workflow_opens_and_what_it_sends_executes(
     applies = [widgets_of(inputs) for _, inputs in nodes_of(shipped, CHAIN[-1])]
     assert [apply["window_end"] for apply in applies] == WINDOWS.get(name, [0.5])
     assert {apply["hook_points"] for apply in applies} == {"conditioning"}
+    stands_apart_on_vue_nodes(page, workflow, name, artifacts)
 
     open_workflow(page, tiny_variant(workflow), f"tiny_{name}")
     tiny = sound_prompt(page)
@@ -126,6 +137,8 @@ def test_any_other_workflow_opens_from_the_template_browser(
     open_template(page, PACK_FOLDER, name)
     picture_of_graph(page).save(artifacts / f"{name}_opened.png")
     assert prompt_problems(sound_prompt(page), definitions) == []
+    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    stands_apart_on_vue_nodes(page, workflow, name, artifacts)
 
 
 @pytest.mark.parametrize("path", OF_OLD, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -150,6 +163,8 @@ def test_a_broken_workflow_would_be_noticed(page: Page, definitions: dict[str, A
     assert "vector = nowhere.safetensors is not on offer" in problems
     assert page.evaluate(OVERLAPS)
     assert any("nowhere.safetensors" in problem for problem in prompt_problems(api_prompt(page), definitions))
+    with vue_nodes(page):
+        assert drawn_overlaps(page)
 
 
 def test_a_workflow_runs_from_the_run_button(page: Page, server: ComfyServer, artifacts: Path) -> None:
@@ -167,4 +182,7 @@ def test_a_workflow_runs_from_the_run_button(page: Page, server: ComfyServer, ar
     assert server.output_file(outputs[video]["images"][0]).suffix == ".mp4"
     assert page.locator("video").count() == 1, "the result must be shown in the node"
     assert page.evaluate(OVERLAPS) == []
+    with vue_nodes(page):
+        assert drawn_overlaps(page) == []
+        page.screenshot(path=artifacts / f"{name}_run_vue.png")
     assert page.locator(".p-toast-message-error").count() == 0

@@ -30,13 +30,16 @@ GRAPH_BOUNDS = """() => {
     return { x: canvas.x + (left + offset[0]) * scale, y: canvas.y + (top + offset[1]) * scale,
              width: (right - left) * scale, height: (bottom - top) * scale };
 }"""
-OVERLAPS = """() => {
-    const boxes = app.graph.nodes.map(n =>
-        ({ type: n.type, x: n.pos[0], y: n.pos[1] - 30, w: n.size[0], h: n.size[1] + 30 }));
-    return boxes.flatMap((a, i) => boxes.slice(i + 1)
-        .filter(b => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h)
-        .map(b => `${a.type} overlaps ${b.type}`));
-}"""
+PAIRS = """boxes => boxes.flatMap((a, i) => boxes.slice(i + 1)
+    .filter(b => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h)
+    .map(b => `${a.type} overlaps ${b.type}`))"""
+OVERLAPS = f"""() => ({PAIRS})(app.graph.nodes.map(n =>
+    ({{ type: n.type, x: n.pos[0], y: n.pos[1] - 30, w: n.size[0], h: n.size[1] + 30 }})))"""
+# of Vue nodes: as the browser has laid them out, which may be larger than the graph says
+DRAWN_BOXES = """() => app.graph.nodes.map(node => {
+    const box = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
+    return { type: node.type, x: box?.x, y: box?.y, w: box?.width ?? 0, h: box?.height ?? 0 };
+})"""
 
 
 PATIENCE = 120_000  # ms; other work may keep the machine busy
@@ -70,6 +73,27 @@ def open_workflow(page: Page, workflow: dict[str, Any], name: str) -> None:
     page.evaluate("([workflow, name]) => app.loadGraphData(workflow, true, true, name)", [workflow, name])
     page.wait_for_function("name => app.extensionManager.workflow.activeWorkflow?.filename === name", arg=name)
     fit_view(page)
+
+
+@contextmanager
+def vue_nodes(page: Page) -> Iterator[None]:
+    """Vue nodes instead of the classic canvas, for a while."""
+    switch = "on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)"
+    page.evaluate(switch, True)
+    try:
+        yield
+    finally:
+        page.evaluate(switch, False)
+
+
+def drawn_overlaps(page: Page) -> list[str]:
+    """Which Vue nodes overlap, or are not drawn, once all of them stand still."""
+    boxes, before = page.evaluate(DRAWN_BOXES), None
+    while boxes != before:
+        page.wait_for_timeout(700)
+        boxes, before = page.evaluate(DRAWN_BOXES), boxes
+    missing = [f"{box['type']} is not drawn" for box in boxes if not box["w"]]
+    return missing + list(page.evaluate(PAIRS, boxes))
 
 
 def fit_view(page: Page) -> None:
