@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+import re
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,37 +12,44 @@ from numpy.typing import NDArray
 from .errors import SafetySteeringError
 
 _PAPER, _INK = (27, 31, 36), (236, 239, 241)
-_GAP = 8
+_GAP, _LEADING = 8, 4
+_SMALLEST = 12  # pixels: what is smaller is not read
 
 
 def draw_grid(cells: Sequence[Sequence[NDArray[np.uint8]]], captions: Sequence[Sequence[str]]) -> NDArray[np.uint8]:
     """One video of rows of videos.
 
-    cells: rows of videos uint8 (T, H, W, 3), all of one shape. captions: the words above each of them. Returns uint8
-    (T, height, width, 3) with even sides, as H.264 wants them.
+    cells: rows of videos uint8 (T, H, W, 3), all of one shape. captions: the words above each of them, broken after
+    commas where they are wider than a video; a column is wider than its videos if a part without commas is. Returns
+    uint8 (T, height, width, 3) with even sides, as H.264 wants them.
 
     Raises:
         SafetySteeringError: there is no cell, or the videos are not of one shape.
     """
+    from PIL import Image, ImageDraw, ImageFont
+
     shapes = {video.shape for row in cells for video in row}
     if len(shapes) != 1:
         raise SafetySteeringError(f"Videos of one shape are expected beside each other, not {sorted(shapes)}.")
     frames, height, width, _ = shapes.pop()
-    size = max(12, min(28, width // 16))
-    line = size + _GAP
-    columns = max(map(len, cells))
-    sides = (len(cells) * (line + height + _GAP) + _GAP, columns * (width + _GAP) + _GAP)
-    sheet = _sheet(sides[0] + sides[0] % 2, sides[1] + sides[1] % 2)
-    corners = [
-        [(_GAP + i * (line + height + _GAP) + line, _GAP + j * (width + _GAP)) for j in range(len(row))]
-        for i, row in enumerate(cells)
-    ]
-    for row, words in zip(corners, captions, strict=True):
-        for (top, left), text in zip(row, words, strict=True):
-            _write(sheet, text, (left, top - line), width, size)
+    size = max(_SMALLEST, min(28, width // 16))
+    font, line = ImageFont.load_default(size=size), size + _LEADING
+    parts = [part for row in captions for text in row for part in _parts(text)]
+    column = math.ceil(max([width, *map(font.getlength, parts)]))
+    wrapped = [[_wrap(text, column, font.getlength) for text in row] for row in captions]
+    heads = [max([1, *map(len, row)]) * line + _LEADING for row in wrapped]
+    tops = [_GAP + sum(heads[: i + 1]) + i * (height + _GAP) for i in range(len(heads))]
+    lefts = [_GAP + j * (column + _GAP) for j in range(max(map(len, cells)))]
+    sides = (lefts[-1] + column + _GAP, tops[-1] + height + _GAP)
+    sheet = Image.new("RGB", (sides[0] + sides[0] % 2, sides[1] + sides[1] % 2), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for top, texts in zip(tops, wrapped, strict=True):
+        for left, lines in zip(lefts, texts, strict=False):
+            for above, text in enumerate(reversed(lines), 1):  # the last line stands on its video
+                pen.text((left, top - _LEADING - above * line), text, fill=_INK, font=font)
     grid: NDArray[np.uint8] = np.repeat(np.asarray(sheet)[None], frames, axis=0)
-    for row, videos in zip(corners, cells, strict=True):
-        for (top, left), video in zip(row, videos, strict=True):
+    for top, videos in zip(tops, cells, strict=True):
+        for left, video in zip(lefts, videos, strict=False):
             grid[:, top : top + height, left : left + width] = video
     return grid
 
@@ -56,18 +64,17 @@ def shrink(video: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)) for frame in video])
 
 
-def _sheet(height: int, width: int) -> Any:
-    from PIL import Image
+def _parts(text: str) -> list[str]:
+    """The pieces that stay whole: each ends with its comma."""
+    return [part.strip() for part in re.findall("[^,]+,?", text)]
 
-    return Image.new("RGB", (width, height), _PAPER)
 
-
-def _write(sheet: Any, text: str, corner: tuple[int, int], width: int, size: int) -> None:
-    """One line of text, cut to `width` pixels."""
-    from PIL import ImageDraw, ImageFont
-
-    font = ImageFont.load_default(size=size)
-    shown = text
-    while font.getlength(shown) > width and len(shown) > 1:
-        shown = shown[:-2] + "\u2026"
-    ImageDraw.Draw(sheet).text(corner, shown, fill=_INK, font=font)
+def _wrap(text: str, width: int, measure: Callable[[str], float]) -> list[str]:
+    """A text's lines, none wider than `width` unless a single part is."""
+    lines: list[str] = []
+    for part in _parts(text):
+        if lines and measure(f"{lines[-1]} {part}") <= width:
+            lines[-1] += f" {part}"
+        else:
+            lines.append(part)
+    return lines

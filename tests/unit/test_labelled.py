@@ -44,12 +44,30 @@ def test_each_cell_has_its_words_above_it():
         assert not differs[rows.start :, columns].any()
 
 
-def test_long_words_stay_over_their_own_cell():
+def ink(caption: str, width: int) -> np.ndarray:
+    """How much is written in each column of pixels, over the first of two videos."""
+    cells = [[video(100, width=width), video(110, width=width)]]
+    grid = draw_grid(cells, [[caption, ""]])[0]
+    return np.abs(grid[: places_of(grid[None], 100)[0].start].astype(int) - grid[0, 0]).sum(axis=(0, 2))
+
+
+@pytest.mark.parametrize("name", ["gore", "humiliation", "a category of many words"])
+def test_words_over_a_small_video_are_whole(name: str):
+    parts = [f"{name},", "strength 0.5"]
+    assert ink(" ".join(parts), 64).sum() == sum(ink(part, 192).sum() for part in parts) > 0
+
+
+def test_words_stay_on_one_line_where_there_is_room():
+    cells = [[video(100, width=192)]]
+    assert draw_grid(cells, [["gore, strength 0.5"]]).shape == draw_grid(cells, [[""]]).shape
+
+
+def test_long_words_stay_over_their_own_video():
     cells = [[video(100), video(110)]]
-    long, none = draw_grid(cells, [["violence " * 20, ""]]), draw_grid(cells, [["", ""]])
-    _, second = places_of(none, 110)
-    assert (long != none).any()
-    np.testing.assert_array_equal(long[:, :, second.start :], none[:, :, second.start :])
+    grid = draw_grid(cells, [["violence " * 20, ""]])
+    _, second = places_of(grid, 110)
+    assert ink("violence " * 20, 64)[second].sum() == 0
+    assert second.start > 400
 
 
 def test_videos_of_other_shapes_are_refused():
