@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,13 @@ def save_weights(path: Path, weights: Mapping[str, Any], metadata: Mapping[str, 
     from safety_steering_pack.safety_steering.atomic import write_tensors
 
     write_tensors(path, {name: tensor.detach() for name, tensor in weights.items()}, metadata)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a results file. A row that does not say what measured it gets the file's command and commit: it may
+    go into a file of another run."""
+    found = json.loads(path.read_text())
+    return [{name: found[name] for name in ("command", "commit")} | row for row in found["rows"]]
 
 
 def save_result(path: Path, command: str, seeds: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
