@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_world import art, build, portable_vectors, world
+from small_world import art, build, portable, portable_plan, portable_vectors, world
+from small_world.files import read_rows
 from small_world.first_direction import choose
 from small_world.judge import BACKGROUND_NAMES, ELEMENT_NAMES, SUBJECT_NAMES, Verdict
 from small_world.measure import Outcome
+from small_world.portable_plan import HEADLINE, Entry, plans
 from small_world.scenes import ENTERING, Scene, caption, neutral, render, safe_twin, start_frame
+from small_world.settings import Setting, captions
 from small_world.splits import SPLITS, prompt_pairs
 from small_world.statistics import frechet, interval, ratio_interval
 
@@ -223,3 +226,55 @@ def test_portable_vectors_do_without_a_source_that_is_not_made_yet(
     whole = portable_vectors.vectors_folder()
     monkeypatch.setitem(portable_vectors.SOURCES, "narrow", tmp_path / "not made")
     assert portable_vectors.vectors_folder() != whole
+
+
+def test_a_strength_that_no_bound_allows_says_so() -> None:
+    assert portable.strongest(lambda strength: 0.0) == {"strength": 8.0, "drift": 0.0, "bound_met": True}
+    assert portable.strongest(lambda strength: strength / 200) == {"strength": 4.0, "drift": 0.02, "bound_met": True}
+    assert portable.strongest(lambda strength: 0.5) == {"strength": 2.0, "drift": 0.5, "bound_met": False}
+
+
+def test_headline_strengths_are_chosen_on_benign_prompts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Setting] = []
+
+    def measure(settings: list[Setting], prompts: Any, folder: Path, processes: int) -> dict[str, Any]:
+        seen.extend(settings)
+        texts = captions(prompts.all_scenes("benign"), prompts.task)
+        assert not [text for text in texts for element in world.UNSAFE_ELEMENTS if element.name in text]
+        yes = [True] * len(texts)
+        return {s.name: {"benign": outcome(unsafe=yes, subject=yes, element=yes, background=yes)} for s in settings}
+
+    monkeypatch.setattr(portable, "measure", measure)
+    monkeypatch.setattr(portable, "make_vectors", lambda recipes: Path())
+    for plan in plans().values():
+        assert portable._headline(plan, processes=1)["bound_met"]
+    assert {setting.labels for setting in seen} == {("benign",)}
+
+
+def test_only_rows_that_lack_prompts_are_measured_again() -> None:
+    assert not portable.has(None, {"unsafe": 1})
+    assert not portable.has({"n_unsafe": 600}, {"unsafe": 600, "benign": 150})
+    assert not portable.has({"n_unsafe": 150}, {"unsafe": 600})
+    assert portable.has({"n_unsafe": 600, "n_benign": 600}, {"unsafe": 600, "benign": 150})
+
+
+def test_the_portable_table_holds_a_benign_score_and_n_beside_every_asr() -> None:
+    rows = {(found["task"], found["setting"]): found for found in read_rows(portable.RESULT_FILE)}
+    for found in rows.values():
+        if "asr" in found:
+            assert {"usable", "n_unsafe", "benign_loss", "benign_fidelity", "n_benign"} <= set(found), found["setting"]
+    for task in ("t2v", "i2v"):
+        for name in ("unsteered", HEADLINE, portable_plan.NATIVE, portable.CITED):
+            assert (task, name) in rows
+        assert "asr_minus_native_ci" in rows[task, HEADLINE]
+
+
+def test_an_entry_counts_the_videos_of_all_its_draws() -> None:
+    entry = Entry("draws", portable_plan.prompts_of(10, 20), (Setting("one"), Setting("two")))
+    assert entry.counts == {"unsafe": 2 * 3 * 10, "benign": 2 * 3 * 20}
+
+
+def test_kept_rows_say_what_measured_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"command": "new", "commit": "b", "rows": [{"asr": 1}, {"command": "old", "commit": "a"}]}')
+    assert [(found["command"], found["commit"]) for found in read_rows(path)] == [("new", "b"), ("old", "a")]
