@@ -42,8 +42,8 @@ INTRODUCTION = """# Models
 Made by `make models-doc` from the model map (`bridge/families/`) and the table of cases that the tests run
 (`tests/helpers/family_cases/`); do not edit it by hand.
 
-Every case below is a tiny model of ComfyUI's own classes with random weights. It goes through ComfyUI's own sampling,
-in float32 and bfloat16, and passes every check of `tests/comfy/test_families.py`:
+Every case below is a tiny model of ComfyUI's own classes with random weights. It goes through ComfyUI's own sampling
+and passes every check of `tests/comfy/test_families.py` in float32, the first two in bfloat16 as well:
 
 - every block of every list is steered once in each model call;
 - a known direction moves exactly the tokens that are being generated, within 2 ulp; prompt, reference, guide, padding
@@ -115,8 +115,8 @@ def _versions() -> list[str]:
         names = "<br>".join([f"{failed}", *(f"`{name}`" for name in row["failures"])])
         pins = "<br>".join(row["other_pins"])
         lines.append(f"| {row['comfyui']} | {row['suite']} | {row['passed']} | {names} | {row['skipped']} | {pins} |")
-    for row in rows:
-        lines += ["", f"Names of core on {row['comfyui']}: {' '.join(row['core_names'])}"]
+    for version, names in {row["comfyui"]: " ".join(row["core_names"]) for row in rows}.items():
+        lines += ["", f"Names of core on {version}: {names}"]
     return lines
 
 

@@ -1,8 +1,11 @@
-"""Models that are refused by name: what they make is no picture or video, or they restore what another model made."""
+"""Models that are refused by name: what they make is no picture or video, they restore what another model made, or
+the model map has no row for them yet."""
 
 _AUDIO = "{} makes sound. Safety Steering steers image and video models; run it without Apply Safety Steering."
 _3D = "{} makes 3D shapes. Safety Steering steers image and video models; run it without Apply Safety Steering."
 _RESTORES = "{} sharpens a finished video. Apply Safety Steering to the model that makes the video."
+_SHARPENS = "{} sharpens a finished picture. Apply Safety Steering to the model that makes the picture."
+_NOT_YET = "{} is not supported yet: its blocks have no row in the model map. Choose another model to steer."
 _SEES = "{} reads images and makes none. Apply Safety Steering to the model that makes the picture."
 
 # class of `model.diffusion_model` -> why it is refused
@@ -13,6 +16,9 @@ REFUSED = {
         (_AUDIO, {"AceStepConditionGenerationModel": "ACE-Step 1.5"}),
         (_3D, {"Hunyuan3Dv2": "Hunyuan3D 2", "HunYuanDiTPlain": "Hunyuan3D 2.1", "LatentSeqMMFlowModel": "TripoSplat"}),
         (_RESTORES, {"NaDiT": "SeedVR2"}),
+        (_SHARPENS, {"PidNet": "PiD"}),
+        (_NOT_YET, {"StageC": "Stable Cascade (stage C)", "StageB": "Stable Cascade (stage B)"}),
+        (_NOT_YET, {"PixDiT_T2I": "PixelDiT", "MiniMaxH3Model": "MiniMax H3"}),
         (_SEES, {"RTv4": "RT-DETR", "DepthAnything3Net": "Depth Anything 3", "SAM3Model": "SAM 3"}),
     )
     for class_name, name in models.items()

@@ -6,12 +6,13 @@ tests show (context windows, sparse guides, Dual Model guiders) is not repeated 
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from comfy_tree import COMFYUI_VERSION, tree_version
 from exact_moves import check_moved
 from family_cases import CASES, Tokens
 from family_cases.harness import GAP, STRENGTH, Family, check_blocks, watched
@@ -287,14 +288,31 @@ def test_an_unlisted_model_of_another_shape_is_refused():
 
 
 def test_models_out_of_scope_are_refused_by_name():
-    import comfy.model_base
     from safety_steering_pack.bridge.families.refused import REFUSED
     from safety_steering_pack.bridge.model_map import FAMILIES, find_family
     from safety_steering_pack.safety_steering.errors import MismatchError
 
-    source = Path(comfy.model_base.__file__).read_text(encoding="utf-8")
     for class_name, sentence in REFUSED.items():
-        assert f".{class_name}" in source or f"={class_name}" in source, f"core has no {class_name}"
         with pytest.raises(MismatchError, match=sentence.split(" ")[0]):
             find_family(type(class_name, (torch.nn.Module,), {})())
     assert not {family.class_name for family in FAMILIES} & set(REFUSED)
+
+
+def test_every_model_of_core_is_mapped_or_refused_by_name(comfy_in_process):
+    """Read off core's source: what its models are given as `unet_model`, as an argument or as its default."""
+    from safety_steering_pack.bridge.families.refused import REFUSED
+    from safety_steering_pack.bridge.model_map import FAMILIES
+
+    source = ast.parse((comfy_in_process.tree / "comfy" / "model_base.py").read_text(encoding="utf-8"))
+    given = [call.value for call in ast.walk(source) if isinstance(call, ast.keyword) and call.arg == "unet_model"]
+    for function in ast.walk(source):
+        if isinstance(function, ast.FunctionDef) and function.args.defaults:
+            names = [argument.arg for argument in function.args.args][-len(function.args.defaults) :]
+            defaults = zip(names, function.args.defaults, strict=True)
+            given += [default for name, default in defaults if name == "unet_model"]
+    classes = {ast.unparse(value).rsplit(".", 1)[-1] for value in given} - {"unet_model"}
+    assert len(classes) > 40
+    known = {family.class_name for family in FAMILIES} | set(REFUSED)
+    assert classes <= known, f"neither a row nor a refusal: {sorted(classes - known)}"
+    if tree_version(comfy_in_process.tree) == COMFYUI_VERSION:  # an older one has fewer
+        assert set(REFUSED) <= classes, f"core has no {sorted(set(REFUSED) - classes)}"
