@@ -11,13 +11,13 @@ from types import ModuleType
 
 from .align_commands import add_align_commands
 from .card import describe
-from .checkpoint import inspect_checkpoint
+from .checkpoint import describe_unknown, inspect_checkpoint
 from .errors import SafetySteeringError
 from .evaluate_command import add_command as add_evaluate
 from .extract_command import add_extract_command
 from .fit_command import add_fit_command
 from .server_commands import add_server_commands
-from .vector_file import load_vector
+from .vector_file import is_vector, load_vector
 
 PACK = "safety_steering_pack"
 
@@ -50,8 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> str:
-    model = inspect_checkpoint(options.file, _sibling("bridge.families").FAMILIES)
-    return model or describe(load_vector(options.file))
+    if not Path(options.file).is_dir():
+        if model := inspect_checkpoint(options.file, _sibling("bridge.families").FAMILIES):
+            return model
+        if is_vector(options.file):
+            return describe(load_vector(options.file))
+    raise SafetySteeringError(describe_unknown(options.file))
 
 
 def _sibling(name: str) -> ModuleType:

@@ -196,7 +196,8 @@ class Checkpoint:
     """A recognised checkpoint.
 
     block_counts: block list -> length, in the row's order. width, widths: of the hidden state and of other streams.
-    states: width of the prompt states, 0 if the header does not show it.
+    states: width of the prompt states, 0 if the header does not show it. unread: parts of the family that read states
+    of their own and that this checkpoint does not have.
     """
 
     family: str
@@ -204,6 +205,7 @@ class Checkpoint:
     width: int
     widths: Mapping[str, int]
     states: int
+    unread: frozenset[str] = frozenset()
 
 
 def read_shapes(path: str | os.PathLike[str]) -> Shapes:
@@ -232,15 +234,16 @@ def recognise(shapes: Shapes, rows: Iterable[Any]) -> Checkpoint | None:
         own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
         for signature in SIGNATURES:
             if signature.family in by_name and _fits(signature, own):
-                counts = {
-                    blocks.name: _count(blocks.path or blocks.name, own) for blocks in by_name[signature.family].lists
-                }
+                row = by_name[signature.family]
+                counts = {blocks.name: _count(blocks.path or blocks.name, own) for blocks in row.lists}
+                readers = {state.read_by for states in row.states.values() for state in states if state.read_by}
                 return Checkpoint(
                     signature.family,
                     {name: count for name, count in counts.items() if count},
                     _size(signature.width, own),
                     {stream: _size(place, own) for stream, place in signature.others.items()},
                     _size(signature.states, own),
+                    frozenset(r for r in readers if not any(name.startswith(f"{r}.") for name in own)),
                 )
     return None
 
@@ -288,12 +291,41 @@ def describe_checkpoint(checkpoint: Checkpoint, row: Any) -> str:
             )
             lines.append(f"blocks    {checkpoint.block_counts[blocks.name]} {blocks.name}: {streams}")
     for hook_point, states in row.states.items():
-        prompt = checkpoint.states if hook_point == "conditioning" else 0
-        known = [
-            f"{space} ({width} wide)"
-            for state in states
-            for width, space in state.spaces.items()
-            if width == prompt or prompt not in state.spaces
-        ]
-        lines.append(f"spaces    {hook_point}: {', '.join(known)}")
+        read = [state for state in states if state.read_by not in checkpoint.unread]
+        if read:
+            width = checkpoint.states if hook_point == "conditioning" else 0
+            lines.append(f"spaces    {hook_point}: {', '.join(_spaces(checkpoint.family, hook_point, read, width))}")
     return "\n".join(lines)
+
+
+def _spaces(family: str, hook_point: str, states: Iterable[Any], width: int) -> list[str]:
+    """The spaces of a hook point by the width of the prompt states in the header; 0: the usual ones."""
+    states = tuple(states)
+    if width and not any(width in state.spaces for state in states):  # no model that the map knows
+        if any(state.part for state in states):
+            return [f"{family}.{state.name} (the header does not tell its width)" for state in states]
+        return [f"{family}.{state.name or hook_point}{width} ({width} wide)" for state in states]
+    return [
+        f"{space} ({known} wide)"
+        for state in states
+        for known, space in state.spaces.items()
+        if known == width or width not in state.spaces
+    ]
+
+
+def describe_unknown(path: str | os.PathLike[str]) -> str:
+    """One sentence on a file that is neither a safety vector nor a model that the map knows."""
+    name = os.path.basename(path)
+    if os.path.isdir(path):
+        return f"'{name}' is a folder. Name one file in it."
+    try:
+        tensors = sorted(read_shapes(path))
+    except SafetySteeringError:
+        with open(path, "rb") as file:
+            kind = "a GGUF file" if file.read(4) == b"GGUF" else "no whole safetensors file"
+        return f"'{name}' is {kind}. Of safety vectors and models, inspect reads safetensors files."
+    held = f"tensors such as {tensors[len(tensors) // 2][:80]} ({len(tensors)} in all)" if tensors else "no tensors"
+    return (
+        f"'{name}' is neither a safety vector nor a diffusion model that is known here; it holds {held}. Give a file "
+        "of models/diffusion_models or models/checkpoints; docs/models.md lists the models."
+    )

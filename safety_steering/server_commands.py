@@ -56,6 +56,8 @@ def add_server_commands(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace, class_type: str) -> str:
+    if not options.server.startswith(("http://", "https://")):
+        raise SafetySteeringError(f"--server is '{options.server}'. Give an address such as http://127.0.0.1:8188.")
     client = ComfyClient(options.server)
     try:
         client.request("/system_stats")

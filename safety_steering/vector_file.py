@@ -82,6 +82,16 @@ def load_vector(path: str | os.PathLike[str]) -> SafetyVector:
             return _assemble(metadata, file)
 
 
+def is_vector(path: str | os.PathLike[str]) -> bool:
+    """Whether a file says that it is a safety vector, of whatever version; False for what cannot be read."""
+    try:
+        check_header_size(Path(path))
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError, VectorFileError):
+        return False
+
+
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read a vector file's metadata without its tensors, and check that it is a safety vector we can read.
 

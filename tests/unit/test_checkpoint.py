@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from safety_steering_pack.bridge.families import FAMILIES
+from safety_steering_pack.safety_steering.__main__ import main
 from safety_steering_pack.safety_steering.checkpoint import SIGNATURES, inspect_checkpoint, read_shapes, recognise
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 
@@ -43,8 +44,38 @@ def test_the_command_line_describes_a_checkpoint_without_comfyui(tmp_path, repo_
         "model     wan2.1-1.3b",
         "blocks    30 blocks: image (1536 wide)",
         "spaces    conditioning: umt5xxl.last (4096 wide)",
-        "spaces    clip_vision: clip-vision-h.penultimate (1280 wide)",
     ]
+
+
+def spaces(tmp_path, shapes):
+    told = inspect_checkpoint(write_header(tmp_path / "model.safetensors", shapes), FAMILIES)
+    return [line.removeprefix("spaces    ") for line in told.splitlines() if line.startswith("spaces")]
+
+
+def test_image_states_are_listed_where_something_reads_them(tmp_path):
+    seeing = WAN | {"img_emb.proj.0.weight": (1280,)}
+    assert spaces(tmp_path, seeing)[1:] == ["clip_vision: clip-vision-h.penultimate (1280 wide)"]
+    assert len(spaces(tmp_path, WAN)) == 1
+
+
+LTX2 = {
+    "audio_adaln_single.linear.weight": (8, 8),
+    "patchify_proj.weight": (4096, 128),
+    "audio_patchify_proj.weight": (2048, 128),
+    "transformer_blocks.0.attn1.to_k.weight": (4096, 4096),
+}
+
+
+def test_spaces_of_a_width_that_is_not_known_are_named_by_it(tmp_path):
+    small = WAN | {"text_embedding.0.weight": (1536, 384)}
+    assert spaces(tmp_path, small) == ["conditioning: wan.conditioning384 (384 wide)"]
+    ltx2 = LTX2 | {"caption_projection.linear_1.weight": (4096, 3840)}
+    assert spaces(tmp_path, ltx2) == [
+        "conditioning: ltx2.connector.video (3840 wide), ltx2.connector.audio (3840 wide)"
+    ]
+    tiny = LTX2 | {"caption_projection.linear_1.weight": (32, 24)}
+    untold = "(the header does not tell its width)"
+    assert spaces(tmp_path, tiny) == [f"conditioning: ltx2.connector.video {untold}, ltx2.connector.audio {untold}"]
 
 
 def test_the_module_itself_needs_no_torch(repo_root):
@@ -67,6 +98,26 @@ def test_every_signature_is_of_a_row_and_only_the_causal_wan_has_none():
 def test_a_model_that_is_not_known_is_not_guessed(tmp_path):
     assert recognise({"layers.0.weight": (8, 8)}, FAMILIES) is None
     assert inspect_checkpoint(write_header(tmp_path / "x.safetensors", {"layers.0.weight": (8, 8)}), FAMILIES) == ""
+
+
+def test_what_is_neither_model_nor_vector_gets_one_sentence(tmp_path, capsys):
+    write_header(tmp_path / "lora.safetensors", {"lora_unet_blocks_0.lora_up.weight": (8, 2)})
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(100))
+    (tmp_path / "page.safetensors").write_bytes(b"<html>not found</html>")
+    for name, said in (
+        (
+            "lora.safetensors",
+            "neither a safety vector nor a diffusion model that is known here; it holds tensors such as",
+        ),
+        ("model.gguf", "'model.gguf' is a GGUF file."),
+        ("page.safetensors", "'page.safetensors' is no whole safetensors file."),
+        (".", "is a folder. Name one file in it."),
+    ):
+        assert main(["inspect", str(tmp_path / name)]) == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert said in printed.err
+        assert len(printed.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

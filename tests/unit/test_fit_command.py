@@ -81,6 +81,8 @@ def test_a_server_that_does_not_answer_gets_one_sentence(capsys):
         assert main([command, "--server", "http://127.0.0.1:9"]) == 1
         told = capsys.readouterr().err
         assert "No ComfyUI server answers at http://127.0.0.1:9 (Connection refused). Start one with" in told
+        assert main([command, "--server", "nonsense"]) == 1
+        assert capsys.readouterr().err.startswith("--server is 'nonsense'. Give an address such as http://")
 
 
 def test_widgets_are_changed_by_class_or_id():

@@ -112,7 +112,7 @@ def test_the_command_line_prints_a_card_or_one_sentence(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "b.safetensors")]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("b.safetensors: not a whole safetensors file")
+    assert printed.err.startswith("'b.safetensors' is no whole safetensors file")
     assert len(printed.err.splitlines()) == 1
     assert main(["inspect", str(tmp_path / "c.safetensors")]) == 1
     assert capsys.readouterr().err.startswith(f"There is no file or folder {tmp_path / 'c.safetensors'}")
