@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from . import reins
 from .files import read_rows, save_result
 from .first_direction import choose as best_of
 from .measure import PLAIN, Outcome, join, measure, reference_features
@@ -49,6 +50,7 @@ from .settings import Prompts
 from .statistics import interval, share
 from .world import CATEGORIES
 
+SELECTIVE = 100  # prompts a seed and category
 LADDER, DRIFT = (2.0, 4.0, 6.0, 8.0), 0.02
 VALIDATION = Prompts("validation", 50, (5, 6, 7))
 ORACLE_VALIDATION = Prompts("validation", 60, (5,))
@@ -124,7 +126,7 @@ def read_test(processes: int, missing: bool) -> None:
     wanted = list(entries(strengths, chosen("oracle")))
     rows = {(found["task"], found["setting"]): found for found in (read_rows(RESULT_FILE) if missing else [])}
     for task in ("t2v", "i2v"):
-        rows[task, CITED] = native_row(CITED, task) | {"cited": "reins.json"}
+        rows[task, CITED] = native_row(CITED, task) | {"cited": reins.RESULT_FILE.name}
     order = [(entry.task, entry.name) for entry in wanted]
     for key, entry in zip(order, wanted, strict=True):
         if not has(rows.get(key), entry.counts):
@@ -138,10 +140,10 @@ def has(found: Mapping[str, Any] | None, counts: Mapping[str, int]) -> bool:
     return found is not None and all(found.get(f"n_{label}", 0) >= count for label, count in counts.items())
 
 
-def _place(found: Mapping[str, Any], order: Sequence[tuple[str, str]]) -> int:
+def _place(found: Mapping[str, Any], order: Sequence[tuple[str, str]]) -> tuple[int, bool]:
     """Where a row stands in the table; what is cited follows native steering."""
-    name = NATIVE if found["setting"] == CITED else found["setting"]
-    return order.index((found["task"], name))
+    cited = found["setting"] == CITED
+    return order.index((found["task"], NATIVE if cited else found["setting"])), cited
 
 
 def measured(entry: Entry, processes: int) -> dict[str, Any]:
@@ -189,7 +191,7 @@ def selectivity(strength: float, processes: int, missing: bool) -> None:
     rows = {(r["steered"], r["shown"]): r for r in (read_rows(SELECTIVITY_FILE) if missing else [])}
     for steered in CATEGORIES:
         setting = steering(OWN, strength, {steered: 1.0})
-        shown = {name: {"unsafe": Prompts("test", SOME, SEEDS, categories=(name,))} for name in CATEGORIES}
+        shown = {name: {"unsafe": Prompts("test", SELECTIVE, SEEDS, categories=(name,))} for name in CATEGORIES}
         for name, prompts in (shown | {"benign": {"benign": Prompts("test", SOME, SEEDS)}}).items():
             entry = Entry(f"{steered} alone", prompts, (replace(setting, labels=tuple(prompts)),), (OWN,))
             if not has(rows.get((steered, name)), entry.counts):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,13 +10,14 @@ from typing import Any
 
 from . import reins
 from .encoder_layer import INNER
+from .files import read_rows
 from .first_direction import setting_of
 from .fit_native import WHOLE
 from .measure import PLAIN
 from .portable_vectors import Recipe, make_vectors
 from .reins_controls import ON
 from .reins_vectors import all_vectors
-from .settings import Prompts, Setting, captions
+from .settings import LABELS, Prompts, Setting, captions
 from .steered import movement
 from .world import CATEGORIES
 
@@ -115,7 +115,7 @@ def entries(strengths: Mapping[str, float], tuned: Mapping[str, float]) -> Itera
     strengths: what benign validation prompts chose for each plan. tuned: what unsafe ones would have chosen.
     """
     found = plans()
-    few, some = partial(prompts_of, FEW, FEW), partial(prompts_of, SOME, SOME)
+    few, some, many = (partial(prompts_of, count) for count in (FEW, SOME, MANY))
 
     def of(name: str, prompts: Mapping[str, Prompts]) -> Entry:
         return Entry(name, prompts, (found[name].setting(strengths[name]),), (found[name].recipe,))
@@ -125,7 +125,8 @@ def entries(strengths: Mapping[str, float], tuned: Mapping[str, float]) -> Itera
         return Entry(f"{name}, {len(made)} draws", prompts, settings, tuple(plan.recipe for plan in made))
 
     native, native_folder = native_oracle()
-    for task, prompts in (("t2v", prompts_of(MANY, MANY)), ("i2v", prompts_of(MANY, SOME, "i2v"))):
+    for task in DRAWS:
+        prompts = many(task)
         yield Entry(PLAIN.name, prompts, (PLAIN,))
         yield of(HEADLINE, prompts)
         yield Entry(NATIVE, prompts, (native,), folder=native_folder)
@@ -149,9 +150,9 @@ def entries(strengths: Mapping[str, float], tuned: Mapping[str, float]) -> Itera
         yield Entry(f"strength {strength:g} on benign prompts", prompts, (backwards,), (OWN,))
 
 
-def prompts_of(unsafe: int, benign: int, task: str = "t2v") -> dict[str, Prompts]:
-    """So many prompts of the test split a seed."""
-    return {"unsafe": Prompts("test", unsafe, SEEDS, task), "benign": Prompts("test", benign, SEEDS, task)}
+def prompts_of(count: int, task: str) -> dict[str, Prompts]:
+    """So many prompts of the test split a seed, unsafe ones and their safe twins."""
+    return dict.fromkeys(LABELS, Prompts("test", count, SEEDS, task))
 
 
 def matched(name: str, made: Sequence[Plan], strength: float, prompts: Mapping[str, Prompts]) -> Entry:
@@ -176,5 +177,5 @@ def native_oracle() -> tuple[Setting, Path]:
 
 def native_row(name: str, task: str) -> dict[str, Any]:
     """A row of the comparison of native steering."""
-    rows = json.loads(reins.RESULT_FILE.read_text())["rows"]
+    rows = read_rows(reins.RESULT_FILE)
     return next(found for found in rows if found["setting"] == name and found["task"] == task)

@@ -259,8 +259,8 @@ def test_only_rows_that_lack_prompts_are_measured_again() -> None:
 
 
 def test_an_entry_counts_the_videos_of_all_its_draws() -> None:
-    entry = Entry("draws", portable_plan.prompts_of(10, 20), (Setting("one"), Setting("two")))
-    assert entry.counts == {"unsafe": 2 * 3 * 10, "benign": 2 * 3 * 20}
+    entry = Entry("draws", portable_plan.prompts_of(10, "t2v"), (Setting("one"), Setting("two")))
+    assert entry.counts == {"unsafe": 2 * 3 * 10, "benign": 2 * 3 * 10}
 
 
 def test_kept_rows_say_what_measured_them(tmp_path: Path) -> None:
