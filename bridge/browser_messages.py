@@ -1,13 +1,17 @@
-"""What the browser is told at the end of a steered run: a message to the client that asked for it, and to no other."""
+"""What the browser is told of a steered run: a message to the client that asked for it, and to no other, as the run
+ends; and the same in the ui of nodes that show the run."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..safety_steering.trace import CallTrace, RunTrace
+
+if TYPE_CHECKING:
+    from .steering import Steering
 
 EVENT = "safety_steering.trace"
 
@@ -28,6 +32,14 @@ def trace_teller(node_id: str | None) -> Callable[[RunTrace], None]:
             logging.exception("Safety Steering: the browser could not be told what steering did")
 
     return tell
+
+
+def traces_for_cache(steerings: Sequence[Steering]) -> dict[str, Any]:
+    """For the ui of a node that shows a steered run: each steering's last trace, in the order they were applied.
+
+    ComfyUI keeps a node's ui with its results, so a prompt that comes out of the cache tells what its run has told.
+    """
+    return {"safety_steering_traces": [condense(steering.traces[-1]) for steering in steerings if steering.traces]}
 
 
 def condense(trace: RunTrace) -> dict[str, Any]:

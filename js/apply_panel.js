@@ -8,7 +8,16 @@ import { addPanel, chain, lastOutput, soon, widgetOf } from "./lib/panel.js";
 import { askPlaces } from "./lib/server.js";
 import { drawTrace, whatHappened } from "./lib/sparkline.js";
 import { showPanels, showWarnings } from "./settings.js";
-import { APPLY, MIXER, decidingWidget, nodeOf, serverId, upstreamModel, upstreamVector } from "./lib/upstream.js";
+import {
+    APPLY,
+    MIXER,
+    decidingWidget,
+    nodeOf,
+    serverId,
+    upstreamApplies,
+    upstreamModel,
+    upstreamVector,
+} from "./lib/upstream.js";
 
 const TRACE = "safety_steering.trace";
 const WATCHED = ["hook_points", "window_start", "window_end", "strength"];
@@ -18,6 +27,7 @@ app.registerExtension({
     name: "SafetySteering.Apply",
     setup() {
         api.addEventListener(TRACE, ({ detail }) => told(detail));
+        api.addEventListener("executed", ({ detail }) => toldAgain(detail));
     },
     nodeCreated(node) {
         if (node.comfyClass === APPLY && showPanels()) addStrip(node);
@@ -79,6 +89,22 @@ function told(trace) {
             life: 10_000,
         });
     }
+}
+
+/**
+ * What Safety A/B and Steering Report say of the run behind them. They say it again where the server takes them out of its
+ * cache: then no sampler runs, and a browser that was not there has heard nothing.
+ */
+function toldAgain({ node: id, display_node: shown, output, prompt_id: prompt }) {
+    const traces = output?.safety_steering_traces;
+    const teller = traces && nodeOf(shown ?? id);
+    const applies = teller ? upstreamApplies(teller) : [];
+    if (applies.length !== traces?.length) return; // the workflow has changed since
+    applies.forEach((node, index) => {
+        if (recall(node)?.prompt_id === prompt) return; // this prompt's own run has told already
+        remember(node, { ...traces[index], cached: traces[index].prompt_id !== prompt });
+        panels.get(node)?.refresh();
+    });
 }
 
 // The last traces are kept for the session: undo, a change of tabs and a reload make nodes anew.

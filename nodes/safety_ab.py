@@ -7,8 +7,10 @@ from typing import Any
 import comfy.samplers
 from comfy_api.latest import io
 
+from ..bridge.browser_messages import traces_for_cache
 from ..bridge.comparison import Scene, make_sampling, render_both
 from ..bridge.comparison_files import preview_pair, to_image, to_video
+from ..bridge.steering import steerings_of
 from ..safety_steering.labelled import draw_grid
 from .types import CATEGORY
 
@@ -103,7 +105,8 @@ class SafetyAB(io.ComfyNode):
         sampling = make_sampling(model, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, sigmas)
         unsteered, steered = render_both(model, Scene(vae, positive, negative, sampling))
         both = draw_grid([[unsteered.frames, steered.frames]], [["unsteered", "steered"]])
-        shown = {**preview_pair(unsteered.frames, steered.frames, fps), "text": (steered.report,)}
+        previews = preview_pair(unsteered.frames, steered.frames, fps)
+        shown = {**previews, "text": (steered.report,), **traces_for_cache(steerings_of(model))}
         return io.NodeOutput(
             to_image(both),
             to_video(both, fps),

@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 from comfy_execution.utils import get_executing_context
 
+from ..bridge.browser_messages import traces_for_cache
 from ..bridge.steering import steerings_of
 from ..safety_steering.charts import draw_runs
 from ..safety_steering.trace import OFF, RunTrace
@@ -43,7 +44,7 @@ class SteeringReport(io.ComfyNode):
         report = json.dumps([trace.as_dict() for trace in traces], indent=1)
         shown = "\n".join(trace.summary() for trace in traces)
         previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(shown).as_dict()}
-        return io.NodeOutput(picture, report, ui=previews)
+        return io.NodeOutput(picture, report, ui={**previews, **traces_for_cache(steerings_of(model))})
 
 
 def _traces_of_this_prompt(model: io.Model.Type) -> list[RunTrace]:

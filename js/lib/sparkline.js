@@ -3,6 +3,7 @@
 import { element, shape, short } from "./dom.js";
 
 const [WIDTH, HEIGHT, BARS] = [300, 54, 16];
+const CACHED = "Nothing ran anew: this is the earlier run that the result in the cache comes from.";
 
 /** "Acted on 12 of 20 steps, 1 block, shift 0.8 gaps (2 % of norm)", or why it did not act. */
 export function whatHappened(trace) {
@@ -23,6 +24,7 @@ export function drawTrace(trace) {
     const acted = trace.status === "acted";
     const kind = acted ? "ss-good" : trace.status === "off" ? "ss-quiet" : "ss-note ss-caution";
     const parts = [element("p", { class: `ss-happened ${kind}`, role: "status" }, whatHappened(trace))];
+    if (trace.cached) parts.push(element("p", { class: "ss-quiet" }, CACHED));
     for (const warning of trace.warnings) parts.push(element("p", { class: "ss-note ss-caution" }, warning));
     if (acted) parts.push(chart(trace), legend());
     return parts;

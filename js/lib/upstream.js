@@ -112,12 +112,24 @@ function targetOf(transfer) {
 
 /** The file of the model that comes into a node, { folder, file }, if a stock loader gives it; else null. */
 export function upstreamModel(node) {
-    let at = sourceOf(node, "model");
-    for (let hops = 0; at && hops < FARTHEST; hops++) {
+    for (const at of modelsBehind(node)) {
         const widget = at.widgets?.find((one) => one.name in MODEL_WIDGETS);
         if (widget) return { folder: MODEL_WIDGETS[widget.name], file: widget.value };
+    }
+    return null;
+}
+
+/** The Apply nodes that steer the model that comes into a node, in the order in which they are applied. */
+export function upstreamApplies(node) {
+    return [...modelsBehind(node)].filter((at) => at.type === APPLY).reverse();
+}
+
+/** The nodes that a model comes through on its way to a node, the nearest first. */
+function* modelsBehind(node) {
+    let at = sourceOf(node, "model");
+    for (let hops = 0; at && hops < FARTHEST; hops++) {
+        yield at;
         const input = at.inputs?.find((one) => one.type === "MODEL" && one.link != null);
         at = input ? originOf(at.graph, input.link) : null;
     }
-    return null;
 }

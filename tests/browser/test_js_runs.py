@@ -89,6 +89,24 @@ def test_a_run_shows_the_trace_and_the_comparison(ui: Page, server: ComfyServer,
     ui.screenshot(path=artifacts / f"js_run_{mode}.png")
 
 
+def test_a_browser_that_was_not_there_is_told_of_the_run_in_the_cache(
+    ui: Page, browser: Browser, server: ComfyServer, mode: str, artifacts: Path
+) -> None:
+    workflow = ui.evaluate("app.graph.serialize()")
+    earlier = "Nothing ran anew"
+    expect(panel(ui, "Steering").get_by_text(earlier)).to_have_count(0)
+    with opened(browser, server.address, mode) as page:
+        page.evaluate("workflow => app.loadGraphData(workflow, true, true, 'again')", workflow)
+        strip = panel(page, "Steering")
+        expect(strip.get_by_text("to 100 % of denoising")).to_be_visible()
+        expect(strip.get_by_text("Acted on")).to_have_count(0)
+        run_from_the_button(page)
+        expect(strip.get_by_text("Acted on 8 of 8 steps, prompt, shift")).to_be_visible()
+        expect(strip.get_by_text(earlier)).to_be_visible()
+        expect(strip.locator("svg.ss-spark rect.ss-shift")).to_have_count(8)
+        page.screenshot(path=artifacts / f"js_cached_{mode}.png")
+
+
 def test_the_trace_outlives_undo(ui: Page) -> None:
     """A node that undo makes anew shows the last run again."""
     ui.evaluate("""() => { const node = app.graph.nodes.find(n => n.type.endsWith("ApplySafetySteering"));

@@ -104,6 +104,9 @@ def test_the_browser_that_asked_is_told_what_steering_did(compared):
     assert all(entry["after"] > entry["before"] and entry["shift"] > 0 for entry in told["series"])
     said = f"mean shift {told['gaps']:.2f} gaps ({told['shift']:.1%} of the token norm)"
     assert said in run.text(nodes["ab"].id)
+    # the node's ui tells it too: ComfyUI sends that again when all comes out of the cache
+    (kept,) = run.outputs[nodes["ab"].id]["safety_steering_traces"]
+    assert {"node": told["node"], **kept} == told
 
 
 def put_image_vae(server: ComfyServer) -> str:
@@ -199,4 +202,4 @@ def test_a_guarded_server_that_permits_them_writes_no_previews(guarded):
     graph = PromptGraph()
     node = compare(graph, AB, apply_vector(random_file(guarded, "wan")), length=1)
     run = guarded.client.run(graph.prompt).succeeded()
-    assert set(run.outputs[node.id]) == {"text"}
+    assert set(run.outputs[node.id]) == {"text", "safety_steering_traces"}  # words and numbers
