@@ -19,3 +19,9 @@ class MismatchError(SafetySteeringError):
 
 class NotSteeredError(SafetySteeringError):
     """Steering was asked for and did not act. Raised so that an unsteered result is never delivered as safe."""
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Something that came from outside, to be quoted in an error: printable, and of bounded length."""
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"

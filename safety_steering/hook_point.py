@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .errors import MismatchError, SafetySteeringError
+from .errors import MismatchError, SafetySteeringError, shortened
 
 STREAMS = ("image", "text", "audio")
 AUTO = "auto"
@@ -52,8 +52,8 @@ def parse_hook_point(name: str) -> HookPoint:
     if source := _SOURCE.fullmatch(name):
         return HookPoint("source", index=int(source["index"]))
     raise SafetySteeringError(
-        f"'{name}' is not a hook point. Expected 'conditioning', 'clip_vision', 'block.<list>.<index>.<stream>' "
-        "(for example block.blocks.15.image) or 'source.<layer>'."
+        f"'{shortened(name)}' is not a hook point. Expected 'conditioning', 'clip_vision', "
+        "'block.<list>.<index>.<stream>' (for example block.blocks.15.image) or 'source.<layer>'."
     )
 
 
@@ -97,7 +97,7 @@ def select_hook_points(
         elif part in available:
             chosen.add(part)
         else:
-            raise MismatchError(f"This vector has no hook point '{part}'. It has: {_listing(available)}.")
+            raise MismatchError(f"This vector has no hook point '{shortened(part)}'. It has: {_listing(available)}.")
     return tuple(name for name in available if name in chosen)
 
 

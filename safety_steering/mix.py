@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from .errors import MismatchError, SafetySteeringError
+from .errors import MismatchError, SafetySteeringError, shortened
 
 CUSTOM = "custom"
 MAX_WEIGHT = 50.0  # as far as Apply's strength goes; more only overflows
@@ -56,7 +56,7 @@ def resolve_mix(
         MismatchError: the string asks for categories, and the vector has none of those.
     """
     if preset not in PRESETS:
-        raise SafetySteeringError(f"There is no preset '{preset}' of the mix. Choose one of: {', '.join(PRESETS)}.")
+        raise SafetySteeringError(f"The mix has no preset '{shortened(preset)}'. Choose one of: {', '.join(PRESETS)}.")
     known = tuple(categories)
     written = parse_mix(text)
     if preset == CUSTOM and not written:
@@ -69,8 +69,9 @@ def resolve_mix(
     unknown = {name: weight for name, weight in written.items() if name not in known}
     if any(unknown.values()) and not any(weights.values()):
         raise MismatchError(
-            f"The mix asks for {', '.join(unknown)} and for nothing that this vector knows ({', '.join(known)}), so "
-            "nothing would be steered. Correct the names; to steer nothing on purpose, clear the mix and choose off."
+            f"The mix asks for {shortened(', '.join(unknown))} and for nothing that this vector knows "
+            f"({', '.join(known)}), so nothing would be steered. Correct the names; to steer nothing on purpose, "
+            "clear the mix and choose off."
         )
     return Mix(MappingProxyType(weights), MappingProxyType(unknown))
 
@@ -92,11 +93,11 @@ def parse_mix(text: str) -> dict[str, float]:
             weight = math.nan
         if not name or not equals or not math.isfinite(weight):
             raise SafetySteeringError(
-                f"The mix has a part '{part}' that does not read as category=number. "
+                f"The mix has a part '{shortened(part)}' that does not read as category=number. "
                 "Write it like: violence=1, sexual=0.5"
             )
         if name in weights:
-            raise SafetySteeringError(f"The mix names the category '{name}' twice. Keep one of them.")
+            raise SafetySteeringError(f"The mix names the category '{shortened(name)}' twice. Keep one of them.")
         weights[name] = weight
     return weights
 
@@ -117,7 +118,8 @@ def check_mix(weights: Mapping[str, float], categories: Iterable[str]) -> None:
     unknown = [name for name in weights if name not in known]
     if unknown:
         raise MismatchError(
-            f"The mix names '{', '.join(unknown)}', which this vector lacks. Its categories: {', '.join(known)}."
+            f"The mix names '{shortened(', '.join(unknown))}', which this vector lacks. Its categories: "
+            f"{', '.join(known)}."
         )
     for name, weight in weights.items():
         if not math.isfinite(weight):

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .atomic import write_tensors
-from .errors import SafetySteeringError, VectorFileError
+from .errors import SafetySteeringError, VectorFileError, shortened
 from .vector import STATISTICS, Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
 
 FORMAT = "safety_vector"
@@ -112,15 +112,9 @@ def one_sentence(path: Path) -> Iterator[None]:
         raise VectorFileError(f"{path.name}: there is no such file. Check its name and its folder.") from error
     except (SafetensorError, OSError) as error:
         complaint = f"not a readable safetensors file: {error}. Download or save it again."
-        raise VectorFileError(f"{path.name}: {_shortened(complaint)}") from error
+        raise VectorFileError(f"{path.name}: {shortened(complaint, MAX_COMPLAINT)}") from error
     except SafetySteeringError as error:
-        raise VectorFileError(f"{path.name}: {_shortened(str(error))}") from error
-
-
-def _shortened(complaint: str) -> str:
-    """A complaint may quote the file, which can hold anything: printable and of bounded length."""
-    text = complaint.encode(errors="backslashreplace").decode()
-    return text if len(text) <= MAX_COMPLAINT else f"{text[: MAX_COMPLAINT // 2]} ... {text[-MAX_COMPLAINT // 2 :]}"
+        raise VectorFileError(f"{path.name}: {shortened(str(error), MAX_COMPLAINT)}") from error
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
