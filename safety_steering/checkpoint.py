@@ -17,7 +17,7 @@ from .errors import SafetySteeringError
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 # what stands in front of the diffusion model's tensors in files that hold more than it, and in some that do not
-PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "net.", "model.")
+PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "net.", "core.", "model.diffusion_model.core.", "model.")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -170,6 +170,13 @@ SIGNATURES = (
     ),
     replace(_OMNIGEN, family="boogu", has=("single_stream_layers.0.norm2.weight",)),
     _OMNIGEN,
+    Signature(
+        "pixeldit",
+        ("pixel_embedder.proj.weight", "patch_blocks.0.attn.qkv_y.weight"),
+        "s_embedder.proj.weight:0",
+        "y_embedder.proj.weight:1",
+        where={"lq_proj.latent_proj.0.weight:0": 0},  # PiD, which sharpens pictures, has it
+    ),
     Signature("ernie", ("text_proj.weight", "final_norm.linear.weight"), "text_proj.weight:0", "text_proj.weight:1"),
     Signature(
         "pixart",

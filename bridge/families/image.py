@@ -199,6 +199,18 @@ IMAGE_FAMILIES = (
         names={(3072, 4, 4): "auraflow"},
     ),
     Family(
+        name="pixeldit",
+        class_name="PixDiT_T2I",
+        # the pixel blocks behind these are not steered: there a row is one patch of one picture, with its pixels
+        lists=(BlockList("patch_blocks", TUPLE, ""),),
+        width="hidden_size",
+        channels="in_channels",
+        entry="s_embedder",
+        layout="image_last",
+        states=_text({2304: "gemma2-2b.last"}),
+        names={(1536, 14, 3): "pixeldit-t2i"},
+    ),
+    Family(
         name="omnigen2",
         class_name="OmniGen2Transformer2DModel",
         lists=(CAPTION_REFINER, NOISE_REFINER, BlockList("layers", JOINED, "")),

@@ -18,7 +18,7 @@ REFUSED = {
         (_RESTORES, {"NaDiT": "SeedVR2"}),
         (_SHARPENS, {"PidNet": "PiD"}),
         (_NOT_YET, {"StageC": "Stable Cascade (stage C)", "StageB": "Stable Cascade (stage B)"}),
-        (_NOT_YET, {"PixDiT_T2I": "PixelDiT", "MiniMaxH3Model": "MiniMax H3"}),
+        (_NOT_YET, {"MiniMaxH3Model": "MiniMax H3"}),
         (_SEES, {"RTv4": "RT-DETR", "DepthAnything3Net": "Depth Anything 3", "SAM3Model": "SAM 3"}),
     )
     for class_name, name in models.items()

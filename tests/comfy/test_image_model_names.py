@@ -102,6 +102,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], int, str]] = {
     "auraflow": (LDM + "aura.mmdit:MMDiT", {}, 2048, "pile-t5-xl.last"),
     "omnigen2": (LDM + "omnigen.omnigen2:OmniGen2Transformer2DModel", OMNIGEN, 2048, "qwen2.5-vl-3b.last"),
     "boogu": (LDM + "boogu.model:BooguTransformer2DModel", {}, 4096, "qwen3-vl-8b.last"),
+    "pixeldit-t2i": (LDM + "pixeldit.model:PixDiT_T2I", {}, 2304, "gemma2-2b.last"),
     "ernie-image": (LDM + "ernie.model:ErnieImageModel", {}, 3072, "ministral3-3b.penultimate"),
     "pixart-xl": (LDM + "pixart.pixartms:PixArtMS", {}, 4096, "t5xxl.last"),
     "hunyuan-dit": (

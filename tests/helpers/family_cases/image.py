@@ -408,7 +408,26 @@ TIER_ONE = (
     ),
 )
 
+PIXELDIT = {
+    "hidden_size": 32,
+    "num_groups": 2,
+    "pixel_hidden_size": 4,
+    "pixel_attn_hidden_size": 16,
+    "pixel_num_groups": 2,
+    "patch_depth": 2,
+    "pixel_depth": 1,
+    "txt_embed_dim": 24,
+}
+
 TIER_TWO = (
+    FamilyCase(
+        name="pixeldit",
+        family="pixeldit",
+        build=from_config("PixelDiTT2I", **PIXELDIT),
+        latent=(1, 3, 62, 64),  # pixels: 4 x 4 patches, the last row begun
+        text=(8, 24),
+        tokens=_lists(patch_blocks=_double(16, 8, text_moved=range(6))),
+    ),
     FamilyCase(
         name="chroma-radiance",
         family="chroma-radiance",
