@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .errors import SafetySteeringError
+from .errors import SafetySteeringError, shortened
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 # what stands in front of the diffusion model's tensors in files that hold more than it, and in some that do not
@@ -322,16 +322,22 @@ def _spaces(family: str, hook_point: str, states: Iterable[Any], width: int) -> 
 
 def describe_unknown(path: str | os.PathLike[str]) -> str:
     """One sentence on a file that is neither a safety vector nor a model that the map knows."""
-    name = os.path.basename(path)
+    name = shortened(os.path.basename(os.path.abspath(path)))
     if os.path.isdir(path):
         return f"'{name}' is a folder. Name one file in it."
     try:
         tensors = sorted(read_shapes(path))
     except SafetySteeringError:
         with open(path, "rb") as file:
-            kind = "a GGUF file" if file.read(4) == b"GGUF" else "no whole safetensors file"
-        return f"'{name}' is {kind}. Of safety vectors and models, inspect reads safetensors files."
-    held = f"tensors such as {tensors[len(tensors) // 2][:80]} ({len(tensors)} in all)" if tensors else "no tensors"
+            gguf = file.read(4) == b"GGUF"
+        if gguf:
+            return f"'{name}' is a GGUF file, which inspect does not read. Give the model's safetensors file."
+        return (
+            f"'{name}' is no whole safetensors file, so it is neither a safety vector nor a model that inspect reads. "
+            "Give another file, or download it again."
+        )
+    example = shortened(tensors[len(tensors) // 2]) if tensors else ""
+    held = f"tensors such as {example} ({len(tensors)} in all)" if tensors else "no tensors"
     return (
         f"'{name}' is neither a safety vector nor a diffusion model that is known here; it holds {held}. Give a file "
         "of models/diffusion_models or models/checkpoints; docs/models.md lists the models."

@@ -7,15 +7,19 @@ server; the same command goes on where it was.
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 import urllib.error
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .api_graph import Graph, GraphBuilder, Link, node_of, read_graph, with_widgets
 from .comfy_client import ComfyClient, PromptRejected, Run
-from .errors import SafetySteeringError
+from .errors import SafetySteeringError, shortened
 
 CAPTURE, CALIBRATE = "SafetySteering_CaptureActivations", "SafetySteering_CalibrateSteering"
 SAVE = "SafetySteering_SaveSafetyVector"
@@ -56,23 +60,34 @@ def add_server_commands(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace, class_type: str) -> str:
-    if not options.server.startswith(("http://", "https://")):
-        raise SafetySteeringError(f"--server is '{options.server}'. Give an address such as http://127.0.0.1:8188.")
-    client = ComfyClient(options.server)
+    client = ComfyClient(_checked_address(options.server))
     try:
         client.request("/system_stats")
         client.connect()
         graph = read_graph(options.graph) if options.graph else _stock_graph(options, client.object_info())
         graph = with_widgets(graph, options.set)
         return _follow(client, graph, node_of(graph, class_type))
-    except (urllib.error.URLError, TimeoutError) as error:
+    except (urllib.error.URLError, TimeoutError, HTTPException, json.JSONDecodeError) as error:
         reason = getattr(error, "reason", error)
+        why = getattr(reason, "strerror", None) or reason
         raise SafetySteeringError(
-            f"No ComfyUI server answers at {options.server} ({getattr(reason, 'strerror', None) or reason}). Start one "
-            "with `python main.py` in ComfyUI's folder, or give the address of yours with --server."
+            f"No ComfyUI server answers at {shortened(options.server)} ({why}). "
+            "Start one with `python main.py` in ComfyUI's folder, or give the address of yours with --server."
         ) from error
     finally:
         client.close()
+
+
+def _checked_address(address: str) -> str:
+    """`address`, if it reads as http://host:port. Raises SafetySteeringError."""
+    try:
+        parts = urlsplit(address)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, half of an IPv6 address
+        whole = False
+    if not whole or re.search(r"\s", address):
+        raise SafetySteeringError(f"--server is '{shortened(address)}'. Give an address such as {SERVER}.")
+    return address
 
 
 def _stock_graph(options: argparse.Namespace, definitions: dict[str, Any]) -> Graph:

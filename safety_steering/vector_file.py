@@ -83,12 +83,14 @@ def load_vector(path: str | os.PathLike[str]) -> SafetyVector:
 
 
 def is_vector(path: str | os.PathLike[str]) -> bool:
-    """Whether a file says that it is a safety vector, of whatever version; False for what cannot be read."""
+    """Whether a file's header says that it is a safety vector, of whatever version, and also if the rest is cut off."""
     try:
         check_header_size(Path(path))
-        with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
-    except (SafetensorError, OSError, VectorFileError):
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+        return bool(header["__metadata__"]["format"] == FORMAT)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, VectorFileError):
         return False
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
@@ -81,8 +83,38 @@ def test_a_server_that_does_not_answer_gets_one_sentence(capsys):
         assert main([command, "--server", "http://127.0.0.1:9"]) == 1
         told = capsys.readouterr().err
         assert "No ComfyUI server answers at http://127.0.0.1:9 (Connection refused). Start one with" in told
-        assert main([command, "--server", "nonsense"]) == 1
-        assert capsys.readouterr().err.startswith("--server is 'nonsense'. Give an address such as http://")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["nonsense", "127.0.0.1:8188", "http://", "http://host:port", "http://host:99999", "http://[::1", "http://a b",
+     "ftp://host", "x" * 5000],
+)  # fmt: skip
+def test_an_address_that_is_none_gets_one_short_sentence(address, capsys):
+    for command in ("capture", "calibrate"):
+        assert main([command, "--server", address]) == 1
+        told = capsys.readouterr().err
+        assert told.startswith(f"--server is '{address[:40]}")
+        assert told.endswith("Give an address such as http://127.0.0.1:8188.\n")
+        assert len(told) < 200
+
+
+class Page(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>another server</html>")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_that_is_not_comfyui_gets_one_sentence(capsys):
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert main(["capture", "--server", f"http://127.0.0.1:{server.server_port}"]) == 1
+        server.shutdown()
+    assert capsys.readouterr().err.startswith("No ComfyUI server answers at http://127.0.0.1:")
 
 
 def test_widgets_are_changed_by_class_or_id():

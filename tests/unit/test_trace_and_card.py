@@ -114,6 +114,9 @@ def test_the_command_line_prints_a_card_or_one_sentence(tmp_path, capsys):
     assert printed.out == ""
     assert printed.err.startswith("'b.safetensors' is no whole safetensors file")
     assert len(printed.err.splitlines()) == 1
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:-8])
+    assert main(["inspect", str(tmp_path / "cut.safetensors")]) == 1
+    assert capsys.readouterr().err.startswith("cut.safetensors: not a readable safetensors file")
     assert main(["inspect", str(tmp_path / "c.safetensors")]) == 1
     assert capsys.readouterr().err.startswith(f"There is no file or folder {tmp_path / 'c.safetensors'}")
 
