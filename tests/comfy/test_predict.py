@@ -43,6 +43,12 @@ def test_the_formula_of_a_blocks_operations_is_what_pytorch_counts(counts):
     assert counts["formula"] == counts["counted"]
 
 
+def test_a_blocks_operations_worked_out_by_hand(counts):
+    """By width 1536, hidden 8960, 512 text tokens: projections, attention, feed-forward."""
+    assert counts["formula"][0] == 6_643_777_536 + 226_492_416 + 3_523_215_360  # 64 tokens
+    assert counts["block_720p"] == 2_145_185_169_408 + 35_352_988_876_800 + 4_161_798_144_000  # 75 600 tokens
+
+
 def test_bytes_are_counted_once_for_each_time_they_move(counts):
     made, added = 100 * 3 * 4, 100 * 3 * 4 + 3 * 4 + 100 * 3 * 4
     assert counts["moved"] == made + 3 * 4 + added

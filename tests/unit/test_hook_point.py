@@ -48,6 +48,13 @@ def test_another_name_is_refused(name):
         parse_hook_point(name)
 
 
+def test_an_error_quotes_little_of_a_long_name():
+    for refuse in (parse_hook_point, lambda name: select_hook_points(name, EVERY, FLUX)):
+        with pytest.raises(SafetySteeringError) as raised:
+            refuse("x" * 5000)
+        assert len(str(raised.value)) < 300
+
+
 def test_depth_runs_over_all_lists_in_order():
     depths = [depth(parse_hook_point(name), FLUX) for name in BLOCKS]
     assert depths == [index / 11 for index in range(12)]
