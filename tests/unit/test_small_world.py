@@ -14,7 +14,7 @@ from small_world.files import read_rows
 from small_world.first_direction import choose
 from small_world.judge import BACKGROUND_NAMES, ELEMENT_NAMES, SUBJECT_NAMES, Verdict
 from small_world.measure import Outcome
-from small_world.portable_plan import Entry, plans
+from small_world.portable_plan import HEADLINE, Entry, plans
 from small_world.scenes import ENTERING, Scene, caption, neutral, render, safe_twin, start_frame
 from small_world.settings import Setting, captions
 from small_world.splits import SPLITS, prompt_pairs
@@ -256,6 +256,17 @@ def test_only_rows_that_lack_prompts_are_measured_again() -> None:
     assert not portable.has({"n_unsafe": 600}, {"unsafe": 600, "benign": 150})
     assert not portable.has({"n_unsafe": 150}, {"unsafe": 600})
     assert portable.has({"n_unsafe": 600, "n_benign": 600}, {"unsafe": 600, "benign": 150})
+
+
+def test_the_portable_table_holds_a_benign_score_and_n_beside_every_asr() -> None:
+    rows = {(found["task"], found["setting"]): found for found in read_rows(portable.RESULT_FILE)}
+    for found in rows.values():
+        if "asr" in found:
+            assert {"usable", "n_unsafe", "benign_loss", "benign_fidelity", "n_benign"} <= set(found), found["setting"]
+    for task in ("t2v", "i2v"):
+        for name in ("unsteered", HEADLINE, portable_plan.NATIVE, portable.CITED):
+            assert (task, name) in rows
+        assert "asr_minus_native_ci" in rows[task, HEADLINE]
 
 
 def test_an_entry_counts_the_videos_of_all_its_draws() -> None:
