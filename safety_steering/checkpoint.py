@@ -7,6 +7,7 @@ caller hands in; here is only by which tensors a family is recognised.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -24,7 +25,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Signature:
-    """How a family is recognised. Places are "tensor:dim".
+    """How a family is recognised. Places are "tensor:dim"; "tensor:dim*tensor:dim" is the product of two.
 
     has: tensors that it alone has, or that it has and no family above it in the table.
     width, states: places that show the width of the hidden state and of the prompt states.
@@ -185,7 +186,12 @@ SIGNATURES = (
         "y_embedder.y_proj.fc1.weight:1",
     ),
     Signature("hunyuan-dit", ("mlp_t5.0.weight",), "x_embedder.proj.weight:0", "blocks.0.attn2.kv_proj.weight:1"),
-    Signature("krea2", ("first.weight", "tmlp.0.weight"), "first.weight:0"),
+    Signature(
+        "krea2",
+        ("first.weight", "tmlp.0.weight"),
+        "first.weight:0",
+        "txtfusion.projector.weight:1*txtmlp.1.weight:1",  # layers of the text encoder, side by side
+    ),
     Signature(
         "ideogram4", ("llm_cond_proj.weight", "input_proj.weight"), "input_proj.weight:0", "llm_cond_proj.weight:1"
     ),
@@ -262,6 +268,11 @@ def _fits(signature: Signature, shapes: Shapes) -> bool:
 
 
 def _size(place: str, shapes: Shapes) -> int:
+    """What stands at a place; 0 if nothing does."""
+    return math.prod(_dim(factor, shapes) for factor in place.split("*"))
+
+
+def _dim(place: str, shapes: Shapes) -> int:
     name, _, dim = place.partition(":")
     shape = shapes.get(name, ())
     return shape[int(dim)] if dim and len(shape) > int(dim) else 0
