@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import inspect
 import json
 import os
 import sys
@@ -197,9 +198,11 @@ def _ltx2_upscaler() -> StateDict:
     import comfy.ops
     from comfy.ldm.lightricks.latent_upsampler import LatentUpsampler
 
+    build = LatentUpsampler.from_config
+    takes_operations = "operations" in inspect.signature(build).parameters  # ComfyUI 0.24 does not
     with torch.device("meta"):
-        model = LatentUpsampler.from_config(LTX2_UPSCALER_CONFIG, operations=comfy.ops.disable_weight_init)
-        return dict(model.state_dict())
+        options = {"operations": comfy.ops.disable_weight_init} if takes_operations else {}
+        return dict(build(LTX2_UPSCALER_CONFIG, **options).state_dict())
 
 
 def _ltx2_lora() -> StateDict:
