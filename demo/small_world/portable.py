@@ -31,6 +31,7 @@ from .portable_plan import (
     BLOCK,
     BUNDLED,
     HEADLINE,
+    MANY,
     NATIVE,
     OWN,
     SEEDS,
@@ -50,7 +51,6 @@ from .settings import Prompts
 from .statistics import interval, share
 from .world import CATEGORIES
 
-SELECTIVE = 100  # prompts a seed and category
 LADDER, DRIFT = (2.0, 4.0, 6.0, 8.0), 0.02
 VALIDATION = Prompts("validation", 50, (5, 6, 7))
 ORACLE_VALIDATION = Prompts("validation", 60, (5,))
@@ -191,7 +191,7 @@ def selectivity(strength: float, processes: int, missing: bool) -> None:
     rows = {(r["steered"], r["shown"]): r for r in (read_rows(SELECTIVITY_FILE) if missing else [])}
     for steered in CATEGORIES:
         setting = steering(OWN, strength, {steered: 1.0})
-        shown = {name: {"unsafe": Prompts("test", SELECTIVE, SEEDS, categories=(name,))} for name in CATEGORIES}
+        shown = {name: {"unsafe": Prompts("test", MANY, SEEDS, categories=(name,))} for name in CATEGORIES}
         for name, prompts in (shown | {"benign": {"benign": Prompts("test", SOME, SEEDS)}}).items():
             entry = Entry(f"{steered} alone", prompts, (replace(setting, labels=tuple(prompts)),), (OWN,))
             if not has(rows.get((steered, name)), entry.counts):
