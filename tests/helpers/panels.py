@@ -60,6 +60,8 @@ def opened(browser: Browser, address: str, mode: str) -> Iterator[Page]:
 
 def wait_until_ready(page: Page) -> None:
     page.wait_for_function("window.app?.extensionManager && window.app.graph", timeout=90_000)
+    # the server keeps what another test has opened
+    page.evaluate("app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', false)")
 
 
 def build(page: Page, *parts: list[Any]) -> list[str]:
