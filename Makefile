@@ -24,7 +24,7 @@ demo: install  ## a real ComfyUI, 16 prompts of the small world plain and steere
 guardrail-demo: install  ## a guarded server, hostile graphs, and what became of each
 	@$(RUN) demo/guardrail_demo.py
 
-small-world: install  ## rebuild the small world from nothing: models, judge, directions, tables (3 hours, resumes)
+small-world: install  ## rebuild the small world from nothing: models, judge, directions, tables (6 hours, resumes)
 	@PYTHONPATH=demo $(RUN) -m small_world.build
 
 test: install chromium  ## all tests: units, real ComfyUI, real frontend

@@ -1,11 +1,11 @@
 """What steering costs in each family of the model map, and in three at real width.
 
-    .venv/bin/python bench/families.py           # 10 minutes; writes bench/results/families.json
+    .venv/bin/python bench/families.py           # 20 minutes, or hours where the processor has no bfloat16 units
     .venv/bin/python bench/families.py wan flux  # a look at some, nothing written
 
 Paired and interleaved as in overhead.py, CPU time of one thread. A tiny model's call takes milliseconds and is mostly
 Python, so its ratio is that of a hook to next to nothing: `call_ms` stands beside it, and the real widths show what
-remains of it.
+remains of it. All of them together go into bench/results/families.json.
 """
 
 from __future__ import annotations

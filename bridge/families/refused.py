@@ -3,8 +3,7 @@ the model map has no row for them yet."""
 
 _AUDIO = "{} makes sound. Safety Steering steers image and video models; run it without Apply Safety Steering."
 _3D = "{} makes 3D shapes. Safety Steering steers image and video models; run it without Apply Safety Steering."
-_RESTORES = "{} sharpens a finished video. Apply Safety Steering to the model that makes the video."
-_SHARPENS = "{} sharpens a finished picture. Apply Safety Steering to the model that makes the picture."
+_RESTORES = "{} sharpens what another model made. Apply Safety Steering to that model."
 _NOT_YET = "{} is not supported yet: its blocks have no row in the model map. Choose another model to steer."
 _SEES = "{} reads images and makes none. Apply Safety Steering to the model that makes the picture."
 
@@ -15,10 +14,8 @@ REFUSED = {
         (_AUDIO, {"AudioDiffusionTransformer": "Stable Audio", "ACEStepTransformer2DModel": "ACE-Step"}),
         (_AUDIO, {"AceStepConditionGenerationModel": "ACE-Step 1.5"}),
         (_3D, {"Hunyuan3Dv2": "Hunyuan3D 2", "HunYuanDiTPlain": "Hunyuan3D 2.1", "LatentSeqMMFlowModel": "TripoSplat"}),
-        (_RESTORES, {"NaDiT": "SeedVR2"}),
-        (_SHARPENS, {"PidNet": "PiD"}),
-        (_NOT_YET, {"StageC": "Stable Cascade (stage C)", "StageB": "Stable Cascade (stage B)"}),
-        (_NOT_YET, {"MiniMaxH3Model": "MiniMax H3"}),
+        (_RESTORES, {"NaDiT": "SeedVR2", "PidNet": "PiD"}),
+        (_NOT_YET, {"StageC": "Stable Cascade C", "StageB": "Stable Cascade B", "MiniMaxH3Model": "MiniMax H3"}),
         (_SEES, {"RTv4": "RT-DETR", "DepthAnything3Net": "Depth Anything 3", "SAM3Model": "SAM 3"}),
     )
     for class_name, name in models.items()

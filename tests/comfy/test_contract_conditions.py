@@ -182,31 +182,29 @@ def dual_cfg(style):
     return guider
 
 
-def dual_model(graph, model, prompts, cfg):
-    other = graph.add("ModelComputeDtype", model=["1", 0], dtype="default")  # the loader's model, not the steered one
-    prompts = {"positive": prompts[0], "negative": prompts[1]}
-    return graph.add("DualModelGuider", prompts, model=model, model_negative=other[0], cfg=cfg)[0]
+def dual_model(*steered):
+    """Dual Model CFG Guider, with the steered model at these inputs and the loader's own at the other."""
+
+    def guider(graph, model, prompts, cfg):
+        bare = graph.add("ModelComputeDtype", model=["1", 0], dtype="default")[0]
+        models = {name: model if name in steered else bare for name in ("model", "model_negative")}
+        return graph.add("DualModelGuider", models, positive=prompts[0], negative=prompts[1], cfg=cfg)[0]
+
+    return guider
 
 
-def only_the_negative_model(graph, model, prompts, cfg):
-    main = graph.add("ModelComputeDtype", model=["1", 0], dtype="default")  # the loader's model, not the steered one
-    prompts = {"positive": prompts[0], "negative": prompts[1]}
-    return graph.add("DualModelGuider", prompts, model=main[0], model_negative=model, cfg=cfg)[0]
-
-
-def both_models(graph, model, prompts, cfg):
-    prompts = {"positive": prompts[0], "negative": prompts[1]}
-    return graph.add("DualModelGuider", prompts, model=model, model_negative=model, cfg=cfg)[0]
+MAIN_MODEL, OTHER_MODEL = dual_model("model"), dual_model("model_negative")
+BOTH_MODELS = dual_model("model", "model_negative")
 
 
 @pytest.mark.parametrize("key", ["wan", "ltxv_i2v", "flux"])
 def test_5_an_apply_that_core_never_asks_fails_closed(server, key):
     with pytest.raises(RuntimeError, match=r"NotSteeredError.*took its nodes from another model"):
-        sample(server, key, steer(server, key), guider=only_the_negative_model, cfg=3.0)
+        sample(server, key, steer(server, key), guider=OTHER_MODEL, cfg=3.0)
     assert torch.equal(sample(server, key).latent, plain(server, key))
-    off = sample(server, key, steer(server, key, strength=0.0), guider=only_the_negative_model, cfg=3.0)
-    assert torch.equal(off.latent, plain(server, key, guider=only_the_negative_model, cfg=3.0))
-    assert acts(server, key, guider=both_models, cfg=3.0).trace["warnings"] == []
+    off = sample(server, key, steer(server, key, strength=0.0), guider=OTHER_MODEL, cfg=3.0)
+    assert torch.equal(off.latent, plain(server, key, guider=OTHER_MODEL, cfg=3.0))
+    assert acts(server, key, guider=BOTH_MODELS, cfg=3.0).trace["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -215,7 +213,7 @@ def test_5_an_apply_that_core_never_asks_fails_closed(server, key):
         (basic, {"positive": 2}),
         (dual_cfg("regular"), {"positive": 2, "middle": 2, "negative": 2}),
         (dual_cfg("nested"), {"positive": 2, "middle": 2, "negative": 2}),
-        (dual_model, {"positive": 2, "negative": 2}),
+        (MAIN_MODEL, {"positive": 2, "negative": 2}),
     ],
     ids=["basic", "dual cfg", "dual cfg nested", "dual model"],
 )
