@@ -9,6 +9,7 @@ from pathlib import Path
 import chromium
 import pytest
 from comfy_server import ComfyServer
+from frontend import wait_until_ready
 from playwright.sync_api import Browser, Page, sync_playwright
 
 
@@ -28,7 +29,7 @@ def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 2560, "height": 1440})
     opened = context.new_page()
     opened.goto(server.address)
-    opened.wait_for_function("window.app?.extensionManager && window.app.graph", timeout=90_000)
+    wait_until_ready(opened)
     yield opened
     context.close()
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from comfy_server import PACK_FOLDER, ComfyServer
-from frontend import run_from_the_button
-from panels import AB, APPLY, LOADER, MIXER, build, wait_until_ready
+from frontend import run_from_the_button, wait_until_ready
+from panels import AB, APPLY, LOADER, MIXER, build
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 from small_world_workflows import small_world_folder

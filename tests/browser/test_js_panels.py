@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from comfy_server import PACK_FOLDER, ComfyServer
-from frontend import api_prompt
-from panels import APPLY, LOADER, MIXER, MODES, build, opened, panel, sliders, wait_until_ready, widgets
+from frontend import api_prompt, wait_until_ready
+from panels import APPLY, LOADER, MIXER, MODES, build, opened, panel, sliders, widgets
 from playwright.sync_api import Browser, Page, expect
 from safety_steering_pack.safety_steering.mix import parse_mix, resolve_mix
 from steered_graphs import FAMILIES, put_vector

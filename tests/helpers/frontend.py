@@ -52,11 +52,16 @@ def open_frontend(browser: Browser, address: str, width: int = 1600, height: int
     opened = context.new_page()
     opened.set_default_timeout(PATIENCE)
     opened.goto(address)
-    opened.wait_for_function("window.app?.extensionManager && window.app.graph")
-    # the server keeps what another test has set
+    wait_until_ready(opened)
     opened.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
     yield opened
     context.close()
+
+
+def wait_until_ready(page: Page) -> None:
+    """Wait for the frontend, and close the side panel: the server keeps what another test has opened."""
+    page.wait_for_function("window.app?.extensionManager && window.app.graph", timeout=PATIENCE)
+    page.evaluate("app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', false)")
 
 
 def open_template(page: Page, pack: str, name: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from frontend import wait_until_ready
 from playwright.sync_api import Browser, Locator, Page, expect
 
 MODES = ("vue", "classic")
@@ -56,12 +57,6 @@ def opened(browser: Browser, address: str, mode: str) -> Iterator[Page]:
         yield page
     finally:
         context.close()
-
-
-def wait_until_ready(page: Page) -> None:
-    page.wait_for_function("window.app?.extensionManager && window.app.graph", timeout=90_000)
-    # the server keeps what another test has opened
-    page.evaluate("app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', false)")
 
 
 def build(page: Page, *parts: list[Any]) -> list[str]:
