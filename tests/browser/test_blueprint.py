@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from comfy_server import ComfyServer
 from frontend import api_prompt, fit_view, run_from_the_button
-from panels import APPLY, LOADER, MIXER, MODES, build, opened, panel, sliders
+from panels import APPLY, LOADER, MIXER, MODES, add_by_search, build, opened, panel, sliders
 from playwright.sync_api import Browser, Page, expect
 from safety_blueprint import NAME, PROMOTED
 from tiny_models import TINY_MODELS
@@ -36,7 +36,6 @@ T2V = [
     [REPORT, 860, 0, {}, {"model": [0, 0], "samples": [5, 0]}],
 ]
 MODEL, CLIP, SAMPLE, SHOW = 0, 1, 5, 6  # places in it
-GHOST = "() => app.graph.nodes.some(node => node.flags.ghost)"
 OPEN = "id => { const node = app.rootGraph.getNodeById(id); app.canvas.openSubgraph(node.subgraph, node); }"
 SET = """([id, name, value]) => { const node = app.rootGraph.getNodeById(id);
     const widget = node.widgets.find(one => one.name === name);
@@ -66,22 +65,6 @@ def ui(browser: Browser, server: ComfyServer, mode: str) -> Iterator[Page]:
         yield page
 
 
-def drop(page: Page) -> str:
-    """Find the blueprint by search and put it on the canvas; the id of its node."""
-    before = set(page.evaluate("app.graph.nodes.map(node => String(node.id))"))
-    page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
-    box = page.get_by_role("combobox", name="Add a node", exact=False).or_(page.locator("input[role=combobox]")).last
-    box.fill(NAME)
-    page.get_by_test_id("result-item").filter(has_text=NAME).first.wait_for()
-    box.press("Enter")
-    page.wait_for_function("count => app.graph.nodes.length > count", arg=len(before))
-    while page.evaluate(GHOST):  # a new node follows the cursor until it is put down; the dialog takes time to close
-        page.wait_for_timeout(300)
-        page.mouse.click(800, 120)
-    (new,) = set(page.evaluate("app.graph.nodes.map(node => String(node.id))")) - before
-    return new
-
-
 def inside(page: Page, node: str) -> dict[str, dict[str, Any]]:
     """Node type -> inputs, of what a dropped blueprint sends."""
     prompt = api_prompt(page)
@@ -102,7 +85,7 @@ def leave(page: Page) -> None:
 def wired(ui: Page) -> tuple[str, list[str]]:
     """The blueprint between the model and its sampler: its node, and those around it."""
     ids = build(ui, *T2V)
-    node = drop(ui)
+    node = add_by_search(ui, NAME)
     ui.evaluate(WIRE, [node, ids[MODEL], ids[CLIP], [ids[SAMPLE], ids[SHOW]]])
     return node, ids
 
@@ -166,7 +149,7 @@ def test_the_panels_inside_show_and_move_what_is_outside(ui: Page, wired: tuple[
 
 def test_each_drop_has_values_of_its_own_and_saving_keeps_them(ui: Page) -> None:
     build(ui)
-    first, second = drop(ui), drop(ui)
+    first, second = add_by_search(ui, NAME), add_by_search(ui, NAME)
     ui.evaluate(SET, [first, "mix", "gore=2"])
     ui.evaluate(SET, [second, "strength", 3])
     saved = ui.evaluate("app.rootGraph.serialize()")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from comfy_server import PACK_FOLDER, ComfyServer
 from frontend import run_from_the_button, wait_until_ready
-from panels import AB, APPLY, LOADER, MIXER, build
+from panels import AB, APPLY, LOADER, MIXER, build, search_nodes
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 from small_world_workflows import small_world_folder
@@ -169,9 +169,7 @@ def test_the_frontend_has_our_locale(ui: Page, server: ComfyServer, graph: dict[
 
 def found_by(page: Page, word: str) -> set[str]:
     """The names of the nodes that the node search lists for a word."""
-    page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
-    box = page.get_by_role("combobox", name="Add a node", exact=False).or_(page.locator("input[role=combobox]")).last
-    box.fill("zzqqxx")  # what is listed after this is not left from before
+    box = search_nodes(page, "zzqqxx")  # what is listed after this is not left from before
     expect(page.get_by_test_id("no-results")).to_be_visible()
     box.fill(word)
     found = page.get_by_test_id("result-item")

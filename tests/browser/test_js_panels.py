@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from comfy_server import PACK_FOLDER, ComfyServer
 from frontend import api_prompt, wait_until_ready
-from panels import APPLY, LOADER, MIXER, MODES, build, opened, panel, sliders, widgets
+from panels import APPLY, LOADER, MIXER, MODES, add_by_search, build, opened, panel, sliders, widgets
 from playwright.sync_api import Browser, Page, expect
 from safety_steering_pack.safety_steering.mix import parse_mix, resolve_mix
 from steered_graphs import FAMILIES, put_vector
@@ -268,20 +268,14 @@ def test_each_node_is_found_by_search_and_shows_its_widgets(ui: Page, server: Co
     assert len(kinds) > 6
     build(ui)
     for kind in kinds:
-        title = server.client.object_info(kind)["display_name"]
-        ui.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
-        box = ui.get_by_role("combobox", name="Add a node", exact=False).or_(ui.locator("input[role=combobox]")).last
-        box.fill(title)
-        ui.get_by_test_id("result-item").filter(has_text=title).first.wait_for()
-        box.press("Enter")
-        ui.wait_for_function("kind => app.graph.nodes.some(node => node.type === kind)", arg=kind)
-        ui.mouse.click(800, 300)  # a new node follows the cursor until it is put down
-        shown = ui.evaluate(
-            """kind => { const node = app.graph.nodes.find(node => node.type === kind);
-                return node.widgets?.filter(w => !w.hidden && !w.options?.hidden && !w.options?.advanced)
-                    .map(w => w.name) ?? []; }""",
-            kind,
+        node_id = add_by_search(ui, server.client.object_info(kind)["display_name"])
+        found, shown = ui.evaluate(
+            """id => { const node = app.graph.getNodeById(Number(id));
+                return [node.type, node.widgets?.filter(w => !w.hidden && !w.options?.hidden && !w.options?.advanced)
+                    .map(w => w.name) ?? []]; }""",
+            node_id,
         )
+        assert found == kind
         declared = server.client.object_info(kind)["input"]
         plain = {
             name
@@ -291,7 +285,6 @@ def test_each_node_is_found_by_search_and_shows_its_widgets(ui: Page, server: Co
         }
         assert plain <= set(shown) | {name for name, spec in flat(declared).items() if spec.get("advanced")}, kind
         if mode == "vue" and shown:
-            node_id = ui.evaluate("kind => app.graph.nodes.find(node => node.type === kind).id", kind)
             expect(ui.locator(f"[data-node-id='{node_id}'] [data-testid=node-widget]").first).to_be_visible()
 
 

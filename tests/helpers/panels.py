@@ -40,6 +40,7 @@ BUILD = """async parts => {
     app.extensionManager.workflow.activeWorkflow?.changeTracker?.captureCanvasState();
     return nodes.map(node => String(node.id));
 }"""
+GHOST = "() => app.graph.nodes.some(node => node.flags.ghost)"
 WIDGETS = """type => app.graph.nodes.filter(node => node.type === type).map(node => Object.fromEntries(
     node.widgets.filter(widget => widget.serialize !== false).map(widget => [widget.name, widget.value])))"""
 
@@ -76,3 +77,27 @@ def panel(page: Page, label: str) -> Locator:
 
 def sliders(page: Page) -> Locator:
     return panel(page, "Category weights").get_by_role("slider")
+
+
+def search_nodes(page: Page, words: str) -> Locator:
+    """Type words into the node search; its box. The dialog closes a frame after a choice, so one may still be there."""
+    expect(page.get_by_role("search")).to_have_count(0)
+    page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    box = page.get_by_role("search").get_by_role("combobox", name="Add a node")
+    box.fill(words)
+    return box
+
+
+def add_by_search(page: Page, title: str) -> str:
+    """Find a node by its title and put it on the canvas, as people do; its id."""
+    before = set(page.evaluate("app.graph.nodes.map(node => String(node.id))"))
+    box = search_nodes(page, title)
+    page.get_by_test_id("result-item").filter(has_text=title).first.wait_for()
+    box.press("Enter")
+    page.wait_for_function("count => app.graph.nodes.length > count", arg=len(before))
+    expect(page.get_by_role("search")).to_have_count(0)
+    while page.evaluate(GHOST):  # a new node follows the cursor until it is put down
+        page.mouse.click(800, 120)
+        page.wait_for_timeout(300)
+    (new,) = set(page.evaluate("app.graph.nodes.map(node => String(node.id))")) - before
+    return new
