@@ -78,7 +78,7 @@ def editable_states(states: torch.Tensor, mask: torch.Tensor | None) -> torch.Te
     Not those that are exactly zero (umT5's padding, ConditioningZeroOut), nor those outside of the model's own mask
     (B, N), if it takes one.
     """
-    rows = (states != 0).any(dim=-1, keepdim=True)
+    rows = states.any(dim=-1, keepdim=True)
     if mask is not None and mask.numel() == states.shape[0] * states.shape[1]:
         rows = rows & (mask.reshape(*states.shape[:2], 1) > 0)
     return rows

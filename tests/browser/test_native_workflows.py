@@ -35,9 +35,9 @@ FIT, COMPARE = "SafetySteering_FitSafetyDirection", "SafetySteering_SafetyAB"
 COMPARISON = "compare_t2v"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
-    """The frontend in a window that shows a whole workflow, with patience: these are large."""
+    """The frontend in a window that shows a whole workflow, once for all of this file."""
     with open_frontend(browser, server.address, 2560, 1440) as opened:
         yield opened
 
@@ -88,7 +88,7 @@ def test_a_workflow_opens_from_the_template_browser(
 def test_a_workflow_runs_on_the_small_world(
     page: Page, server: ComfyServer, artifacts: Path, name: str, request: pytest.FixtureRequest
 ) -> None:
-    open_workflow(page, small_world_variant(committed(name)), name)
+    open_workflow(page, small_world_variant(committed(name)), f"small_{name}")
     prompt = api_prompt(page)
     outputs = run_from_the_button(page, timeout=400)
     picture = picture_of_graph(page)

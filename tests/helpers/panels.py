@@ -98,6 +98,6 @@ def add_by_search(page: Page, title: str) -> str:
     expect(page.get_by_role("search")).to_have_count(0)
     while page.evaluate(GHOST):  # a new node follows the cursor until it is put down
         page.mouse.click(800, 120)
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(100)
     (new,) = set(page.evaluate("app.graph.nodes.map(node => String(node.id))")) - before
     return new
