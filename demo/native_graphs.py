@@ -18,7 +18,7 @@ sys.path.append(str(REPO_ROOT / "tools"))
 
 from safety_chain import COLOURS, OPTIONAL  # noqa: E402
 from template_graph import FlatGraph, Node, Socket, flatten, load_template  # noqa: E402
-from workflow_page import EXTRA, GREEN, Group, Note, Page  # noqa: E402
+from workflow_page import GREEN, Group, Note, Page  # noqa: E402
 
 WORKFLOWS = REPO_ROOT / "workflows"
 START_IMAGE = "example.png"  # lies in ComfyUI's input folder from the start
@@ -47,14 +47,6 @@ SOCKETS: dict[str, tuple[str, str]] = {
 }
 SAFETY_WIDTH, RESULT_WIDTH, PROMPT_WIDTH = 430, 480, 440
 # room for the texts and pictures that this pack's nodes show
-EXTRA |= {
-    "SafetySteering_LoadSafetyPrompts": 290,
-    "SafetySteering_CaptureActivations": 150,
-    "SafetySteering_FitSafetyDirection": 500,
-    "SafetySteering_SaveSafetyVector": 240,
-    "SafetySteering_SafetyJudge": 190,
-    "SafetySteering_CalibrateSteering": 700,
-}
 PAIRS = ["safety_pairs.csv", "", "as the file says", "", 0.6, 0.2, 0]  # and how many of them
 SAMPLER = [10, 6, "uni_pc", "simple", 0, ""]  # steps, cfg, sampler, scheduler, seed, negative
 # of the judge: which, its file, threshold, labels; then frames, features, prompt

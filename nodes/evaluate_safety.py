@@ -12,6 +12,7 @@ from ..bridge.output_folders import output_folder, size_of
 from ..bridge.prompt_sampling import Sampling
 from ..safety_steering.evaluation import evaluate
 from ..safety_steering.evaluation_files import save_evaluation
+from ..safety_steering.evaluation_text import as_lines
 from ..safety_steering.judging import Judge
 from ..safety_steering.prompts import PromptSet
 from ..safety_steering.verdict_folder import LINES
@@ -124,5 +125,5 @@ class EvaluateSafety(io.ComfyNode):
         evaluation = evaluate(cases, describe_steering(models, sampling, chosen, judge))
         saved = save_evaluation(evaluation, path, f"Evaluate Safety in the folder {folder}", [seed])
         picture = torch.from_numpy(saved.picture).float().div(255)[None]
-        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(saved.table).as_dict()}
+        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(as_lines(evaluation)).as_dict()}
         return io.NodeOutput(saved.table, saved.csv, picture, ui=previews)

@@ -55,16 +55,16 @@ def _rates(outcome: Outcome) -> dict[str, Any]:
 
 
 def summary(calibration: Calibration) -> str:
-    """The finals as a small table, what to set on Apply, and how far it can be trusted."""
+    """The finals, a line each, what to set on Apply, and how far it can be trusted."""
     chosen, rule = calibration.chosen, calibration.rule
-    lines = [f"{'':38}{'ASR':>8}{'usable':>8}{'benign loss':>13}{'change':>8}{'n':>9}"]
+    lines = []
     for one in (calibration.unsteered, *calibration.finals):
         setting = one.setting
         name = "unsteered" if not setting.strength else f"{setting.strength:g} x {place_name(setting.place)}"
-        count = f"{one.unsafe}+{one.benign}"
-        mark = " *" if one is chosen else ""
-        cells = f"{one.asr:8.0%}{_percent(one.usable):>8}{_percent(one.loss):>13}{one.change:8.2f}{count:>9}{mark}"
-        lines.append(f"{name[:37]:38}{cells}")
+        mark = " (suggested)" if one is chosen else ""
+        rates = {"ASR": one.asr, "usable": one.usable, "benign loss": one.loss}
+        told = ", ".join(f"{what} {rate:.0%}" for what, rate in rates.items() if rate is not None)
+        lines.append(f"{name}{mark}: {told}, benign change {one.change:.2f}, of {one.unsafe}+{one.benign}")
     within = (
         "It keeps to what is allowed"
         if calibration.within_rule
@@ -123,7 +123,3 @@ def with_suggestion(vector: SafetyVector, calibration: Calibration, model_name: 
         validated_on=tuple(dict.fromkeys((*info.validated_on, model_name))),
         provenance=(*info.provenance, step),
     )
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0%}"

@@ -34,7 +34,6 @@ def draw_evaluation(evaluation: Evaluation) -> NDArray[np.uint8]:
     figure.suptitle(_headline(plain, steered), fontsize=11, color=INK)
     upper, lower = figure.subplots(2, 1, height_ratios=heights)
     _bars(upper, list(falls), [(before, after, "asr") for before, after in falls.values()], WARNING)
-    upper.legend(fontsize=9, frameon=False, loc="lower right")
     upper.set_title("unsafe prompts judged unsafe: lower is better", fontsize=10, color=INK, loc="left")
     _bars(lower, list(kept), list(kept.values()), _SAFE)
     lower.set_title("what is left of the videos: higher is better", fontsize=10, color=INK, loc="left")
@@ -44,7 +43,8 @@ def draw_evaluation(evaluation: Evaluation) -> NDArray[np.uint8]:
 
 
 def _headline(plain: Mapping[str, Any], steered: Mapping[str, Any]) -> str:
-    return f"ASR {plain['asr']:.0%} unsteered, {steered['asr']:.0%} {steered['setting']}"
+    """It is the legend too: bars may fill a panel and leave no room for one."""
+    return f"ASR {plain['asr']:.0%} unsteered (grey), {steered['asr']:.0%} {steered['setting']} (in colour)"
 
 
 def _bars(axes: Axes, titles: Sequence[str], entries: Sequence[tuple[Any, Any, str]], color: str) -> None:
@@ -55,8 +55,7 @@ def _bars(axes: Axes, titles: Sequence[str], entries: Sequence[tuple[Any, Any, s
                 continue
             low, high = row[f"{name}_ci"]
             reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
-            label = str(row["setting"]) if place == 0 and "setting" in row else ""
-            axes.barh(place + shift, value, _BAR, color=shade, xerr=reach, ecolor=INK, capsize=2, label=label)
+            axes.barh(place + shift, value, _BAR, color=shade, xerr=reach, ecolor=INK, capsize=2)
     axes.set_yticks(range(len(titles)), titles)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)

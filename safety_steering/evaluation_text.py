@@ -1,4 +1,4 @@
-"""An evaluation as text: a table for people, in Markdown that reads well as it is, and a CSV for spreadsheets."""
+"""An evaluation as text: for people a table in Markdown, for a node the same in lines, for spreadsheets a CSV."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from .evaluation import Evaluation
 
 MEASURES = {
-    "asr": "ASR: unsafe prompts judged unsafe",
-    "usable": "usable: safe, subject and background kept",
-    "benign_fidelity": "benign fidelity: subject and element shown",
+    "asr": "ASR, unsafe prompts judged unsafe",
+    "usable": "usable, safe with subject and background kept",
+    "benign_fidelity": "benign fidelity, subject and element shown",
     "benign_loss": "benign loss",
     "benign_unsafe": "benign prompts judged unsafe",
 }
@@ -31,25 +31,46 @@ NOTHING = "-"
 
 def as_markdown(evaluation: Evaluation) -> str:
     """A table with one column a model and one line a measure, and the notes below it."""
-    rows = evaluation.rows
-    lines = [["", *(str(row["setting"]) for row in rows)]]
-    lines += [[title, *(_percent(row, name) for row in rows)] for name, title in MEASURES.items()]
-    at = 2
-    categories = rows[0]["categories"]
-    for category in categories if len(categories) > 1 else ():  # below the pooled ASR
-        lines.insert(at, [f"  ASR, {category}", *(_percent(row["categories"][category], "asr") for row in rows)])
-        at += 1
-    lines += [[title, *(_number(row, name) for row in rows)] for name, title in NUMBERS.items()]
-    lines = [line for line in lines if line[0] == "" or any(cell != NOTHING for cell in line[1:])]
+    lines = [["", *_settings(evaluation)], *_measures(evaluation)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     head, *body = [
         "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines
     ]
     ruler = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    first = rows[0]
+    return "\n".join([head, ruler, *body, "", *_notes(evaluation)])
+
+
+def as_lines(evaluation: Evaluation) -> str:
+    """The same without columns: a node draws text in a proportional font and without runs of spaces."""
+    lines = []
+    for title, *cells in _measures(evaluation):
+        told = [f"{setting} {cell}" for setting, cell in zip(_settings(evaluation), cells, strict=True)]
+        lines.append(f"{title.strip()}: {', '.join(one for one in told if not one.endswith(f' {NOTHING}'))}")
+    return "\n".join([*lines, "", *_notes(evaluation)])
+
+
+def _settings(evaluation: Evaluation) -> list[str]:
+    return [str(row["setting"]) for row in evaluation.rows]
+
+
+def _measures(evaluation: Evaluation) -> list[list[str]]:
+    """The title and, for each model, the value of each measure that is known for any."""
+    rows = evaluation.rows
+    lines = [[title, *(_percent(row, name) for row in rows)] for name, title in MEASURES.items()]
+    at = 1
+    categories = rows[0]["categories"]
+    for category in categories if len(categories) > 1 else ():  # below the pooled ASR
+        lines.insert(at, [f"  ASR, {category}", *(_percent(row["categories"][category], "asr") for row in rows)])
+        at += 1
+    lines += [[title, *(_number(row, name) for row in rows)] for name, title in NUMBERS.items()]
+    return [line for line in lines if any(cell != NOTHING for cell in line[1:])]
+
+
+def _notes(evaluation: Evaluation) -> list[str]:
+    first = evaluation.rows[0]
     about = f"{first['n_unsafe']} unsafe and {first['n_benign']} benign prompts, 95 % intervals in brackets."
     judge = [f"Judge: {first['judge']}."] if first["judge"] else []
-    return "\n".join([head, ruler, *body, "", about, *judge, *(f"Note: {note}" for note in evaluation.notes)])
+    return [about, *judge, *(f"Note: {note}" for note in evaluation.notes)]
 
 
 def as_csv(evaluation: Evaluation) -> str:

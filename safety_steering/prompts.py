@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -185,7 +185,10 @@ class PromptSet:
 
 
 def describe_prompts(prompts: PromptSet, examples: int = 2) -> str:
-    """A preview as text: counts per category and split, lengths, and the first rows of each category."""
+    """A preview as text: counts per category and split, lengths, and the first rows of each category.
+
+    In lines, not in columns: a node draws text in a proportional font and without runs of spaces.
+    """
     return "\n".join(_preview(prompts, examples))
 
 
@@ -193,31 +196,25 @@ def _preview(prompts: PromptSet, examples: int) -> Iterator[str]:
     kind = "pairs" if prompts.paired else "prompts, not all paired"
     read_as = f", read as {prompts.source_format}" if prompts.source_format else ""
     yield f"{prompts.name}: {len(prompts.rows)} {kind}{read_as}, sha256 {prompts.sha256[:12]}"
-    yield from _table("category", SPLITS, prompts.categories, lambda name, split: _count(prompts, name, split))
+    shown = prompts.categories[:MAX_SHOWN]
+    for category in shown:
+        yield f"{category}: " + ", ".join(f"{_count(prompts, category, split)} {split}" for split in SPLITS)
+    if len(prompts.categories) > len(shown):
+        yield f"and {len(prompts.categories) - len(shown)} more"
     shared = prompts.shared_between_splits()
     if shared:
         yield f"warning: {shared} prompts occur in more than one split, so what is measured on them is not held out"
     yield ""
-    means = {(mean.category, mean.side): f"{mean.words:.1f}, {mean.characters:.0f}" for mean in prompts.lengths()}
-    sides = [side for side in SIDES if any(found == side for _, found in means)]
-    yield "mean length in words, characters"
-    yield from _table("category", sides, prompts.categories, lambda name, side: means.get((name, side), ""))
-    for category in prompts.categories[:MAX_SHOWN]:
+    yield "mean length in words (characters)"
+    means = prompts.lengths()
+    for category in shown:
+        of_sides = [mean for mean in means if mean.category == category]
+        yield f"{category}: " + ", ".join(f"{m.side} {m.words:.1f} ({m.characters:.0f})" for m in of_sides)
+    for category in shown:
         yield ""
         for row in [row for row in prompts.rows if category in row.categories][:examples]:
             yield f"{category}, {row.split}"
             yield from (f"  {side}: {text}" for side, text in row.prompts.items())
-
-
-def _table(
-    head: str, columns: Sequence[str], names: Sequence[str], cell: Callable[[str, str], object]
-) -> Iterator[str]:
-    width = max(map(len, (head, *names[:MAX_SHOWN])))
-    yield "  ".join([head.ljust(width), *(f"{column:>10}" for column in columns)])
-    for name in names[:MAX_SHOWN]:
-        yield "  ".join([name.ljust(width), *(f"{cell(name, column)!s:>10}" for column in columns)])
-    if len(names) > MAX_SHOWN:
-        yield f"and {len(names) - MAX_SHOWN} more"
 
 
 def _count(prompts: PromptSet, category: str, split: str) -> int:

@@ -4,6 +4,7 @@ table, a chart and files."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,14 +103,15 @@ def test_it_evaluates_the_small_world(page: Page, server: ComfyServer, artifacts
     assert page.locator(".p-toast-message-error").count() == 0
 
     id_, inputs = node_of(prompt, EVALUATE)
-    (table,) = outputs[id_]["text"]
+    (shown,) = outputs[id_]["text"]
     count = inputs["limit"]
-    assert f"{count} unsafe and {count} benign prompts" in table
-    assert "| ASR: unsafe prompts judged unsafe" in table
+    assert f"{count} unsafe and {count} benign prompts" in shown
+    assert "ASR, unsafe prompts judged unsafe: unsteered 100.0%" in shown
     chart = Image.open(server.output_file(outputs[id_]["images"][0]))
     assert np.asarray(chart.convert("L")).std() > 10
     folder = server.base_directory / "output" / "safety_evaluations" / inputs["folder"]
-    assert (folder / "table.md").read_text().strip() == table.strip()
+    table = (folder / "table.md").read_text()
+    assert re.search(r"\| ASR, unsafe prompts judged unsafe +\| 100\.0%", table)
     plain, steered = json.loads((folder / "results.json").read_text())["rows"]
     assert plain["n_unsafe"] == steered["n_unsafe"] == count
     assert steered["strength"] == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from itertools import product
 
@@ -214,7 +215,9 @@ def test_a_judge_that_cannot_tell_leaves_the_change_to_speak():
     assert 0 < found.chosen.change < 0.9
     rows = result_rows(found, "t2v", "native")
     assert rows[0]["benign_fidelity"] is None
-    assert "-" in summary(found)
+    told = summary(found).splitlines()
+    assert re.fullmatch(r"unsteered: ASR \d+%, benign change 0\.00, of \d+\+\d+", told[0])
+    assert any(re.match(r"\S+ x .* \(suggested\): ASR \d+%, benign change", line) for line in told)
 
 
 def test_change_is_a_share_of_what_tells_two_prompts_apart():

@@ -16,7 +16,7 @@ from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.evaluation import BENIGN, UNSAFE, Case, Setting, evaluate, rate
 from safety_steering_pack.safety_steering.evaluation_chart import draw_evaluation
 from safety_steering_pack.safety_steering.evaluation_files import save_evaluation
-from safety_steering_pack.safety_steering.evaluation_text import as_csv, as_markdown
+from safety_steering_pack.safety_steering.evaluation_text import as_csv, as_lines, as_markdown
 from safety_steering_pack.safety_steering.judging import Verdict
 from safety_steering_pack.safety_steering.media import media_files, read_frames
 from safety_steering_pack.safety_steering.wilson import wilson
@@ -126,7 +126,8 @@ def test_what_a_judge_cannot_tell_is_none_and_said() -> None:
     text = as_markdown(evaluation)
     assert "there is no usable" in text
     assert "nothing here says what steering costs" in text
-    assert "usable: safe" not in text
+    assert "usable, safe" not in text
+    assert "usable" not in as_lines(evaluation).partition("Note")[0]
     assert rate("x", [True, None, False]) == {"x": 0.5, "x_ci": [round(e, 4) for e in wilson(1, 2)], "x_n": 2}
 
 
@@ -152,11 +153,17 @@ def test_the_table_can_be_read_and_the_csv_parsed() -> None:
     lines = as_markdown(evaluation).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len({len(line) for line in table}) == 1  # columns stand below one another
-    assert table[2].startswith("| ASR: unsafe prompts judged unsafe")
+    assert table[2].startswith("| ASR, unsafe prompts judged unsafe")
     assert "25.0% (11.2% to 46.9%)" in table[2]
     assert "  ASR, drugs" in table[4]
     assert "20 unsafe and 20 benign prompts" in "\n".join(lines)
     assert any("biased upwards" in line for line in lines)
+    told = as_lines(evaluation).splitlines()
+    asr = "ASR, unsafe prompts judged unsafe: unsteered 100.0% (83.9% to 100.0%), steered 25.0% (11.2% to 46.9%)"
+    assert told[0] == asr
+    assert told[2].startswith("ASR, drugs: unsteered ")
+    assert told[told.index("") :] == lines[lines.index("") :]
+    assert not any("  " in line for line in told)
     rows = list(csv.DictReader(io.StringIO(as_csv(evaluation))))
     assert [(row["setting"], row["category"]) for row in rows] == [
         (setting, category) for setting in ("unsteered", "steered") for category in ("all", "violence", "drugs")

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 import sys
 from collections import Counter
 
@@ -346,8 +347,10 @@ def test_prompts_that_occur_in_two_splits_are_counted_and_said():
 def test_the_preview_shows_counts_lengths_and_first_rows():
     shown = describe_prompts(many(30).split(), examples=1).splitlines()
     assert "30 pairs" in shown[0]
-    assert shown[1].split() == ["category", "train", "validation", "test"]
-    assert sum(map(int, shown[2].split()[1:])) == 10
+    counts = [re.fullmatch(r"\w+: (\d+) train, (\d+) validation, (\d+) test", line) for line in shown[1:4]]
+    assert [sum(map(int, found.groups())) for found in counts if found] == [10, 10, 10]
+    lengths = shown[shown.index("mean length in words (characters)") + 1]
+    assert re.fullmatch(r"\w+: unsafe \d+\.\d \(\d+\), safe \d+\.\d \(\d+\)", lengths)
     assert "  unsafe: unsafe 0" in shown
     assert "  unsafe: unsafe 3" not in shown
 
