@@ -85,14 +85,14 @@ def draw_front(calibration: Calibration) -> NDArray[np.uint8]:
     titles = _titles(chosen)
     axes.set_xlabel(f"{titles[0]}, %", fontsize=10, color=INK)
     axes.set_ylabel(f"{titles[1]}, %", fontsize=10, color=INK)
-    axes.set_xlim(-3, 103)
-    axes.set_ylim(-3, 103)
+    axes.set_xlim(-6, 106)  # the ring around a point at the edge is whole
+    axes.set_ylim(-6, 106)
     axes.tick_params(labelsize=9, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
     bar = figure.colorbar(dots, ax=axes, pad=0.02)
     bar.set_label(titles[2], fontsize=9, color=INK)
     bar.ax.tick_params(labelsize=8, colors=INK)
-    axes.legend(fontsize=8, frameon=False, loc="best")
+    axes.legend(fontsize=8, frameon=False, loc="best", markerscale=0.6)
     setting = chosen.setting
     where = f"{setting.strength:g} x {setting.intervention.kind} at {_place_label(setting.place)}"
     axes.set_title(f"suggested: {where}", fontsize=11, color=INK, loc="left")
