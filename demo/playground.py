@@ -130,10 +130,11 @@ def prepare(base_directory: Path) -> None:
 def add_small_world(base_directory: Path) -> None:
     """The small world's files, and the workflows that it can run, under names that begin with small_."""
     from native_graphs import PAGES
-    from small_world_workflows import small_comparison, small_world_folder, small_world_variant
+    from small_world_workflows import small_comparison, small_evaluation, small_world_folder, small_world_variant
 
     small_world_folder(base_directory)
-    variants = dict.fromkeys(PAGES, small_world_variant) | {"compare_t2v": small_comparison}
+    variants = dict.fromkeys(PAGES, small_world_variant)
+    variants |= {"compare_t2v": small_comparison, "evaluate_vector": small_evaluation}
     for name, variant_of in variants.items():
         variant = variant_of(json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")))
         target = base_directory / "user" / "default" / "workflows" / f"small_{name}.json"

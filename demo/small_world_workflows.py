@@ -52,7 +52,8 @@ WIDGETS: dict[str, dict[int, Any]] = {
     f"{PREFIX}LoadSafetyPrompts": {0: PAIRS_FILE, 7: 0},
     f"{PREFIX}CaptureActivations": {3: 6, 4: SAMPLER["cfg"], 5: SAMPLER["sampler"]},
     f"{PREFIX}ApplySafetySteering": {0: 4, 1: "clamp", 2: "none", 4: 1},
-    f"{PREFIX}EvaluateSafety": {2: 3, 3: SAMPLER["steps"], 4: SAMPLER["cfg"]},
+    # the pairs of `small_world_folder` have no test split; two of them and few steps will do
+    f"{PREFIX}EvaluateSafety": {1: "validation", 2: 2, 3: 8, 4: SAMPLER["cfg"]},
     f"{PREFIX}CalibrateSteering": {
         1: 72,
         2: "conditioning, 0.5",
@@ -70,10 +71,25 @@ CARRIED_WIDGETS = {
     f"{PREFIX}ApplySafetySteering": {0: 8, 1: "clamp", 2: "token", 4: 1},
 }
 
+NATIVE_FILE = WEIGHTS / "small_wan_native.safetensors"
+NATIVE_WIDGETS = {f"{PREFIX}LoadSafetyVector": {0: f"{NATIVE_FILE.name} (small world Wan, wan.conditioning384 +8)"}}
+CARRYING = (f"{PREFIX}FitBenignAlignment", f"{PREFIX}TransferDirection")
+BYPASSED = 4  # a node's mode
+
 
 def small_comparison(workflow: Workflow) -> Workflow:
     """The workflow that compares both sides, as the small world runs it, with a vector that is carried over."""
     return small_world_variant(workflow, SKULLS, WIDGETS | CARRIED_WIDGETS)
+
+
+def small_evaluation(workflow: Workflow) -> Workflow:
+    """The workflow that evaluates a vector, with one of this very model, as its note says: nothing is carried over."""
+    small = small_world_variant(workflow, widgets=WIDGETS | NATIVE_WIDGETS)
+    for node in small["nodes"]:
+        if node["type"] in CARRYING:
+            node["mode"] = BYPASSED
+        node["properties"].pop("safety_vector", None)  # what is known of the bundled vector's file
+    return small
 
 
 def small_world_variant(

@@ -28,12 +28,9 @@ from PIL import Image
 from playground import WORKFLOWS
 from playwright.sync_api import Browser, Page
 from safety_chain import VectorFile
-from small_world_workflows import small_world_folder, small_world_variant
+from small_world_workflows import CARRYING, small_evaluation, small_world_folder
 
 EVALUATE, LOAD = "SafetySteering_EvaluateSafety", "SafetySteering_LoadSafetyVector"
-CARRIED = ("SafetySteering_FitBenignAlignment", "SafetySteering_TransferDirection")
-BYPASSED = 4
-VECTOR = "small_wan_native.safetensors"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,17 +47,6 @@ def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
 
 def committed() -> dict[str, Any]:
     return json.loads((WORKFLOWS / f"{NAME}.json").read_text(encoding="utf-8"))
-
-
-def with_a_native_vector(workflow: dict[str, Any], label: str) -> dict[str, Any]:
-    """What the note tells an artist to do who has a vector of this very model."""
-    for node in workflow["nodes"]:
-        if node["type"] in CARRIED:
-            node["mode"] = BYPASSED
-        if node["type"] == LOAD:
-            node["widgets_values"][0] = label
-            node["properties"].pop("safety_vector")
-    return workflow
 
 
 def node_of(prompt: dict[str, Any], class_type: str) -> tuple[str, dict[str, Any]]:
@@ -87,15 +73,9 @@ def test_it_opens_from_the_template_browser(page: Page, server: ComfyServer, art
 
 
 def test_it_evaluates_the_small_world(page: Page, server: ComfyServer, artifacts: Path) -> None:
-    offered = server.client.object_info(LOAD)["input"]["required"]["vector"][1]["options"]
-    label = next(option for option in offered if option.startswith(VECTOR))
-    workflow = with_a_native_vector(small_world_variant(committed()), label)
-    evaluate = next(node for node in workflow["nodes"] if node["type"] == EVALUATE)
-    # the prompts of the small world's workflows have no test split; two pairs and few steps will do
-    evaluate["widgets_values"][1:4] = ["validation", 2, 8]
-    open_workflow(page, workflow, NAME)
+    open_workflow(page, small_evaluation(committed()), NAME)
     prompt = api_prompt(page)
-    assert not {node["class_type"] for node in prompt.values()} & set(CARRIED)
+    assert not {node["class_type"] for node in prompt.values()} & set(CARRYING)
     outputs = run_from_the_button(page, timeout=600)
     picture_of_graph(page).save(artifacts / f"{NAME}_run.png")
     assert page.evaluate(NODE_PROBLEMS) == []
