@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from frontend import wait_until_ready
+from frontend import PATIENCE, wait_until_ready
 from playwright.sync_api import Browser, Locator, Page, expect
 
 MODES = ("vue", "classic")
-expect.set_options(timeout=20_000)  # a busy machine takes long to draw; what is there takes none
+expect.set_options(timeout=60_000)  # a busy machine takes long to draw; what is there takes none
 LOADER, MIXER, APPLY, AB = (
     f"SafetySteering_{name}" for name in ("LoadSafetyVector", "CategoryMixer", "ApplySafetySteering", "SafetyAB")
 )
@@ -50,7 +50,7 @@ def opened(browser: Browser, address: str, mode: str) -> Iterator[Page]:
     """The frontend, ready, with Vue nodes or the classic canvas."""
     context = browser.new_context(viewport={"width": 1600, "height": 1000})
     try:
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.goto(address)
         wait_until_ready(page)
