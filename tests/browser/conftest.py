@@ -8,9 +8,7 @@ from pathlib import Path
 
 import chromium
 import pytest
-from comfy_server import ComfyServer
-from frontend import wait_until_ready
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 
 @pytest.fixture(scope="session")
@@ -21,17 +19,6 @@ def browser() -> Iterator[Browser]:
         )
         yield launched
         launched.close()
-
-
-@pytest.fixture
-def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
-    """The frontend, ready, in a window large enough to show a whole workflow with legible widgets."""
-    context = browser.new_context(viewport={"width": 2560, "height": 1440})
-    opened = context.new_page()
-    opened.goto(server.address)
-    wait_until_ready(opened)
-    yield opened
-    context.close()
 
 
 @pytest.fixture(scope="session")
