@@ -46,7 +46,6 @@ SOCKETS: dict[str, tuple[str, str]] = {
     "SteeringReport": ("model:MODEL samples:LATENT", "chart:IMAGE report:STRING"),
 }
 SAFETY_WIDTH, RESULT_WIDTH, PROMPT_WIDTH = 430, 480, 440
-# room for the texts and pictures that this pack's nodes show
 PAIRS = ["safety_pairs.csv", "", "as the file says", "", 0.6, 0.2, 0]  # and how many of them
 SAMPLER = [10, 6, "uni_pc", "simple", 0, ""]  # steps, cfg, sampler, scheduler, seed, negative
 # of the judge: which, its file, threshold, labels; then frames, features, prompt

@@ -42,10 +42,10 @@ def as_markdown(evaluation: Evaluation) -> str:
 
 def as_lines(evaluation: Evaluation) -> str:
     """The same without columns: a node draws text in a proportional font and without runs of spaces."""
-    lines = []
+    settings, lines = _settings(evaluation), []
     for title, *cells in _measures(evaluation):
-        told = [f"{setting} {cell}" for setting, cell in zip(_settings(evaluation), cells, strict=True)]
-        lines.append(f"{title.strip()}: {', '.join(one for one in told if not one.endswith(f' {NOTHING}'))}")
+        told = [f"{setting} {cell}" for setting, cell in zip(settings, cells, strict=True) if cell != NOTHING]
+        lines.append(f"{title.strip()}: {', '.join(told)}")
     return "\n".join([*lines, "", *_notes(evaluation)])
 
 
