@@ -2,9 +2,10 @@
 
     .venv/bin/python bench/overhead.py --memory  # peak memory, 5 minutes; writes bench/results/memory.json
     .venv/bin/python bench/overhead.py           # time, 35 minutes; `make bench` does both
+    .venv/bin/python bench/overhead.py --predict # counts, and the ratio on a GPU by them, seconds; writes predicted.json
     .venv/bin/python bench/overhead.py --quick   # a look at the time: few blocks, few pairs, nothing written
 
-Writes bench/results/overhead.json, with the memory in it. How it is measured, and the bar: bench/README.md.
+Writes bench/results/overhead.json, with memory and counts in it. How it is measured, and the bar: bench/README.md.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from safety_steering_pack.safety_steering.results import commit
 from wan import SHAPE, Call, build, in_sampler_run
 
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
-MEMORY = RESULTS.with_name("memory.json")
+MEMORY, PREDICTED = RESULTS.with_name("memory.json"), RESULTS.with_name("predicted.json")
 SEED = 0
 LATENT = (16, 1, 16, 16)
 LARGE_LATENT = (16, 9, 60, 60)
@@ -170,8 +171,13 @@ def row(setting: Setting, ratios: list[float], peak: dict[str, int] | None, unst
         measured["working_memory_ratio"] = round(
             (peak["peak"] - peak["before"]) / (unsteered["peak"] - unsteered["before"]), 4
         )
+    return measured | counted(setting)
+
+
+def counted(setting: Setting) -> dict[str, Any]:
+    """What needs no clock: the bytes that a hook moves, and the ratio that they predict."""
     how = (setting.kind, setting.norm, setting.gate)
-    return measured | {
+    return {
         "hook_bytes_per_token": hook_bytes_per_token(*how),
         "predicted": predict(*how, setting.places == "all blocks"),
     }
@@ -209,6 +215,7 @@ def write(path: Path, result: dict[str, Any]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead of time")
+    parser.add_argument("--predict", action="store_true", help="count instead of measuring: no time, no model")
     parser.add_argument("--quick", action="store_true", help="2 blocks, 4 pairs, nothing written")
     parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -217,6 +224,12 @@ def main() -> int:
         return 0
     if options.memory:
         write(MEMORY, {"command": "python bench/overhead.py --memory", "commit": commit(), "peaks": peaks()})
+        return 0
+    gpu = {"gpu": GPUS, "block_flops": {name: block_flops(tokens) for name, tokens in TOKENS.items()}}
+    if options.predict:
+        rows = [{"setting": setting.label, **counted(setting)} for setting in SETTINGS]
+        write(PREDICTED, {"command": "python bench/overhead.py --predict", "commit": commit(), **gpu, "rows": rows})
+        print("\n".join(json.dumps(row) for row in rows))
         return 0
     torch.set_num_threads(1)
     memory = json.loads(MEMORY.read_text())["peaks"] if MEMORY.exists() else {}
@@ -234,8 +247,7 @@ def main() -> int:
         "commit": commit(),
         "seeds": [SEED],
         "model": {**SHAPE, "dtype": "bfloat16", "latent": LATENT, "memory_latent": LARGE_LATENT},
-        "gpu": GPUS,
-        "block_flops": {name: block_flops(tokens) for name, tokens in TOKENS.items()},
+        **gpu,
         "rows": rows,
     }
     write(RESULTS, result)
