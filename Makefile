@@ -46,6 +46,7 @@ portable-vector: install  ## rebuild the bundled portable vector from SmolLM2 an
 	@$(RUN) tools/portable_vector.py
 
 bench: install  ## speed and memory of a steered run against a plain one
+	@$(RUN) bench/overhead.py --predict
 	@$(RUN) bench/overhead.py --memory
 	@$(RUN) bench/overhead.py
 	@$(RUN) bench/fit.py

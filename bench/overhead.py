@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/overhead.py --memory  # peak memory, 5 minutes; writes bench/results/memory.json
     .venv/bin/python bench/overhead.py           # time, 35 minutes; `make bench` does both
-    .venv/bin/python bench/overhead.py --predict # counts, and the ratio on a GPU by them, seconds; writes predicted.json
+    .venv/bin/python bench/overhead.py --predict # counts for a GPU, seconds; writes bench/results/predicted.json
     .venv/bin/python bench/overhead.py --quick   # a look at the time: few blocks, few pairs, nothing written
 
 Writes bench/results/overhead.json, with memory and counts in it. How it is measured, and the bar: bench/README.md.
