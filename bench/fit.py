@@ -23,8 +23,8 @@ from typing import Any
 REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO_ROOT / "tools"))
 
-import pack  # noqa: E402 (the pack and its paths come first)
-import torch  # noqa: E402 (the pack and its paths come first)
+import pack
+import torch
 
 pack.register()
 

@@ -26,19 +26,19 @@ from typing import Any
 REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path += [str(REPO_ROOT / folder) for folder in ("tools", "demo", "tests/helpers")]
 
-import pack  # noqa: E402 (the pack and its paths come first)
+import pack
 
 pack.register()
 
-import playground  # noqa: E402 (the pack and its paths come first)
-import torch  # noqa: E402 (the pack and its paths come first)
-from comfy_client import ComfyClient, PromptRejected, Run  # noqa: E402 (the pack and its paths come first)
-from graphs import save_latent  # noqa: E402 (the pack and its paths come first)
-from guarded import GuardedServer, PolicyRule, moved  # noqa: E402 (the pack and its paths come first)
-from prompt_graph import PromptGraph  # noqa: E402 (the pack and its paths come first)
-from safety_steering_pack.guardrail.evidence import verify_file  # noqa: E402 (the pack and its paths come first)
-from safety_steering_pack.safety_steering.results import commit  # noqa: E402 (the pack and its paths come first)
-from steered_graphs import FAMILIES, load_latent, patch  # noqa: E402 (the pack and its paths come first)
+import playground
+import torch
+from comfy_client import ComfyClient, PromptRejected, Run
+from graphs import save_latent
+from guarded import GuardedServer, PolicyRule, moved
+from prompt_graph import PromptGraph
+from safety_steering_pack.guardrail.evidence import verify_file
+from safety_steering_pack.safety_steering.results import commit
+from steered_graphs import FAMILIES, load_latent, patch
 
 RESULT = REPO_ROOT / "bench" / "results" / "soak.json"
 GAP = 4.0

@@ -10,13 +10,13 @@ from typing import Any
 REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path += [str(REPO_ROOT / "tools"), str(REPO_ROOT / "demo")]
 
-import torch  # noqa: E402
-from comfy_tree import comfyui_on_path  # noqa: E402
+import torch
+from comfy_tree import comfyui_on_path
 
 # With PyTorch's attention the unsteered call is fastest, and so the price of a hook is highest.
 comfyui_on_path("--use-pytorch-cross-attention")
 
-import pack  # noqa: E402
+import pack
 
 pack.register()
 

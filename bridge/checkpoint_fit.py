@@ -5,7 +5,7 @@ What the header does not say is not held against the vector: `fit_check` looks a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..safety_steering.checkpoint import Checkpoint
 from ..safety_steering.hook_point import HookPoint, parse_hook_point
@@ -71,5 +71,5 @@ def _state(vector: SafetyVector, name: str, found: Checkpoint, family: Family) -
     return "" if own in spaces else f"Its prompts are read as {' or '.join(spaces)}, the vector's as {own}."
 
 
-def _listing(counts: object) -> str:
-    return ", ".join(f"{count} {name}" for name, count in dict(counts).items()) or "not given"  # type: ignore[call-overload]
+def _listing(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "not given"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -76,7 +76,7 @@ def fingerprint(patcher: ModelPatcher) -> str:
     return weights_fingerprint(patcher.model.diffusion_model, patcher.backup, "diffusion_model.")
 
 
-def weights_fingerprint(model: torch.nn.Module, backup: Mapping[str, object], prefix: str = "") -> str:
+def weights_fingerprint(model: torch.nn.Module, backup: Mapping[str, Any], prefix: str = "") -> str:
     """A short hash of a model's weights before any LoRA: shapes, and a few values of tensors spread over the model.
 
     Another precision, quantisation or merge gives another fingerprint. backup: a patcher's, of weights that it has
@@ -87,7 +87,7 @@ def weights_fingerprint(model: torch.nn.Module, backup: Mapping[str, object], pr
     stride = max(1, len(weights) // _SAMPLED_WEIGHTS)
     for name, weight in weights[::stride]:
         saved = backup.get(f"{prefix}{name}")
-        original = weight if saved is None else saved.weight  # type: ignore[attr-defined]
+        original = weight if saved is None else saved.weight
         values = original.detach().flatten()[:_SAMPLED_VALUES].to("cpu", torch.float32)
         digest.update(values.numpy().tobytes())
     return digest.hexdigest()[:16]

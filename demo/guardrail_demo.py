@@ -21,19 +21,19 @@ from typing import Any
 REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path += [str(REPO_ROOT / folder) for folder in ("tools", "tests/helpers")]
 
-import pack  # noqa: E402
+import pack
 
 pack.register()
 
-import playground  # noqa: E402
-import torch  # noqa: E402
-from comfy_client import PromptRejected  # noqa: E402
-from graphs import Link, save_latent, wan21_t2v  # noqa: E402
-from guarded import GuardedServer, PolicyRule, moved, once  # noqa: E402
-from prompt_graph import PromptGraph  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-from steered_graphs import apply_vector, patch  # noqa: E402
-from tiny_models import TINY_MODELS  # noqa: E402
+import playground
+import torch
+from comfy_client import PromptRejected
+from graphs import Link, save_latent, wan21_t2v
+from guarded import GuardedServer, PolicyRule, moved, once
+from prompt_graph import PromptGraph
+from safetensors.torch import save_file
+from steered_graphs import apply_vector, patch
+from tiny_models import TINY_MODELS
 
 OUT = REPO_ROOT / "demo" / "out"
 RULE = PolicyRule()

@@ -16,9 +16,9 @@ from typing import Any
 REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPO_ROOT / "tools"))
 
-from safety_chain import COLOURS, OPTIONAL  # noqa: E402
-from template_graph import FlatGraph, Node, Socket, flatten, load_template  # noqa: E402
-from workflow_page import GREEN, Group, Note, Page  # noqa: E402
+from safety_chain import COLOURS, OPTIONAL
+from template_graph import FlatGraph, Node, Socket, flatten, load_template
+from workflow_page import GREEN, Group, Note, Page
 
 WORKFLOWS = REPO_ROOT / "workflows"
 START_IMAGE = "example.png"  # lies in ComfyUI's input folder from the start

@@ -24,10 +24,10 @@ from typing import Any
 REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPO_ROOT / "tools"))
 
-import pack  # noqa: E402
-from comfy_tree import comfyui_path  # noqa: E402
-from tiny_workflows import WIDTH, tiny_variant  # noqa: E402
-from workflow_recipes import RECIPES  # noqa: E402
+import pack
+from comfy_tree import comfyui_path
+from tiny_workflows import WIDTH, tiny_variant
+from workflow_recipes import RECIPES
 
 WORKFLOWS = REPO_ROOT / "workflows"
 # without the last one a whole workflow on one screen would show no words
@@ -142,11 +142,13 @@ def add_small_world(base_directory: Path) -> None:
 
 
 def main() -> None:
-    from comfy_server import ComfyServer
+    from comfy_server import ComfyServer, is_taken
 
     parser = argparse.ArgumentParser(description="Serve a ComfyUI with this pack, tiny models and the workflows.")
     parser.add_argument("--port", type=int, default=8188)
     port = parser.parse_args().port
+    if is_taken(port):
+        parser.error(f"another program has port {port}. Stop it, or choose another port with --port.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="safety-steering-") as folder:
         print("Making tiny models and starting ComfyUI ...", flush=True)

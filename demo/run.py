@@ -20,16 +20,16 @@ from typing import Any
 REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPO_ROOT / "tools"))
 
-import numpy as np  # noqa: E402
-from comfy_server import ComfyServer  # noqa: E402
-from PIL import Image  # noqa: E402
-from prompt_graph import NodeRef, PromptGraph  # noqa: E402
-from small_world.files import save_result  # noqa: E402
-from small_world.judge import load_judge  # noqa: E402
-from small_world.runtime import GENERATOR_FILE, RESULTS, VAE_FILE, WEIGHTS, load_pack  # noqa: E402
-from small_world.scenes import Scene, caption  # noqa: E402
-from small_world.side_by_side import side_by_side, write_video  # noqa: E402
-from small_world.splits import prompt_pairs  # noqa: E402
+import numpy as np
+from comfy_server import ComfyServer
+from PIL import Image
+from prompt_graph import NodeRef, PromptGraph
+from small_world.files import save_result
+from small_world.judge import load_judge
+from small_world.runtime import GENERATOR_FILE, RESULTS, VAE_FILE, WEIGHTS, load_pack
+from small_world.scenes import Scene, caption
+from small_world.side_by_side import side_by_side, write_video
+from small_world.splits import prompt_pairs
 
 OUT = REPO_ROOT / "demo" / "out"
 PAIRS, SEED = 8, 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from safety_steering_pack.safety_steering import (
@@ -56,7 +57,7 @@ def random_vector(
     return SafetyVector(points, info)
 
 
-def vector_for(diffusion_model: torch.nn.Module, *, conditioning_width: int = 4096, **options: object) -> SafetyVector:
+def vector_for(diffusion_model: torch.nn.Module, *, conditioning_width: int = 4096, **options: Any) -> SafetyVector:
     """A random vector at every block of a loaded model, and at `conditioning` if the model takes such states."""
     from safety_steering_pack.bridge.model_map import read_shape, state_space
 
@@ -65,4 +66,4 @@ def vector_for(diffusion_model: torch.nn.Module, *, conditioning_width: int = 40
     if "conditioning" in shape.family.states:
         space = state_space(shape.family, "conditioning", conditioning_width)
         spaces = {"conditioning": (space, conditioning_width), **spaces}
-    return random_vector(spaces, family=shape.family.name, block_counts=shape.block_counts, **options)  # type: ignore[arg-type]
+    return random_vector(spaces, family=shape.family.name, block_counts=shape.block_counts, **options)

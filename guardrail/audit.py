@@ -23,7 +23,7 @@ from .policy_settings import AuditSettings
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows: that a folder has one server is the operator's care there
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module or None
 
 LOG = "audit.jsonl"
 LOCK = "audit.lock"

@@ -15,7 +15,7 @@ from .errors import PolicyError
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib  # type: ignore[import-not-found, no-redef]
+    import tomli as tomllib  # type: ignore[import-not-found, no-redef]  # the same by its older name
 
 VERSION = 1
 MAX_COMPLAINTS = 3

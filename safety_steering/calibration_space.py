@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .errors import SafetySteeringError
 from .hook_point import ALL, parse_hook_point, select_hook_points
@@ -108,7 +108,7 @@ def parse_intervention(text: str) -> Intervention:
     Raises:
         SafetySteeringError: a word is none of them, or one is said twice.
     """
-    said: dict[str, str | float] = {}
+    said: dict[str, Any] = {}
     for word in text.split():
         # "token" is a norm and a gate; the norm comes first, as on Apply
         kinds = [
@@ -122,7 +122,7 @@ def parse_intervention(text: str) -> Intervention:
         said[name] = value
     if "kind" not in said:
         raise SafetySteeringError(_unread(text))
-    return Intervention(**said)  # type: ignore[arg-type]
+    return Intervention(**said)
 
 
 def describe_intervention(intervention: Intervention) -> str:

@@ -13,7 +13,7 @@ def logistic_probe(unsafe: torch.Tensor, safe: torch.Tensor, inverse_penalty: fl
 
     inverse_penalty: C above, for states whose channels have a mean square of 1 about their mean.
     """
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+    from sklearn.linear_model import LogisticRegression
 
     x = torch.cat([unsafe, safe]).double()
     x = x - x.mean(dim=0)

@@ -120,8 +120,8 @@ def _json(text: str) -> Any:
 
 def _open_parquet(path: Path) -> Opened:
     try:
-        import pyarrow as arrow  # type: ignore[import-untyped]
-        import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
     except ImportError as error:
         raise PromptFileError(
             "Parquet files need the package pyarrow. Install it (pip install pyarrow), or save the set as csv."

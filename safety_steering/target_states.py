@@ -97,7 +97,8 @@ def _from_file(path: Path, texts: Sequence[str]) -> FoundStates:
         with safe_open(path, framework="pt") as file:
             about: Mapping[str, str] = file.metadata() or {}
             pooled: torch.Tensor = file.get_tensor("activations").float()
-            token: torch.Tensor = file.get_tensor("token").float() if "token" in file.keys() else pooled  # noqa: SIM118
+            stored: list[str] = file.keys()
+            token: torch.Tensor = file.get_tensor("token").float() if "token" in stored else pooled
         own: list[Any] = json.loads(about["texts"]) if "texts" in about else list(texts)
         counts = {str(key): int(value) for key, value in json.loads(about.get("block_counts", "{}")).items()}
     except FileNotFoundError as error:

@@ -21,12 +21,12 @@ sys.path += [str(REPO_ROOT / "tools"), str(REPO_ROOT / "demo"), str(REPO_ROOT / 
 # the models are tiny: threads that wait for one another cost more than they bring, here and in the server
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pack  # noqa: E402
+import pack
 
 pack.register()
 
-import playground  # noqa: E402
-from comfy_server import ComfyServer  # noqa: E402
+import playground
+from comfy_server import ComfyServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

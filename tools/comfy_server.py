@@ -39,6 +39,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def is_taken(port: int) -> bool:
+    """Whether a program listens on this port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def link_pack(custom_nodes: Path, folder: str, source: Path) -> None:
     """Put a node pack where ComfyUI looks for packs, as a link, so that it runs the files of this checkout."""
     link = custom_nodes / folder
@@ -125,7 +131,9 @@ class ComfyServer:
         }
 
     def start(self) -> ComfyServer:
-        """Start the server and wait until it answers. Raises ServerFailed."""
+        """Start the server and wait until it answers. Raises ServerFailed, also if another program has its port."""
+        if is_taken(self.port):  # what answers there would be taken for this server
+            raise ServerFailed(f"Port {self.port} is taken by another program. Stop that, or choose another port.")
         tree = comfyui_path()
         environment = self._prepare()
         command = [sys.executable, str(tree / "main.py"), "--cpu", "--disable-auto-launch", "--disable-api-nodes"]

@@ -18,8 +18,8 @@ from typing import Any
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPO_ROOT / "tools"))
-import pack  # noqa: E402
-from comfy_tree import comfyui_on_path  # noqa: E402
+import pack
+from comfy_tree import comfyui_on_path
 
 FOLDER = REPO_ROOT / "locales" / "en"
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"

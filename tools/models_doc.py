@@ -12,7 +12,7 @@ from typing import Any
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 sys.path += [str(REPO_ROOT / folder) for folder in ("tools", "demo", "tests/helpers")]
-from comfy_tree import COMFYUI_VERSION  # noqa: E402
+from comfy_tree import COMFYUI_VERSION
 
 VERSIONS = REPO_ROOT / "docs" / "comfyui_versions.json"
 DOCUMENT = REPO_ROOT / "docs" / "models.md"

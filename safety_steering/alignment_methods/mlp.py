@@ -49,7 +49,7 @@ def _train(
         tick()
         for rows in torch.split(fit[torch.randperm(len(fit), generator=generator)], BATCH):
             optimizer.zero_grad()
-            nn.functional.mse_loss(network(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+            nn.functional.mse_loss(network(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             optimizer.step()
         with torch.no_grad():
             error = float(nn.functional.mse_loss(network(x[validation]), y[validation]))

@@ -108,7 +108,7 @@ def save_picture(page: Page, drawn: Locator, kind: str) -> None:
     assert box is not None
     left, top, width, height = box["x"], box["y"], box["width"], box["height"]
     clip = {"x": left - MARGIN, "y": top - MARGIN, "width": width + 2 * MARGIN, "height": height + 2 * MARGIN}
-    picture = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")  # type: ignore[arg-type]
+    picture = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")
     PICTURES.mkdir(parents=True, exist_ok=True)
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(PICTURES / picture_name(kind), optimize=True)
 

@@ -362,7 +362,7 @@ def test_an_invalid_policy_serves_nobody(guarded, text):
     "change",
     [
         {"SaveLatent": {"filename_prefix": "../../escaped"}},
-        {"SaveLatent": {"filename_prefix": "/tmp/escaped"}},
+        {"SaveLatent": {"filename_prefix": "/escaped"}},
         {"SaveLatent": {"filename_prefix": "a\\..\\..\\escaped"}},
         {"UNETLoader": {"unet_name": "../diffusion_models/wan2.1_t2v_1.3B_fp16.safetensors"}},
     ],

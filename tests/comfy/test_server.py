@@ -52,6 +52,11 @@ def test_core_loads_the_pack_through_its_link(server: ComfyServer) -> None:
     assert info["python_module"] == f"custom_nodes.{PACK_FOLDER}"
 
 
+def test_another_server_is_not_taken_for_this_one(server: ComfyServer, tmp_path: Path) -> None:
+    with pytest.raises(ServerFailed, match=f"Port {server.port} is taken by another program"):
+        ComfyServer(tmp_path, port=server.port).start()
+
+
 def test_a_run_returns_outputs_and_events(server: ComfyServer) -> None:
     graph = sampling(steps=3, seed=11)
     run = server.client.run(graph.prompt).succeeded()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from safety_steering_pack.safety_steering import SafetyVector, save_vector
 from safety_steering_pack.safety_steering.vector_file import file_sha256
@@ -11,8 +12,8 @@ from tiny_vectors import random_vector
 SPACES = {"conditioning": ("umt5xxl.last", 8), "block.blocks.2.image": ("tiny/block.blocks.2.image", 6)}
 
 
-def vector(**options: object) -> SafetyVector:
-    return random_vector(SPACES, categories=("violence", "sexual"), **options)  # type: ignore[arg-type]
+def vector(**options: Any) -> SafetyVector:
+    return random_vector(SPACES, categories=("violence", "sexual"), **options)
 
 
 def rule(folder: Path, *, file: str = "wan.safetensors", match: str = 'family = "wan"', more: str = "") -> str:

@@ -46,7 +46,7 @@ def test_it_comes_back_bit_for_bit(fitted, method, tmp_path):
 
 def parts(path):
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118 (no mapping)
 
 
 def test_damage_is_told_in_one_sentence(fitted, tmp_path):

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,8 +22,8 @@ from safety_steering_pack.safety_steering.trace import ACTED, CallTrace, HookTra
 PLENTY = AuditSettings()
 
 
-def record(prompt_id: str, **changes: object) -> JobRecord:
-    return JobRecord(prompt_id, "0" * 64, STEERED, DELIVERED, **changes)  # type: ignore[arg-type]
+def record(prompt_id: str, **changes: Any) -> JobRecord:
+    return JobRecord(prompt_id, "0" * 64, STEERED, DELIVERED, **changes)
 
 
 def prompt_ids(folder) -> list[str]:

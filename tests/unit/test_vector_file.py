@@ -269,9 +269,9 @@ def test_writing_makes_the_folder(tmp_path):
 def test_a_vector_is_frozen_and_checked_when_made():
     one = vector()
     with pytest.raises(TypeError):
-        one.hook_points["conditioning"] = one.at("block.blocks.2.image")  # type: ignore[index]
+        one.hook_points["conditioning"] = one.at("block.blocks.2.image")
     with pytest.raises(TypeError):
-        one.mix["violence"] = 2.0  # type: ignore[index]
+        one.mix["violence"] = 2.0
     with pytest.raises(SafetySteeringError, match="it has no hook point"):
         SafetyVector({}, one.info)
     with pytest.raises(SafetySteeringError, match="is not a hook point"):
