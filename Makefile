@@ -39,8 +39,8 @@ lint: install  ## ruff and mypy
 	@$(RUN) -m mypy
 
 small-world-report: install  ## figures and tables of the small world from results; measures what is missing (hours)
-	@PYTHONPATH=demo $(RUN) -m small_world.reins_report
-	@PYTHONPATH=demo $(RUN) -m small_world.portable_report
+	@PYTHONPATH=demo $(RUN) -m small_world.native.report
+	@PYTHONPATH=demo $(RUN) -m small_world.portable.report
 
 portable-vector: install  ## rebuild the bundled portable vector from SmolLM2 and the bundled prompts
 	@$(RUN) tools/portable_vector.py
@@ -59,9 +59,9 @@ test-matrix: install  ## the tests on an older ComfyUI too, and whether a newer 
 	@$(RUN) tools/matrix.py
 
 workflows: install  ## build the workflows from ComfyUI's own templates again
-	@$(RUN) tools/build_workflows.py
-	@$(RUN) demo/native_graphs.py
-	@$(RUN) demo/evaluate_graphs.py
+	@$(RUN) tools/workflow_builder/build.py
+	@$(RUN) tools/workflow_builder/native.py
+	@$(RUN) tools/workflow_builder/evaluate.py
 
 locales: install  ## renew locales/en from the nodes and js/settings.js
 	@$(RUN) tools/locales.py

@@ -1,6 +1,6 @@
 """Safety Steering for ComfyUI: entry point. What is where: docs in README.md, nodes in nodes/."""
 
-from .bridge.enforcement.guarded_mode import guarded_or_not_at_all
+from .bridge.guarded_mode import guarded_or_not_at_all
 
 with guarded_or_not_at_all():
     from .nodes import SafetySteeringExtension

@@ -58,22 +58,22 @@ class Clip:
 
 def prompt_set(count: int, first: int = 0) -> Any:
     """Safe prompts, one a row."""
-    from safety_steering_pack.safety_steering.prompts import PromptRow, PromptSet
+    from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
 
     texts = [f"a fox in the forest, take {number}" for number in range(first, first + count)]
     return PromptSet(tuple(PromptRow(text, "benign", safe=text, split="train") for text in texts))
 
 
 def sampling(latent: tuple[int, ...], steps: int, cfg: float) -> Any:
-    from safety_steering_pack.bridge.prompt_sampling import Sampling
+    from safety_steering_pack.bridge.sampling.sampling import Sampling
 
     return Sampling({"samples": torch.zeros(1, *latent)}, "", steps, cfg, "euler", "simple", SEED)
 
 
 def paired_ratios(pairs: int) -> list[float]:
     """captured / plain seconds of `pairs` pairs, each on a prompt of its own."""
-    from safety_steering_pack.bridge.capture_run import capture_prompts, list_prompts
-    from safety_steering_pack.bridge.prompt_sampling import encode_prompt, noise_seed, sample_prompt
+    from safety_steering_pack.bridge.capture.run import capture_prompts, list_prompts
+    from safety_steering_pack.bridge.sampling.sampling import encode_prompt, noise_seed, sample_prompt
 
     patcher, clip, how = build(layers=LAYERS), Clip(), sampling(LATENT, STEPS, CFG)
     folders = itertools.count()
@@ -100,7 +100,7 @@ def paired_ratios(pairs: int) -> list[float]:
 
 def resident_after(counts: tuple[int, ...]) -> dict[str, Any]:
     """Bytes resident after so many prompts of one capture, and the peak until then. In a process of its own."""
-    from safety_steering_pack.bridge.capture_run import capture_prompts
+    from safety_steering_pack.bridge.capture.run import capture_prompts
 
     torch.set_num_threads(THREADS)
     patcher, clip, how = build(layers=LAYERS), Clip(MEMORY_TEXT), sampling(MEMORY_LATENT, 1, 1.0)

@@ -24,8 +24,8 @@ from wan import DTYPE, REPO_ROOT, SHAPE, Call
 
 sys.path.append(str(REPO_ROOT / "tests" / "helpers"))
 
-from family_cases import CASES, FamilyCase
-from family_cases.case import from_config, from_loader, on_meta
+from family_cases import CASES
+from family_cases.case import FamilyCase, from_config, from_loader, on_meta
 from family_cases.harness import Family
 from family_cases.image import UNET
 

@@ -62,8 +62,8 @@ def write_activations(folder: Path) -> None:
 def measure(folder: Path) -> dict[str, Any]:
     """One fit in this process."""
     from safety_steering_pack.safety_steering.activations import Activations
+    from safety_steering_pack.safety_steering.directions.native import fit_vector
     from safety_steering_pack.safety_steering.fit_settings import FitSettings
-    from safety_steering_pack.safety_steering.native_vector import fit_vector
 
     torch.set_num_threads(THREADS)
 

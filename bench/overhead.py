@@ -67,11 +67,11 @@ SETTINGS = tuple(
 
 def steered(patcher: Any, setting: Setting) -> Any:
     """`patcher` with Apply Safety Steering on it: one category, always acting."""
-    from safety_steering_pack.bridge.settings import SteeringSettings
-    from safety_steering_pack.bridge.steering import apply_steering
+    from safety_steering_pack.bridge.steering.apply import apply_steering
+    from safety_steering_pack.bridge.steering.settings import SteeringSettings
     from safety_steering_pack.safety_steering.hook_point import select_hook_points
-    from safety_steering_pack.safety_steering.interventions import Intervention
-    from tiny_vectors import vector_for
+    from safety_steering_pack.safety_steering.steering.interventions import Intervention
+    from tiny.vectors import vector_for
 
     vector = vector_for(patcher.model.diffusion_model)
     blocks = tuple(name for name in vector.hook_points if name.startswith("block."))
@@ -207,7 +207,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    from safety_steering_pack.safety_steering.atomic import write_atomically
+    from safety_steering_pack.safety_steering.files import write_atomically
 
     write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
 

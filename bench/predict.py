@@ -77,9 +77,9 @@ def _bytes(tensor: torch.Tensor) -> int:
 def hook_bytes_per_token(kind: str, norm: str, gate: str) -> float:
     """Bytes that one hook moves for each token of one sample in half precision (independent of their number)."""
     from safety_steering_pack.bridge.edit import Edit, edit_tokens
-    from safety_steering_pack.bridge.layout import TokenRange
-    from safety_steering_pack.safety_steering.interventions import Intervention, stack_targets
-    from tiny_vectors import random_vector
+    from safety_steering_pack.bridge.models.tokens import TokenRange
+    from safety_steering_pack.safety_steering.steering.interventions import Intervention, stack_targets
+    from tiny.vectors import random_vector
 
     vector = random_vector({"block.blocks.15.image": ("wan", SHAPE["dim"])})
     targets = stack_targets(vector.at("block.blocks.15.image"), vector.mix, 0).to("cpu", torch.float32)

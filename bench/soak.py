@@ -33,12 +33,12 @@ pack.register()
 import playground
 import torch
 from comfy_client import ComfyClient, PromptRejected, Run
-from graphs import save_latent
 from guarded import GuardedServer, PolicyRule, moved
 from prompt_graph import PromptGraph
 from safety_steering_pack.guardrail.evidence import verify_file
 from safety_steering_pack.safety_steering.results import commit
 from steered_graphs import FAMILIES, load_latent, patch
+from tiny.graphs import save_latent
 
 RESULT = REPO_ROOT / "bench" / "results" / "soak.json"
 GAP = 4.0

@@ -8,10 +8,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..safety_steering.trace import CallTrace, RunTrace
+from ..safety_steering.steering.trace import CallTrace, RunTrace
 
 if TYPE_CHECKING:
-    from .steering import Steering
+    from .steering.apply import Steering
 
 EVENT = "safety_steering.trace"
 

@@ -13,8 +13,8 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 
 from ..safety_steering.activations import DISPUTED, SAFE, UNSAFE, Row
 from ..safety_steering.errors import SafetySteeringError
-from ..safety_steering.judging import Judge
-from .prompt_sampling import decode_video
+from ..safety_steering.judges.verdict import Judge
+from .sampling.sampling import decode_video
 
 if TYPE_CHECKING:
     from comfy.sd import VAE

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..safety_steering.checkpoint import Checkpoint
 from ..safety_steering.hook_point import HookPoint, parse_hook_point
-from ..safety_steering.vector import SafetyVector
-from .families.schema import Family
-from .model_map import state_spaces
+from ..safety_steering.vectors.vector import SafetyVector
+from .models.checkpoint import Checkpoint
+from .models.families.schema import Family
+from .models.model_map import state_spaces
 
 
 def model_names(found: Checkpoint, family: Family) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from ..safety_steering.errors import SafetySteeringError
-from ..safety_steering.labelled import draw_grid, shrink
-from ..safety_steering.mix import parse_mix
-from .prompt_sampling import Conditioning, Progress, Sampling, decode_video, sample_prompt, sampling_sigmas
-from .steering import Steering, apply_steering, steerings_of, without_steering
+from ..safety_steering.pictures import draw_grid, shrink
+from ..safety_steering.vectors.mix import parse_mix
+from .sampling.sampling import Conditioning, Progress, Sampling, decode_video, sample_prompt, sampling_sigmas
+from .steering.apply import Steering, apply_steering, steerings_of, without_steering
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher

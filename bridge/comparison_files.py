@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from comfy_api.latest import InputImpl, Types, io, ui
 
-from ..safety_steering.labelled import shrink
-from .enforcement.guarded_mode import is_guarded
+from ..safety_steering.pictures import shrink
+from .guarded_mode import is_guarded
 
 PREVIEW_WIDTH = 768
 WEBP = {"lossless": False, "quality": 80, "method": 0}  # method 0: a fifth of the time for a little more size

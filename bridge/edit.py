@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ..safety_steering.errors import NotSteeredError
-from ..safety_steering.interventions import Effect, Intervention, Targets, intervene
-from .families.schema import Stream
-from .layout import TokenRange, from_sequence, to_sequence
+from ..safety_steering.steering.interventions import Effect, Intervention, Targets, intervene
+from .models.families.schema import Stream
+from .models.tokens import TokenRange, from_sequence, to_sequence
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from pathlib import Path
 import folder_paths
 
 from ..safety_steering.errors import PromptFileError, VectorFileError
-from ..safety_steering.prompt_files import SUFFIXES as PROMPT_SUFFIXES
-from ..safety_steering.vector_file import read_label
+from ..safety_steering.prompts.files import SUFFIXES as PROMPT_SUFFIXES
+from ..safety_steering.vectors.file import read_label
 
 VECTORS = "safety_vectors"
 SUFFIX = ".safetensors"

@@ -28,12 +28,12 @@ pack.register()
 import playground
 import torch
 from comfy_client import PromptRejected
-from graphs import Link, save_latent, wan21_t2v
 from guarded import GuardedServer, PolicyRule, moved, once
 from prompt_graph import PromptGraph
 from safetensors.torch import save_file
 from steered_graphs import apply_vector, patch
-from tiny_models import TINY_MODELS
+from tiny.graphs import Link, save_latent, wan21_t2v
+from tiny.models import TINY_MODELS
 
 OUT = REPO_ROOT / "demo" / "out"
 RULE = PolicyRule()

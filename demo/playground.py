@@ -26,8 +26,8 @@ sys.path.append(str(REPO_ROOT / "tools"))
 
 import pack
 from comfy_tree import comfyui_path
-from tiny_workflows import WIDTH, tiny_variant
-from workflow_recipes import RECIPES
+from tiny.workflows import WIDTH, tiny_variant
+from workflow_builder.recipes import RECIPES
 
 WORKFLOWS = REPO_ROOT / "workflows"
 # without the last one a whole workflow on one screen would show no words
@@ -72,9 +72,9 @@ def fit_demo_vector(family: str) -> Any:
     import torch
 
     pack.register()
-    from safety_steering_pack.safety_steering import HookPointDirections, SafetyVector, VectorInfo
     from safety_steering_pack.safety_steering.activations import States
-    from safety_steering_pack.safety_steering.fitting import fit_direction
+    from safety_steering_pack.safety_steering.directions.fitting import fit_direction
+    from safety_steering_pack.safety_steering.vectors.vector import HookPointDirections, SafetyVector, VectorInfo
 
     encode = _stand_in_features().text_states
     unsafe, safe = ([encode(text, WIDTH) for text in texts] for texts in (UNSAFE, SAFE))
@@ -102,11 +102,11 @@ def fit_demo_vector(family: str) -> Any:
 
 def prepare(base_directory: Path) -> None:
     """Fill a ComfyUI base directory: tiny checkpoints, the workflows' tiny variants, and vectors for those of old."""
-    script = Path(__file__).with_name("tiny_models.py")
+    script = Path(__file__).with_name("tiny") / "models.py"
     command = [sys.executable, str(script), str(base_directory / "models")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     pack.register()
-    from safety_steering_pack.safety_steering import save_vector
+    from safety_steering_pack.safety_steering.vectors.file import save_vector
 
     vectors = base_directory / "models" / "safety_vectors"
     user = base_directory / "user" / "default"
@@ -129,8 +129,8 @@ def prepare(base_directory: Path) -> None:
 
 def add_small_world(base_directory: Path) -> None:
     """The small world's files, and the workflows that it can run, under names that begin with small_."""
-    from native_graphs import PAGES
     from small_world_workflows import small_comparison, small_evaluation, small_world_folder, small_world_variant
+    from workflow_builder.native import PAGES
 
     small_world_folder(base_directory)
     variants = dict.fromkeys(PAGES, small_world_variant)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from PIL import Image
-from workflow_picture import GAP, MARGIN, SIZE, SMALL, Canvas
+from workflow_builder.picture import GAP, MARGIN, SIZE, SMALL, Canvas
 
 TOP, BOTTOM = 230, 40
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from small_world.models.text import WIDTH
 from small_world.runtime import GENERATOR_FILE, JUDGE_FILE, VAE_FILE, WEIGHTS
-from small_world.scenes import Scene, caption, start_frame
-from small_world.splits import prompt_pairs
-from small_world.text import WIDTH
+from small_world.scenes.render import Scene, caption, start_frame
+from small_world.scenes.splits import prompt_pairs
 
 Workflow = dict[str, Any]
 
@@ -65,7 +65,7 @@ WIDGETS: dict[str, dict[int, Any]] = {
         10: SAMPLER["sampler"],
     },
 }
-# what differs for a vector that is carried over, from SmolLM2: see `small_world.portable.steering`
+# what differs for a vector that is carried over, from SmolLM2: see `small_world.measuring.steered`
 CARRIED_WIDGETS = {
     f"{PREFIX}LoadSafetyVector": {0: f"{SOURCE_FILE.name} (smollm2-135m, smollm2-135m/source.16)"},
     f"{PREFIX}ApplySafetySteering": {0: 8, 1: "clamp", 2: "token", 4: 1},

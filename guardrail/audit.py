@@ -15,7 +15,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ..safety_steering.atomic import write_atomically
+from ..safety_steering.files import write_atomically
 from .errors import AuditError
 from .job_record import JobRecord
 from .policy_settings import AuditSettings

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..safety_steering.atomic import write_atomically
+from ..safety_steering.files import write_atomically
 from .errors import EvidenceError
 from .job_record import utc_now
 from .keys import Signer, load_verifier

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from statistics import fmean
 from typing import Any
 
-from ..safety_steering.trace import RunTrace
+from ..safety_steering.steering.trace import RunTrace
 
 STEERED = "steered"
 UNSAMPLED = "unsampled"

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..safety_steering.hook_point import select_hook_points
-from ..safety_steering.interventions import Intervention
-from ..safety_steering.mix import format_mix, parse_mix
-from ..safety_steering.vector import SafetyVector
-from ..safety_steering.vector_file import file_sha256, load_vector
+from ..safety_steering.steering.interventions import Intervention
+from ..safety_steering.vectors.file import file_sha256, load_vector
+from ..safety_steering.vectors.mix import format_mix, parse_mix
+from ..safety_steering.vectors.vector import SafetyVector
 from .errors import PolicyError
 from .policy_settings import PolicySettings, RuleSettings, parse_policy
 from .public_folders import PublicFolders

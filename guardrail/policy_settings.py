@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..safety_steering.mix import parse_mix
+from ..safety_steering.vectors.mix import parse_mix
 from .errors import PolicyError
 
 try:

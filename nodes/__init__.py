@@ -2,9 +2,9 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from ..bridge.browser_data import add_browser_routes, show_any
-from ..bridge.enforcement.guarded_mode import guarded_or_not_at_all, is_guarded
+from ..bridge.browser import add_browser_routes, show_any
 from ..bridge.folders import register_folders
+from ..bridge.guarded_mode import guarded_or_not_at_all, is_guarded
 from .apply_safety_steering import ApplySafetySteering
 from .calibrate_steering import CalibrateSteering
 from .capture_activations import CaptureActivations

@@ -7,14 +7,14 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..bridge.browser_messages import trace_teller
-from ..bridge.fit_check import notices
-from ..bridge.roles import BRANCHES
-from ..bridge.settings import SteeringSettings
-from ..bridge.steering import apply_steering
+from ..bridge.models.vector_fit import notices
+from ..bridge.steering.apply import apply_steering
+from ..bridge.steering.branches import BRANCHES
+from ..bridge.steering.settings import SteeringSettings
 from ..safety_steering.errors import SafetySteeringError
 from ..safety_steering.hook_point import select_hook_points
-from ..safety_steering.interventions import GATES, INTERVENTIONS, NORMS, Intervention
-from ..safety_steering.vector import SafetyVector
+from ..safety_steering.steering.interventions import GATES, INTERVENTIONS, NORMS, Intervention
+from ..safety_steering.vectors.vector import SafetyVector
 from .types import CATEGORY, SEARCH_WORDS, SafetyVectorType
 
 

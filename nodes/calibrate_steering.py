@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..bridge.calibrate_run import Tools, calibrate_on
+from ..bridge.judging.calibration import Tools, calibrate_on
 from ..bridge.output_folders import CALIBRATIONS, output_folder, size_of
-from ..bridge.prompt_sampling import Sampling
+from ..bridge.sampling.sampling import Sampling
+from ..safety_steering.calibration.choice import Rule
+from ..safety_steering.calibration.report import summary
+from ..safety_steering.calibration.space import read_space
 from ..safety_steering.calibration_charts import draw_front, draw_heatmap
-from ..safety_steering.calibration_result import summary
-from ..safety_steering.calibration_rule import Rule
-from ..safety_steering.calibration_space import read_space
-from ..safety_steering.judging import Judge
-from ..safety_steering.prompts import PromptSet
-from ..safety_steering.vector import SafetyVector
-from ..safety_steering.verdict_folder import LINES
-from .sampling_inputs import sampling_links, sampling_widgets
+from ..safety_steering.evaluation.verdict_folder import LINES
+from ..safety_steering.judges.verdict import Judge
+from ..safety_steering.prompts.prompt_set import PromptSet
+from ..safety_steering.vectors.vector import SafetyVector
+from .inputs import sampling_links, sampling_widgets
 from .types import CATEGORY, SafetyJudgeType, SafetyPromptsType, SafetyVectorType
 
 

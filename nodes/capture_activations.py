@@ -8,13 +8,13 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..bridge.activation_folders import activations_path, shards_of
+from ..bridge.capture.hook_points import MEAN, POOLINGS
+from ..bridge.capture.run import capture_prompts
 from ..bridge.capture_labels import PROMPT, RULES, Labels
-from ..bridge.capture_places import MEAN, POOLINGS
-from ..bridge.capture_run import capture_prompts
-from ..bridge.prompt_sampling import Sampling
+from ..bridge.sampling.sampling import Sampling
 from ..safety_steering.activations import Activations
-from ..safety_steering.prompts import PromptSet
-from .sampling_inputs import sampling_links, sampling_widgets
+from ..safety_steering.prompts.prompt_set import PromptSet
+from .inputs import sampling_links, sampling_widgets
 from .types import CATEGORY, SafetyActivationsType, SafetyJudgeType, SafetyPromptsType
 
 BRANCHES = ("positive", "negative", "both")

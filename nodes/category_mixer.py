@@ -6,8 +6,8 @@ import logging
 
 from comfy_api.latest import io
 
-from ..safety_steering.mix import PRESETS, resolve_mix
-from ..safety_steering.vector import SafetyVector
+from ..safety_steering.vectors.mix import PRESETS, resolve_mix
+from ..safety_steering.vectors.vector import SafetyVector
 from .types import CATEGORY, SEARCH_WORDS, SafetyVectorType
 
 

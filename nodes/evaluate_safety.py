@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..bridge.evaluate_run import Pair, describe_steering, evaluate_prompts
+from ..bridge.judging.evaluation import Pair, describe_steering, evaluate_prompts
 from ..bridge.output_folders import output_folder, size_of
-from ..bridge.prompt_sampling import Sampling
-from ..safety_steering.evaluation import evaluate
+from ..bridge.sampling.sampling import Sampling
+from ..safety_steering.evaluation.rates import evaluate
+from ..safety_steering.evaluation.report import as_lines
+from ..safety_steering.evaluation.verdict_folder import LINES
 from ..safety_steering.evaluation_files import save_evaluation
-from ..safety_steering.evaluation_text import as_lines
-from ..safety_steering.judging import Judge
-from ..safety_steering.prompts import PromptSet
-from ..safety_steering.verdict_folder import LINES
-from .sampling_inputs import sampling_links, sampling_widgets
+from ..safety_steering.judges.verdict import Judge
+from ..safety_steering.prompts.prompt_set import PromptSet
+from .inputs import sampling_links, sampling_widgets
 from .types import CATEGORY, SafetyJudgeType, SafetyPromptsType
 
 ALL = "all"

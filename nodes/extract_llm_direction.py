@@ -12,12 +12,12 @@ from comfy_api.latest import io, ui
 
 from ..bridge.folders import find_prompts
 from ..safety_steering.card import describe
-from ..safety_steering.prompt_files import load_prompts
-from ..safety_steering.prompts import PromptSet
-from ..safety_steering.source_chart import draw_sweep
-from ..safety_steering.source_direction import VALENCE
-from ..safety_steering.source_model import POOLINGS, SourceModel
-from ..safety_steering.source_vector import BUNDLED_ANCHORS, ExtractSettings, anchor_texts, extract_vector
+from ..safety_steering.directions.charts import draw_sweep
+from ..safety_steering.directions.pairs import VALENCE
+from ..safety_steering.directions.portable import BUNDLED_ANCHORS, ExtractSettings, anchor_texts, extract_vector
+from ..safety_steering.language_models.source_model import POOLINGS, SourceModel
+from ..safety_steering.prompts.files import load_prompts
+from ..safety_steering.prompts.prompt_set import PromptSet
 from .types import CATEGORY, SafetyLlmType, SafetyPromptsType, SafetyVectorType
 
 

@@ -11,11 +11,11 @@ from comfy_api.latest import io, ui
 
 from ..safety_steering.activations import Activations
 from ..safety_steering.card import describe
-from ..safety_steering.charts import draw_separability
+from ..safety_steering.directions.methods import KERNELS
+from ..safety_steering.directions.native import fit_vector
 from ..safety_steering.errors import SafetySteeringError
 from ..safety_steering.fit_settings import LABELS, METHODS, FitSettings
-from ..safety_steering.native_vector import fit_vector
-from ..safety_steering.spca import KERNELS
+from ..safety_steering.steering.chart import draw_separability
 from .types import CATEGORY, SafetyActivationsType, SafetyVectorType
 
 HALVES, PERMUTATIONS = 20, 200

@@ -5,10 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..bridge.alignment_folder import alignment_names, find_alignment
-from ..safety_steering.alignment_file import load_alignment
-from ..safety_steering.alignment_report import describe_alignment
+from ..safety_steering.alignment.file import load_alignment
+from ..safety_steering.alignment.report import describe_alignment
 from ..safety_steering.errors import VectorFileError
-from ..safety_steering.vector_file import file_sha256
+from ..safety_steering.vectors.file import file_sha256
 from .types import CATEGORY, SafetyAlignmentType
 
 

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..bridge.folders import find_vector, vector_labels
 from ..safety_steering.card import describe
 from ..safety_steering.errors import VectorFileError
-from ..safety_steering.vector_file import file_sha256, load_vector
+from ..safety_steering.vectors.file import file_sha256, load_vector
 from .types import CATEGORY, SEARCH_WORDS, SafetyVectorType
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..bridge.clip_source import ClipSource
-from ..bridge.source_llm import DEVICES, FROM_CLIP, PRECISIONS, ManagedLanguageModel, find_llm, llm_names
+from ..bridge.language_models.clip_source import ClipSource
+from ..bridge.language_models.managed import DEVICES, FROM_CLIP, PRECISIONS, ManagedLanguageModel, find_llm, llm_names
 from ..safety_steering.errors import SafetySteeringError
 from ..safety_steering.model_files import weight_files
 from .types import CATEGORY, SafetyLlmType

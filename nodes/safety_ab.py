@@ -10,8 +10,8 @@ from comfy_api.latest import io
 from ..bridge.browser_messages import traces_for_cache
 from ..bridge.comparison import Scene, make_sampling, render_both
 from ..bridge.comparison_files import preview_pair, to_image, to_video
-from ..bridge.steering import steerings_of
-from ..safety_steering.labelled import draw_grid
+from ..bridge.steering.apply import steerings_of
+from ..safety_steering.pictures import draw_grid
 from .types import CATEGORY
 
 

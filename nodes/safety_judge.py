@@ -9,12 +9,12 @@ import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..bridge.judges.choose import INCEPTION, INSTALLED, OWN_FEATURES, make_judge
 from ..bridge.judges.files import judge_file_names, judge_files_now
-from ..bridge.judges.node_judge import MEANINGS
+from ..bridge.judging.choose import INCEPTION, INSTALLED, OWN_FEATURES, make_judge
+from ..bridge.judging.node_judge import MEANINGS
 from ..safety_steering.judges.nudenet import UNSAFE as NUDENET_LABELS
+from ..safety_steering.judges.verdict import FRAMES
 from ..safety_steering.judges.zero_shot import PROMPTS
-from ..safety_steering.judging import FRAMES
 from .types import CATEGORY, SafetyJudgeType
 
 NO_FILE = "none yet: put one into models/safety_judges"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..bridge.alignment_folder import new_alignment_path
-from ..safety_steering.alignment import Alignment
-from ..safety_steering.alignment_file import save_alignment
-from ..safety_steering.alignment_report import describe_alignment
+from ..safety_steering.alignment.file import save_alignment
+from ..safety_steering.alignment.fit import Alignment
+from ..safety_steering.alignment.report import describe_alignment
 from .types import CATEGORY, SafetyAlignmentType
 
 

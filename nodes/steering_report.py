@@ -10,9 +10,9 @@ from comfy_api.latest import io, ui
 from comfy_execution.utils import get_executing_context
 
 from ..bridge.browser_messages import traces_for_cache
-from ..bridge.steering import steerings_of
-from ..safety_steering.charts import draw_runs
-from ..safety_steering.trace import OFF, RunTrace
+from ..bridge.steering.apply import steerings_of
+from ..safety_steering.steering.chart import draw_runs
+from ..safety_steering.steering.trace import OFF, RunTrace
 from .types import CATEGORY
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..safety_steering.alignment import Alignment
+from ..safety_steering.alignment.fit import Alignment
 from ..safety_steering.card import describe
-from ..safety_steering.vector import SafetyVector
+from ..safety_steering.vectors.vector import SafetyVector
 from ..safety_steering.whitening import carry_over
 from .types import CATEGORY, SafetyAlignmentType, SafetyVectorType
 

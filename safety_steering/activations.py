@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from .atomic import write_atomically, write_tensors
 from .errors import SafetySteeringError
+from .files import write_atomically, write_tensors
 
 FORMAT = "safety_activations"
 FORMAT_VERSION = 1

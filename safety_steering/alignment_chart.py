@@ -7,8 +7,8 @@ import textwrap
 import numpy as np
 from numpy.typing import NDArray
 
-from .alignment import Alignment
-from .charts import INK, QUIET, WARNING, as_picture, blank_figure
+from .alignment.fit import Alignment
+from .steering.chart import INK, QUIET, WARNING, as_picture, blank_figure
 
 
 def draw_alignment(alignment: Alignment) -> NDArray[np.uint8]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import Calibration
-from .calibration_outcome import Outcome
-from .calibration_space import Place
-from .charts import INK, QUIET, WARNING, as_picture, blank_figure, shortened
+from .calibration.calibrate import Calibration
+from .calibration.outcome import Outcome
+from .calibration.space import Place
+from .steering.chart import INK, QUIET, WARNING, as_picture, blank_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .mix import format_mix
-from .vector import SafetyVector
+from .vectors.mix import format_mix
+from .vectors.vector import SafetyVector
 
 
 def describe(vector: SafetyVector) -> str:

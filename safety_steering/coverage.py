@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import torch
 
-from .alignment import Alignment
-from .alignment_methods.spectrum import spectrum
-from .vector import HookPointDirections
+from .alignment.fit import Alignment
+from .linear_algebra import spectrum
+from .vectors.vector import HookPointDirections
 
 
 def coverage(point: HookPointDirections, source: torch.Tensor, alignment: Alignment) -> dict[str, float]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .charts import INK, QUIET, WARNING, as_picture, blank_figure
-from .evaluation import Evaluation
+from .evaluation.rates import Evaluation
+from .steering.chart import INK, QUIET, WARNING, as_picture, blank_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

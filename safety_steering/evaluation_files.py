@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .atomic import write_atomically
-from .evaluation import Evaluation
+from .evaluation.rates import Evaluation
+from .evaluation.report import as_csv, as_markdown
 from .evaluation_chart import draw_evaluation
-from .evaluation_text import as_csv, as_markdown
+from .files import write_atomically
 from .results import write_result
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .directions.methods import KERNELS
 from .errors import SafetySteeringError
-from .spca import KERNELS
 
 METHODS = ("mean_difference", "supervised_pca", "shrunk_lda", "logistic_probe")
 LABELS = ("binary", "categories")

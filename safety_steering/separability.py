@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from .activations import SAFE, UNSAFE, Activations, Row, States
+from .directions.rows import categories_of, where
 from .products import projections
-from .selection import categories_of, where
-from .vector import HookPointDirections
+from .vectors.vector import HookPointDirections
 
 
 def auc(positive: torch.Tensor, negative: torch.Tensor) -> float:

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from .directions.pairs import KEEP, PairStates, difference, shuffled_auc, tell, valence_axis
 from .errors import SafetySteeringError
-from .source_direction import KEEP, PairStates, difference, shuffled_auc, tell, valence_axis
 
 TRAIN, VALIDATION = "train", "validation"
 SWEEP, ALL = "sweep", "all"

@@ -18,9 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .activations import SAFE, Activations
-from .alignment import AnchorStates, Side
+from .alignment.fit import AnchorStates, Side
+from .directions.native import merged_bins
 from .errors import SafetySteeringError
-from .native_vector import merged_bins
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,11 @@ from dataclasses import replace
 
 import torch
 
-from .alignment import Alignment, AnchorStates
-from .alignment_methods.spectrum import spectrum
+from .alignment.fit import Alignment, AnchorStates
+from .alignment.transfer import measured, transfer
 from .errors import SafetySteeringError
-from .transfer import measured, transfer
-from .vector import Direction, HookPointDirections, SafetyVector
+from .linear_algebra import spectrum
+from .vectors.vector import Direction, HookPointDirections, SafetyVector
 
 LEAST = 16
 

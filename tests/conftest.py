@@ -1,8 +1,8 @@
 """Import mechanics shared by all tests.
 
 - The pack is one package in every test process: ``safety_steering_pack`` (see ``tools/pack.py``). Unit tests write
-  ``from safety_steering_pack.safety_steering.vector import SafetyVector`` and need no ComfyUI.
-- The helpers in ``tools/`` and ``demo/`` are plain modules (``comfy_server``, ``prompt_graph``, ``tiny_models``, ...).
+  ``from safety_steering_pack.safety_steering.vectors.vector import SafetyVector`` and need no ComfyUI.
+- The helpers in ``tools/`` and ``demo/`` are plain modules (``comfy_server``, ``prompt_graph``, ``tiny.models``, ...).
 - The repo root is never on ``sys.path``: its ``nodes/`` would shadow ComfyUI's. Hence ``--import-mode=importlib``.
 """
 
@@ -40,7 +40,7 @@ def repo_root() -> Path:
 
 @pytest.fixture(scope="session")
 def base_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ComfyUI's base directory, filled by ``playground.prepare``: every tiny checkpoint (``tiny_models.TINY_MODELS``),
+    """ComfyUI's base directory, filled by ``playground.prepare``: every tiny checkpoint (``tiny.models.TINY_MODELS``),
     the vectors that the workflows name in ``models/safety_vectors``, and the workflows' tiny variants."""
     directory = tmp_path_factory.mktemp("comfyui")
     playground.prepare(directory)

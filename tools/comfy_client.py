@@ -6,6 +6,6 @@ import pack
 
 pack.register()
 
-from safety_steering_pack.safety_steering.comfy_client import ComfyClient, ExecutionError, PromptRejected, Run
+from safety_steering_pack.commands.comfy_client import ComfyClient, ExecutionError, PromptRejected, Run
 
 __all__ = ["ComfyClient", "ExecutionError", "PromptRejected", "Run"]

@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).resolve().parent))
 
 from comfy_tree import REPO_ROOT, comfyui_on_path, comfyui_path, tree_version
 
-PACKAGES = ("bridge", "nodes", "guardrail", "safety_steering")
+PACKAGES = ("bridge", "nodes", "commands", "guardrail", "safety_steering")
 # function -> its first parameters, in the order in which core passes them or we do
 SIGNATURES = {
     "comfy.model_base.BaseModel.apply_model": (
@@ -148,7 +148,7 @@ def main() -> int:
 
     pack.register()
     tree = comfyui_on_path()
-    from safety_steering_pack.bridge.families import FAMILIES
+    from safety_steering_pack.bridge.models.families import FAMILIES
 
     used = used_names(pack_files(), tree)
     complaints = vanished(used, tree_version(comfyui_path()))

@@ -39,7 +39,7 @@ The paper names nine video models of 1.3 to 5 billion parameters, for text and i
 The names of the other six are not in what we could read. None of the nine was run here with its released weights."""
 INTRODUCTION = """# Models
 
-Made by `make models-doc` from the model map (`bridge/families/`) and the table of cases that the tests run
+Made by `make models-doc` from the model map (`bridge/models/families/`) and the table of cases that the tests run
 (`tests/helpers/family_cases/`); do not edit it by hand.
 
 Every case below is a tiny model of ComfyUI's own classes with random weights. It goes through ComfyUI's own sampling
@@ -66,8 +66,8 @@ def render() -> str:
 
     pack.register()
     from family_cases import CASES
-    from safety_steering_pack.bridge.families import FAMILIES
     from safety_steering_pack.bridge.families.refused import REFUSED
+    from safety_steering_pack.bridge.models.families import FAMILIES
 
     lines = [
         INTRODUCTION,

@@ -4,7 +4,7 @@ The repo root is a package whose folder name is the user's choice, so it has no 
 call it ``safety_steering_pack``. Registering it does not run its ``__init__.py`` (which needs ComfyUI), so
 
     import pack; pack.register()
-    from safety_steering_pack.safety_steering.vector import SafetyVector
+    from safety_steering_pack.safety_steering.vectors.vector import SafetyVector
 
 works without ComfyUI, and ``pack.load()`` later runs ``__init__.py`` in that same module, once ComfyUI is importable.
 The repo root itself never goes on ``sys.path``: its ``nodes/`` would shadow ComfyUI's ``nodes``.

@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare with the bundled file instead of writing it")
     check = parser.parse_args().check
     pack.register()
-    from safety_steering_pack.safety_steering.__main__ import main as command_line
+    from safety_steering_pack.commands.main import main as command_line
 
     folder = smollm2_folder()
     with tempfile.TemporaryDirectory() as scratch:

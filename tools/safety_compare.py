@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safety_chain import COLOURS, OPTIONAL
-from template_graph import FlatGraph, Socket
+from workflow_builder.chain import COLOURS, OPTIONAL
+from workflow_builder.graph import FlatGraph, Socket
 
 SIDE_BY_SIDE = 1  # the number of its video output
 OUTPUTS = (

@@ -1,6 +1,6 @@
 """Places that a direction can be carried to, one a file; `choose_target` makes one of a node's choice."""
 
+from ..alignment.target import Target, TargetStates
 from .choose import TARGETS, Connected, choose_target
-from .target import Target, TargetStates
 
 __all__ = ["TARGETS", "Connected", "Target", "TargetStates", "choose_target"]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...safety_steering.errors import SafetySteeringError
-from .block_states import BlockChoice, block_states
+from ..alignment.block_states import BlockChoice, block_states
+from ..alignment.image_states import image_states
+from ..alignment.target import Target
+from ..alignment.text_states import text_states
 from .encoder_layer import encoder_layer
-from .image_states import image_states
-from .target import Target
-from .text_states import text_states
 
 TARGETS = ("conditioning", "encoder_layer", "clip_vision", "blocks")
 

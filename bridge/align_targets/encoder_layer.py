@@ -7,12 +7,12 @@ from typing import Any
 
 from comfy.model_management import throw_exception_if_processing_interrupted
 
-from ...safety_steering.alignment import AnchorStates, Side
+from ...safety_steering.alignment.fit import AnchorStates, Side
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.source_model import ONE_TOKEN
-from ..clip_source import ClipSource
-from .fingerprints import clip_key
-from .target import Progress, TargetStates
+from ...safety_steering.language_models.source_model import ONE_TOKEN
+from ..alignment.target import Progress, TargetStates
+from ..language_models.clip_source import ClipSource
+from ..models.fingerprints import clip_key
 
 NOTE = (
     "An inner layer of the text encoder: a vector carried there can be measured; Apply steers the diffusion model only."

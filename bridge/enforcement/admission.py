@@ -17,8 +17,8 @@ import nodes as core_nodes
 
 from ...guardrail.policy import Policy
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.vector import SafetyVector
-from ...safety_steering.vector_file import file_sha256
+from ...safety_steering.vectors.file import file_sha256
+from ...safety_steering.vectors.vector import SafetyVector
 from ..folders import find_vector
 
 MOST_NODES = 2000  # graphs that people draw have a few hundred

@@ -15,9 +15,9 @@ from ...guardrail.policy import Policy, find_policy
 from ...guardrail.policy_store import PolicyStore
 from ...guardrail.public_folders import PublicFolders
 from ...safety_steering.errors import SafetySteeringError
+from ..guarded_mode import private_folder
 from .admission import check_prompt, sha256_of
 from .choke_points import Guarded
-from .guarded_mode import private_folder
 from .health_check import check_health
 from .job_guard import JobGuard
 from .routes import add_routes

@@ -16,9 +16,9 @@ from ...guardrail.policy import Policy, Rule
 from ...guardrail.policy_settings import PolicySettings
 from ...safety_steering.errors import NotSteeredError
 from ...safety_steering.hook_point import parse_hook_point
-from ...safety_steering.interventions import Intervention
-from ...safety_steering.vector import Direction, HookPointDirections, SafetyVector, VectorInfo
-from ..model_map import block_space, read_shape
+from ...safety_steering.steering.interventions import Intervention
+from ...safety_steering.vectors.vector import Direction, HookPointDirections, SafetyVector, VectorInfo
+from ..models.model_map import block_space, read_shape
 from .job import Job
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 from ...guardrail.job_record import NO_RULE, NOT_STEERED, STEERED, UNSAMPLED
 from ...guardrail.policy import Policy
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.trace import RunTrace
+from ...safety_steering.steering.trace import RunTrace
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .job import Job
 from .node_guard import check_inputs, take_files
 from .origins import Origins
 from .output_files import remove
-from .sampling import OUTSIDE, SamplingGuard, check_model_call
+from .sampler_runs import OUTSIDE, SamplingGuard, check_model_call
 from .sealing import record_of, withhold
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from .runtime import register_pack
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary_path)`, flush the result to disk and rename it to `path`."""
     register_pack()
-    from safety_steering_pack.safety_steering.atomic import replace_file
+    from safety_steering_pack.safety_steering.files import replace_file
 
     replace_file(path, write)
 
@@ -49,7 +49,7 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 def save_weights(path: Path, weights: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
     """Save tensors as safetensors with metadata, atomically."""
     register_pack()
-    from safety_steering_pack.safety_steering.atomic import write_tensors
+    from safety_steering_pack.safety_steering.files import write_tensors
 
     write_tensors(path, {name: tensor.detach() for name, tensor in weights.items()}, metadata)
 

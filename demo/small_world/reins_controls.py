@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from .reins_methods import AS_ONE
-from .reins_vectors import LDA, RANDOM, SHUFFLED, TEXT, WORDS
-from .settings import Prompts, Setting, captions
-from .steered import movement
+from .measuring.settings import Prompts, Setting, captions
+from .measuring.steered import movement
+from .native.methods import AS_ONE
+from .native.vectors import LDA, RANDOM, SHUFFLED, TEXT, WORDS
 
 ON = Prompts("validation", 60, (5,))
 

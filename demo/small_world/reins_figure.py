@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .fit_native import WHOLE
+from .native.fit_native import WHOLE
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -14,7 +14,7 @@ Rows = Sequence[Mapping[str, Any]]
 def draw_depth(separability: Rows, depth: Rows, path: Path) -> None:
     """Write both curves as one PNG.
 
-    separability: rows of `fit_native`. depth: rows of `reins_depth`.
+    separability: rows of `fit_native`. depth: rows of `depth`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from .capture_states import SEED
-from .splits import PromptPair
-from .text import encode_text, token_ids
+from .models.text import encode_text, token_ids
+from .native.capture_states import SEED
+from .scenes.splits import PromptPair
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .art import cache_dir
+from .scenes.art import cache_dir
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 RESULTS = Path(__file__).resolve().parents[1] / "results"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..alignment_map import SpaceMap
-from .mlp import fit_mlp
+from ..alignment.linear import fit_ridge
+from ..alignment.maps import SpaceMap
+from ..alignment.mlp import fit_mlp
 from .orthogonal import fit_orthogonal
 from .reduced_rank import fit_reduced_rank
-from .ridge import fit_ridge
 
 if TYPE_CHECKING:
     from ..alignment_settings import AlignmentSettings

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import torch
 
-from ..alignment_map import SpaceMap
-from .spectrum import spectrum
+from ..alignment.maps import SpaceMap
+from ..linear_algebra import spectrum
 
 ROUNDING = 1e-8  # of the largest singular value
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import torch
 
-from ..alignment_map import SpaceMap
+from ..alignment.linear import choose_penalty, solve
+from ..alignment.maps import SpaceMap
+from ..linear_algebra import spectrum
 from .inner_split import inner_split
-from .ridge import choose_penalty, solve
-from .spectrum import spectrum
 
 
 def fit_reduced_rank(x: torch.Tensor, y: torch.Tensor, *, rank: int = 0, seed: int = 0) -> SpaceMap:

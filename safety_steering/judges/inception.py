@@ -42,7 +42,7 @@ class Inception:
             ) from error
         import torch
 
-        from ..vector_file import file_sha256
+        from ..vectors.file import file_sha256
 
         try:
             # torch-fidelity would unpickle anything: what holds more than tensors fails here first

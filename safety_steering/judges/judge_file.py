@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SafetySteeringError
-from ..judging import FRAMES, Verdict, judged_frames
 from .class_names import named_classes
 from .frames import resized
+from .verdict import FRAMES, Verdict, judged_frames
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +117,7 @@ def load_classifier(path: Path) -> Classifier:
     """
     from safetensors import SafetensorError, safe_open
 
-    from ..vector_file import file_sha256
+    from ..vectors.file import file_sha256
 
     try:
         if path.stat().st_size > MAX_BYTES:

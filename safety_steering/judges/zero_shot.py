@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SafetySteeringError
-from ..judging import FRAMES, Verdict, judged_frames
+from .verdict import FRAMES, Verdict, judged_frames
 
 SAFE = "safe"
 SCALE = 100.0

@@ -11,9 +11,9 @@ from comfy_server import ComfyServer
 from frontend import api_prompt, fit_view, run_from_the_button
 from panels import APPLY, LOADER, MIXER, MODES, add_by_search, build, opened, panel, sliders
 from playwright.sync_api import Browser, Page, expect
-from safety_blueprint import NAME, PROMOTED
-from tiny_models import TINY_MODELS
-from tiny_workflows import STAND_IN_CLIP, WIDTH
+from tiny.models import TINY_MODELS
+from tiny.workflows import STAND_IN_CLIP, WIDTH
+from workflow_builder.blueprint import NAME, PROMOTED
 
 FIT, TRANSFER, REPORT = (
     f"SafetySteering_{name}" for name in ("FitBenignAlignment", "TransferDirection", "SteeringReport")

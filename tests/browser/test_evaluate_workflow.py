@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from comfy_server import PACK_FOLDER, ComfyServer
-from evaluate_graphs import LIMIT, NAME, evaluate_vector
 from frontend import (
     NODE_PROBLEMS,
     OVERLAPS,
@@ -27,8 +26,9 @@ from node_definitions import prompt_problems
 from PIL import Image
 from playground import WORKFLOWS
 from playwright.sync_api import Browser, Page
-from safety_chain import VectorFile
 from small_world_workflows import CARRYING, small_evaluation, small_world_folder
+from workflow_builder.chain import VectorFile
+from workflow_builder.evaluate import LIMIT, NAME, evaluate_vector
 
 EVALUATE, LOAD = "SafetySteering_EvaluateSafety", "SafetySteering_LoadSafetyVector"
 

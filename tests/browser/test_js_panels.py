@@ -13,9 +13,9 @@ from comfy_server import PACK_FOLDER, ComfyServer
 from frontend import api_prompt, wait_until_ready
 from panels import APPLY, LOADER, MIXER, MODES, add_by_search, build, opened, panel, sliders, widgets
 from playwright.sync_api import Browser, Page, expect
-from safety_steering_pack.safety_steering.mix import parse_mix, resolve_mix
+from safety_steering_pack.safety_steering.vectors.mix import parse_mix, resolve_mix
 from steered_graphs import FAMILIES, put_vector
-from tiny_models import TINY_MODELS
+from tiny.models import TINY_MODELS
 
 CATEGORIES = ("violence", "gore", "weapons")
 CHAIN = [

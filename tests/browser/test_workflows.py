@@ -21,12 +21,12 @@ from frontend import (
     run_from_the_button,
     vue_nodes,
 )
-from native_graphs import PAGES as NATIVE
 from node_definitions import prompt_problems
-from playground import WORKFLOWS, tiny_variant
+from playground import WORKFLOWS
 from playwright.sync_api import Browser, Page
-from tiny_workflows import SIZES, STAND_IN_CLIP, STAND_IN_VISION
-from workflow_recipes import RECIPES
+from tiny.workflows import SIZES, STAND_IN_CLIP, STAND_IN_VISION, tiny_variant
+from workflow_builder.native import PAGES as NATIVE
+from workflow_builder.recipes import RECIPES
 
 PORTABLE = [recipe.name for recipe in RECIPES]
 OTHERS = sorted({path.stem for path in WORKFLOWS.glob("*.json")} - {*PORTABLE, *NATIVE})

@@ -10,7 +10,7 @@ import pytest
 import torch
 from portable import anchor_texts
 from safety_steering_pack.safety_steering.alignment_settings import MIN_ANCHORS
-from tiny_models import values
+from tiny.models import values
 
 CLIP_SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 3}
 T5_SIZES = {"d_model": 64, "d_kv": 16, "d_ff": 64, "num_heads": 4, "num_layers": 3}
@@ -43,8 +43,8 @@ def clips(comfy_in_process):
 
 @pytest.mark.parametrize(("name", "masked"), [("sd1", False), ("flux", False), ("ltxv", True)])
 def test_an_encoder_alone_tells_its_familys_space(clips, name, masked):
-    targets = importlib.import_module("safety_steering_pack.bridge.align_targets.text_states")
-    model_map = importlib.import_module("safety_steering_pack.bridge.model_map")
+    targets = importlib.import_module("safety_steering_pack.bridge.alignment.text_states")
+    model_map = importlib.import_module("safety_steering_pack.bridge.models.model_map")
     clip = clips[name]
     found = targets.TextStates(clip).states(TEXTS, lambda done, total: None)
     row = next(row for row in model_map.FAMILIES if row.name == name)
@@ -59,8 +59,8 @@ def test_an_encoder_alone_tells_its_familys_space(clips, name, masked):
 
 
 def test_the_published_widths_have_the_spaces_that_apply_asks_for(comfy_in_process):
-    encoders = importlib.import_module("safety_steering_pack.bridge.align_targets.text_encoders")
-    model_map = importlib.import_module("safety_steering_pack.bridge.model_map")
+    encoders = importlib.import_module("safety_steering_pack.bridge.models.text_encoders")
+    model_map = importlib.import_module("safety_steering_pack.bridge.models.model_map")
     from comfy.text_encoders.wan import te
 
     rows = {row.name: row for row in model_map.FAMILIES}
@@ -80,7 +80,7 @@ def test_the_published_widths_have_the_spaces_that_apply_asks_for(comfy_in_proce
 
 
 def test_what_changes_an_encoders_states_changes_its_key(clips):
-    key = importlib.import_module("safety_steering_pack.bridge.align_targets.fingerprints").clip_key
+    key = importlib.import_module("safety_steering_pack.bridge.models.fingerprints").clip_key
     clip = clips["sd1"]
     plain = key(clip)
     assert key(clip.clone()) == plain

@@ -15,9 +15,9 @@ from family_cases.runs import run
 from family_cases.video import LTX2_SIZES
 from portable import World, anchor_texts
 from portable_clip import TracedClip, TracedClipVision
+from safety_steering_pack.safety_steering.alignment.transfer import transfer
 from safety_steering_pack.safety_steering.alignment_settings import AlignmentSettings
 from safety_steering_pack.safety_steering.errors import MismatchError
-from safety_steering_pack.safety_steering.transfer import transfer
 
 ANCHORS = 24
 STRENGTH = 2.0
@@ -41,7 +41,7 @@ SPACES = {
 @pytest.fixture
 def align(comfy_in_process, tmp_path, monkeypatch):
     """The fit, with a cache of its own."""
-    module = importlib.import_module("safety_steering_pack.bridge.align_run")
+    module = importlib.import_module("safety_steering_pack.bridge.alignment.run")
     monkeypatch.setattr(module, "cached_path", lambda key: tmp_path / f"{key}.safetensors")
     return module
 
@@ -69,7 +69,7 @@ def test_a_carried_vector_moves_exactly_the_editable_tokens(align, name):
     case, clip, source = family.case, TracedClip(family.case), portable()
     vector, alignment = carry(align, source, clip=clip, model=family.patcher, latent={"samples": case.latents()})
     point = vector.at("conditioning")
-    assert point.space in importlib.import_module("safety_steering_pack.bridge.model_map").state_spaces(
+    assert point.space in importlib.import_module("safety_steering_pack.bridge.models.model_map").state_spaces(
         family.shape.family, "conditioning", point.width
     )
     if SPACES[name]:
@@ -87,7 +87,7 @@ def test_a_carried_vector_moves_exactly_the_editable_tokens(align, name):
 
 
 def _probe():
-    return importlib.import_module("safety_steering_pack.bridge.align_targets.fingerprints").PROBE
+    return importlib.import_module("safety_steering_pack.bridge.models.fingerprints").PROBE
 
 
 @pytest.mark.parametrize(("name", "width"), [("ltx2", 64), ("ltx2.3", 48)])
@@ -170,13 +170,13 @@ def test_image_states_of_an_image_to_video_model(align):
 
 
 def _prompts(texts):
-    from safety_steering_pack.safety_steering.prompts import PromptRow, PromptSet
+    from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
 
     return PromptSet(tuple(PromptRow(f"a{i}", "benign", safe=text) for i, text in enumerate(texts)), name="mine.csv")
 
 
 def test_blocks_are_captured_on_benign_prompts(align, tmp_path, monkeypatch):
-    blocks = importlib.import_module("safety_steering_pack.bridge.align_targets.block_states")
+    blocks = importlib.import_module("safety_steering_pack.bridge.alignment.block_states")
     monkeypatch.setattr(blocks, "activations_path", lambda name: tmp_path / name)
     family = Family(CASES["wan"])
     clip, source = TracedClip(family.case), portable()

@@ -12,12 +12,12 @@ import torch
 from family_cases import CASES
 from portable import CATEGORIES, SOURCE, SPACE, UNSAFE, World, anchor_texts
 from portable_clip import TracedClip
-from safety_steering_pack.safety_steering.alignment_file import load_alignment
+from safety_steering_pack.safety_steering.alignment.file import load_alignment
+from safety_steering_pack.safety_steering.alignment.transfer import transfer
 from safety_steering_pack.safety_steering.alignment_settings import AlignmentSettings
 from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
-from safety_steering_pack.safety_steering.prompt_files import load_prompts
-from safety_steering_pack.safety_steering.prompts import PromptRow, PromptSet
-from safety_steering_pack.safety_steering.transfer import transfer
+from safety_steering_pack.safety_steering.prompts.files import load_prompts
+from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
 
 CONDITIONING = {"target": "conditioning", "space": "auto"}
 RIDGE = AlignmentSettings()
@@ -61,7 +61,7 @@ def prompts(texts, unsafe=""):
 
 @pytest.fixture
 def module(comfy_in_process, tmp_path, monkeypatch):
-    found = importlib.import_module("safety_steering_pack.bridge.align_run")
+    found = importlib.import_module("safety_steering_pack.bridge.alignment.run")
     monkeypatch.setattr(found, "cached_path", lambda key: tmp_path / "cache" / f"{key}.safetensors")
     return found
 
@@ -73,7 +73,7 @@ def wan(comfy_in_process):
 
 def own_texts(clip):
     """What a CLIP was given, but for the probe that tells one stand-in from another."""
-    probe = importlib.import_module("safety_steering_pack.bridge.align_targets.fingerprints").PROBE
+    probe = importlib.import_module("safety_steering_pack.bridge.models.fingerprints").PROBE
     return [text for text in clip.texts if text != probe]
 
 
@@ -251,11 +251,15 @@ def test_the_nodes_hand_on_what_the_next_one_takes(module, wan, tmp_path, monkey
 
 
 def _model_name(model):
-    return importlib.import_module("safety_steering_pack.bridge.model_map").read_shape(model.model.diffusion_model).name
+    return (
+        importlib.import_module("safety_steering_pack.bridge.models.model_map")
+        .read_shape(model.model.diffusion_model)
+        .name
+    )
 
 
 def test_every_known_encoder_is_a_class_of_core_and_has_its_familys_space(comfy_in_process):
-    encoders = importlib.import_module("safety_steering_pack.bridge.align_targets.text_encoders")
+    encoders = importlib.import_module("safety_steering_pack.bridge.models.text_encoders")
     sources = [
         *Path(comfy_in_process.tree).glob("comfy/text_encoders/*.py"),
         *Path(comfy_in_process.tree).glob("comfy/*clip.py"),
@@ -270,7 +274,7 @@ def test_every_known_encoder_is_a_class_of_core_and_has_its_familys_space(comfy_
 
 
 def test_notices_of_a_poor_fit_and_of_a_strength_never_measured(module, wan):
-    check = importlib.import_module("safety_steering_pack.bridge.fit_check")
+    check = importlib.import_module("safety_steering_pack.bridge.models.vector_fit")
     vector, name = World().vector(40), _model_name(wan)
     poor = module.align(module.Inputs(vector, clip=TracedClip(CASES["wan"]), model=wan), CONDITIONING, RIDGE)
     assert poor.quality.complaint  # the stand-in's states know nothing of the vector's
@@ -290,8 +294,10 @@ def test_notices_of_a_poor_fit_and_of_a_strength_never_measured(module, wan):
 
 
 def test_a_vector_of_an_inner_encoder_layer_is_refused_by_apply(module, wan):
-    check = importlib.import_module("safety_steering_pack.bridge.fit_check")
-    shape = importlib.import_module("safety_steering_pack.bridge.model_map").read_shape(wan.model.diffusion_model)
+    check = importlib.import_module("safety_steering_pack.bridge.models.vector_fit")
+    shape = importlib.import_module("safety_steering_pack.bridge.models.model_map").read_shape(
+        wan.model.diffusion_model
+    )
     inner = World().vector(40).with_info(kind="transferred", gap_kind="estimated")
     with pytest.raises(MismatchError, match="inside a text encoder"):
         check.check_fits(inner, ("source.3",), shape)

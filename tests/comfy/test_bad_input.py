@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 import torch
 from comfy_client import PromptRejected
-from graphs import save_latent
 from prompt_graph import PromptGraph
 from safetensors import safe_open
 from safetensors.torch import save_file
-from safety_steering_pack.safety_steering import SafetyVector, VectorFileError, load_vector, save_vector
-from safety_steering_pack.safety_steering.algebra import select
+from safety_steering_pack.safety_steering.errors import VectorFileError
+from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
+from safety_steering_pack.safety_steering.vectors.vector import SafetyVector
 from steered_graphs import DEFAULTS, FAMILIES, apply_vector
-from tiny_vectors import random_vector
+from tiny.graphs import save_latent
+from tiny.vectors import random_vector
+from vector_algebra import select
 
 WAN = FAMILIES["wan"]
 LONGEST = 700
@@ -286,9 +288,9 @@ def test_with_no_vector_there_the_sentence_says_where_to_put_one(comfy_in_proces
 
 
 def test_a_model_of_an_unknown_class_is_refused(comfy_in_process):
-    from safety_steering_pack.bridge.settings import SteeringSettings
-    from safety_steering_pack.bridge.steering import apply_steering
-    from safety_steering_pack.safety_steering import MismatchError
+    from safety_steering_pack.bridge.steering.apply import apply_steering
+    from safety_steering_pack.bridge.steering.settings import SteeringSettings
+    from safety_steering_pack.safety_steering.errors import MismatchError
 
     class NewModel(torch.nn.Module):
         pass

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from small_world.measuring.sampling import Sampling, generate_latents
+from small_world.models.text import WIDTH, encode_text
 from small_world.runtime import load_generator, use_bench
-from small_world.sampling import Sampling, generate_latents
-from small_world.text import WIDTH, encode_text
 
 PROMPTS, SEEDS = ["a fox with falling bombs on a blue background", "a cat, rising balloons, pink background"], [1, 2]
 HOW = Sampling(steps=3)
@@ -32,8 +32,8 @@ def means(*texts: str) -> torch.Tensor:
 
 
 def test_sld_against_nothing_is_plain_guidance(model: Any, plain: torch.Tensor) -> None:
-    from baseline_patches import with_sld
-    from baselines import SLD_PRESETS
+    from small_world.measuring.baseline_patches import with_sld
+    from small_world.measuring.baselines import SLD_PRESETS
 
     nothing = torch.zeros(1, 24, WIDTH)
     same = generate_latents(with_sld(model, nothing, SLD_PRESETS["max"]), PROMPTS, SEEDS, how=HOW)
@@ -45,7 +45,7 @@ def test_sld_against_nothing_is_plain_guidance(model: Any, plain: torch.Tensor) 
 
 
 def test_safree_without_triggers_changes_nothing(model: Any, plain: torch.Tensor) -> None:
-    from baseline_patches import with_safree
+    from small_world.measuring.baseline_patches import with_safree
 
     same = generate_latents(with_safree(model, means("bombs"), 10.0, 1.0), PROMPTS, SEEDS, how=HOW)
     assert torch.equal(same, plain)
@@ -55,7 +55,7 @@ def test_safree_without_triggers_changes_nothing(model: Any, plain: torch.Tensor
 
 def test_casteer_reads_and_edits_every_cross_attention(model: Any, plain: torch.Tensor) -> None:
     import comfy.samplers
-    from baseline_patches import reading_cross_attention, with_casteer
+    from small_world.measuring.baseline_patches import reading_cross_attention, with_casteer
 
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", HOW.steps)[:-1]
     seen: dict[tuple[int, int], torch.Size] = {}

@@ -13,10 +13,9 @@ from urllib.parse import urlencode
 import pytest
 from comfy_server import ComfyServer
 from guarded import PolicyRule
-from safety_steering_pack.safety_steering import save_vector
-from safety_steering_pack.safety_steering.vector_file import file_sha256
+from safety_steering_pack.safety_steering.vectors.file import file_sha256, save_vector
 from steered_graphs import FAMILIES, put_vector, random_file
-from tiny_models import TINY_MODELS
+from tiny.models import TINY_MODELS
 
 
 def ask(server: ComfyServer, route: str, **question: str) -> tuple[int, dict[str, Any]]:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from captures import die, killed
-from safety_steering_pack.safety_steering.calibration_rule import Rule
-from safety_steering_pack.safety_steering.calibration_space import read_space
+from safety_steering_pack.safety_steering.calibration.choice import Rule
+from safety_steering_pack.safety_steering.calibration.space import read_space
 from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
-from safety_steering_pack.safety_steering.judging import Verdict
-from safety_steering_pack.safety_steering.prompts import PromptRow, PromptSet
-from tiny_models import TINY_MODELS
-from tiny_vectors import random_vector, vector_for
+from safety_steering_pack.safety_steering.judges.verdict import Verdict
+from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
+from tiny.models import TINY_MODELS
+from tiny.vectors import random_vector, vector_for
 
 SCENES = ("forest", "street", "kitchen", "beach")
 PROMPTS = PromptSet(
@@ -78,7 +78,7 @@ def wan(comfy_in_process):
 
 @pytest.fixture(scope="module")
 def run(comfy_in_process):
-    return importlib.import_module("safety_steering_pack.bridge.calibrate_run")
+    return importlib.import_module("safety_steering_pack.bridge.judging.calibration")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def vector(wan):
 @pytest.fixture(scope="module")
 def calibrate(run, wan, vae, vector):
     """A function that calibrates into a folder; keyword arguments change the settings."""
-    sampling_of = importlib.import_module("safety_steering_pack.bridge.prompt_sampling").Sampling
+    sampling_of = importlib.import_module("safety_steering_pack.bridge.sampling.sampling").Sampling
 
     def calibrate(folder, judge=None, clip=None, prompts=PROMPTS, vector=vector, budget=BUDGET, tell=print, **changes):
         settings = {"steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "seed": 7, "negative": ""}

@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from steered_graphs import FAMILIES
-from tiny_models import TINY_MODELS
+from tiny.models import TINY_MODELS
 
 
 @pytest.mark.parametrize("kind", ["wan21_t2v", "ltxv", "flux"])
 def test_a_capture_is_the_mean_over_the_editable_tokens(comfy_in_process, kind):
     import comfy.sample
     import comfy.samplers
-    from safety_steering_pack.bridge.capture import Capture, capture_source
-    from safety_steering_pack.bridge.model_map import find_block, parse_hook_point
+    from safety_steering_pack.bridge.capture.collect import Capture, capture_source
+    from safety_steering_pack.bridge.models.model_map import find_block
+    from safety_steering_pack.safety_steering.hook_point import parse_hook_point
 
     family = FAMILIES["wan" if kind.startswith("wan") else kind]
     patcher = comfy_in_process.diffusion_model(TINY_MODELS[kind].file_name)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from captures import FEW, LATENT, PROMPTS, SETTINGS, Clip, Darkness, capture, die, interrupted_at, killed, shards
 from safety_steering_pack.safety_steering.activations import DISPUTED, SAFE, UNSAFE, Activations
+from safety_steering_pack.safety_steering.directions.native import fit_vector
 from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
 from safety_steering_pack.safety_steering.fit_settings import FitSettings
-from safety_steering_pack.safety_steering.judging import Verdict
-from safety_steering_pack.safety_steering.native_vector import fit_vector
-from safety_steering_pack.safety_steering.prompts import PromptSet
-from tiny_models import TINY_MODELS
+from safety_steering_pack.safety_steering.judges.verdict import Verdict
+from safety_steering_pack.safety_steering.prompts.prompt_set import PromptSet
+from tiny.models import TINY_MODELS
 
 BLOCK = "block.blocks.2.image"
 
@@ -35,7 +35,7 @@ def vae(comfy_in_process):
 
 @pytest.fixture(scope="module", autouse=True)
 def run(comfy_in_process):
-    module = importlib.import_module("safety_steering_pack.bridge.capture_run")
+    module = importlib.import_module("safety_steering_pack.bridge.capture.run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SHARD", 4)
         yield module

@@ -26,7 +26,7 @@ FRAMES = {
 
 
 def captured(family, points, by_frame):
-    from safety_steering_pack.bridge.capture import Capture, capture_source
+    from safety_steering_pack.bridge.capture.collect import Capture, capture_source
 
     source = capture_source(family.patcher, points, (0.0, 1.0), family.case.states_width)
     capture = Capture(source, by_frame=by_frame)

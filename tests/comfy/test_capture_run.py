@@ -10,7 +10,7 @@ import torch
 from captures import PROMPTS, Clip, capture, die, interrupted_at, killed, shards
 from safety_steering_pack.safety_steering.activations import Activations
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from tiny_models import TINY_MODELS
+from tiny.models import TINY_MODELS
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def wan(comfy_in_process):
 
 @pytest.fixture(scope="module", autouse=True)
 def run(comfy_in_process):
-    module = importlib.import_module("safety_steering_pack.bridge.capture_run")
+    module = importlib.import_module("safety_steering_pack.bridge.capture.run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SHARD", 4)
         yield module
@@ -114,7 +114,7 @@ def test_a_template_gives_its_extras_and_not_its_text(run):
 
 def test_fit_safety_direction_makes_a_vector_that_fits_the_model(whole, wan, comfy_in_process):
     fit = importlib.import_module("safety_steering_pack.nodes.fit_safety_direction").FitSafetyDirection
-    check = importlib.import_module("safety_steering_pack.bridge.fit_check")
+    check = importlib.import_module("safety_steering_pack.bridge.models.vector_fit")
     for method in (
         {"method": "mean_difference"},
         {"method": "supervised_pca", "labels": "binary", "kernel": "linear", "components": 1},
@@ -135,7 +135,7 @@ def test_fit_safety_direction_makes_a_vector_that_fits_the_model(whole, wan, com
 
 
 def check_shape(wan):
-    return importlib.import_module("safety_steering_pack.bridge.model_map").read_shape(wan.model.diffusion_model)
+    return importlib.import_module("safety_steering_pack.bridge.models.model_map").read_shape(wan.model.diffusion_model)
 
 
 def test_a_folder_name_stays_inside_the_output_directory(comfy_in_process):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from comfy_client import Run
 from comfy_server import ComfyServer
-from graphs import Link, Steer
 from prompt_graph import PromptGraph
 from steered_graphs import DEFAULTS, FAMILIES, Result, plain, put_vector, sample
+from tiny.graphs import Link, Steer
 
 CATEGORIES = ("violence", "gore")
 

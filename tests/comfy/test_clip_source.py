@@ -15,7 +15,7 @@ TEXTS = ("a dog", "men at sea (in a storm)", "x")
 
 @pytest.fixture(scope="module")
 def clip_source(comfy_in_process):
-    return importlib.import_module("safety_steering_pack.bridge.clip_source")
+    return importlib.import_module("safety_steering_pack.bridge.language_models.clip_source")
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))

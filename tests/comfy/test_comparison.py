@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from comfy_client import PromptRejected, Run
 from comfy_server import ComfyServer
-from graphs import wan21_t2v
 from PIL import Image
 from prompt_graph import NodeRef, PromptGraph
 from safetensors.torch import save_file
 from steered_graphs import FAMILIES, apply_vector, patch, put_vector, random_file
-from tiny_models import TINY_MODELS
+from tiny.graphs import wan21_t2v
+from tiny.models import TINY_MODELS
 
 SAMPLER = {"seed": 3, "steps": 2, "cfg": 6.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 AB, GRID = "SafetySteering_SafetyAB", "SafetySteering_StrengthGrid"

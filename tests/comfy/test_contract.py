@@ -9,10 +9,15 @@ import json
 
 import pytest
 import torch
-from graphs import cfg_guider, save_latent
 from prompt_graph import PromptGraph
-from safety_steering_pack.safety_steering.interventions import INTERVENTIONS, NORMS, Intervention, stack_targets
+from safety_steering_pack.safety_steering.steering.interventions import (
+    INTERVENTIONS,
+    NORMS,
+    Intervention,
+    stack_targets,
+)
 from steered_graphs import FAMILIES, chain, load_latent, patch, plain, run_anew, sample, sampler_of, steer, steered_once
+from tiny.graphs import cfg_guider, save_latent
 from torch.utils._python_dispatch import TorchDispatchMode
 
 KSAMPLER: dict = {}
@@ -162,8 +167,8 @@ READS = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.a
 @pytest.mark.parametrize("norm", NORMS)
 def test_8_no_hook_reads_a_tensor_on_the_host(comfy_in_process, gate, intervention, norm):
     from safety_steering_pack.bridge.edit import BlockHook, Edit
-    from safety_steering_pack.bridge.layout import TokenRange
-    from safety_steering_pack.bridge.model_map import Stream
+    from safety_steering_pack.bridge.models.families.schema import Stream
+    from safety_steering_pack.bridge.models.tokens import TokenRange
 
     vector = FAMILIES["wan"].vector(categories=("violence", "gore"))
     point = vector.at(FAMILIES["wan"].block)

@@ -14,8 +14,8 @@ import pytest
 import torch
 from exact_moves import check_moved
 from steered_graphs import FAMILIES
-from tiny_models import TINY_MODELS
-from tiny_vectors import random_vector
+from tiny.models import TINY_MODELS
+from tiny.vectors import random_vector
 
 STRENGTH, GAP = 2.0, 4.0
 WORDS = "a fox in the snow"  # five words and an end of text: six rows of states
@@ -146,11 +146,11 @@ def observe(
 ) -> Any:
     """Sample two steps with the case's hook point steered along a known direction; returns (observer, direction)."""
     import comfy.sample
-    from safety_steering_pack.bridge.model_map import block_space, read_shape, state_space
-    from safety_steering_pack.bridge.settings import SteeringSettings
-    from safety_steering_pack.bridge.steering import apply_steering
+    from safety_steering_pack.bridge.models.model_map import block_space, read_shape, state_space
+    from safety_steering_pack.bridge.steering.apply import apply_steering
+    from safety_steering_pack.bridge.steering.settings import SteeringSettings
     from safety_steering_pack.safety_steering.hook_point import parse_hook_point
-    from safety_steering_pack.safety_steering.interventions import Intervention
+    from safety_steering_pack.safety_steering.steering.interventions import Intervention
 
     patcher = comfy_in_process.diffusion_model(TINY_MODELS[case.model].file_name, dtype=dtype)
     patcher.set_model_compute_dtype(dtype)

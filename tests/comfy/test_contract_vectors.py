@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safety_steering_pack.safety_steering import SafetyVector
+from safety_steering_pack.safety_steering.vectors.vector import SafetyVector
 from steered_graphs import FAMILIES, apply_vector, plain, put_vector, sample
 
 EDGES = (0.0, 0.5, 0.8, 0.95, 1.0)

@@ -18,8 +18,8 @@ def test_every_name_of_core_that_the_pack_uses_is_there(comfy_in_process, used):
 
 def test_the_names_are_read_off_the_pack(used):
     expected = {
-        "comfy.patcher_extension.WrappersMP.APPLY_MODEL": "bridge/steering.py",
-        "comfy.model_patcher.ModelPatcher": "bridge/capture.py",
+        "comfy.patcher_extension.WrappersMP.APPLY_MODEL": "bridge/steering/apply.py",
+        "comfy.model_patcher.ModelPatcher": "bridge/capture/collect.py",
         "comfy_api.latest.io": "nodes/apply_safety_steering.py",
         "folder_paths.get_full_path": "bridge/folders.py",
     }
@@ -53,7 +53,7 @@ def test_what_vanished_is_told_in_a_sentence(comfy_in_process, tmp_path, monkeyp
 
 
 def test_model_classes_that_a_tree_lacks_are_named(comfy_in_process):
-    from safety_steering_pack.bridge.families import FAMILIES
+    from safety_steering_pack.bridge.models.families import FAMILIES
 
     tree = comfy_in_process.tree
     assert core_names.missing_classes(["WanModel", "WanOfNextYear"], tree) == ["WanOfNextYear"]

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safety_steering_pack.safety_steering import load_vector
 from safety_steering_pack.safety_steering.errors import NotSteeredError, SafetySteeringError
-from safety_steering_pack.safety_steering.evaluation import evaluate
-from safety_steering_pack.safety_steering.interventions import Intervention
+from safety_steering_pack.safety_steering.evaluation.rates import evaluate
 from safety_steering_pack.safety_steering.judges.judge_file import FileJudge, load_classifier
-from safety_steering_pack.safety_steering.prompts import PromptRow, PromptSet
+from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
+from safety_steering_pack.safety_steering.steering.interventions import Intervention
+from safety_steering_pack.safety_steering.vectors.file import load_vector
+from small_world.models.text import encode_text
 from small_world.runtime import JUDGE_FILE, RESULTS, WEIGHTS, load_generator, load_vae
-from small_world.splits import prompt_pairs
-from small_world.text import encode_text
+from small_world.scenes.splits import prompt_pairs
 
 CHOSEN = next(
     row["settings"]
@@ -116,7 +116,7 @@ def test_every_pair_is_four_videos_with_one_noise(world: SimpleNamespace, whole:
     assert whole.judge.prompts[2] == PROMPTS.rows[0].safe
     assert all(min(case.seconds) > 0 for case in whole.cases)
     # by hand: the second pair's unsafe prompt, plain and steered, and its twin from the same noise
-    list_prompts = importlib.import_module("safety_steering_pack.bridge.capture_run").list_prompts
+    list_prompts = importlib.import_module("safety_steering_pack.bridge.capture.run").list_prompts
     unsafe, safe = list_prompts(PROMPTS)[3:5]
     sampling = world.prompt_sampling
     seeds = {sampling.noise_seed(4, prompt.row) for prompt in (unsafe, safe)}

@@ -15,7 +15,7 @@ from exact_moves import check_moved
 from family_cases import CASES
 from family_cases.harness import GAP, STRENGTH, Family, check_blocks, flat, skip_unless_core_has, watched
 from family_cases.runs import count_hooks, run, streams_of
-from tiny_vectors import random_vector
+from tiny.vectors import random_vector
 
 
 @pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
@@ -25,7 +25,7 @@ def family(request: pytest.FixtureRequest, comfy_in_process: Any) -> Family:
 
 
 def test_every_row_of_the_map_has_a_case(comfy_in_process):
-    from safety_steering_pack.bridge.model_map import FAMILIES
+    from safety_steering_pack.bridge.models.families import FAMILIES
 
     assert {row.name for row in FAMILIES} == {case.family for case in CASES.values()}
 
@@ -36,8 +36,8 @@ def test_the_row_is_found_and_names_the_streams(family):
 
 
 def test_the_header_alone_tells_family_lists_and_widths(family):
-    from safety_steering_pack.bridge.families import FAMILIES
-    from safety_steering_pack.safety_steering.checkpoint import recognise
+    from safety_steering_pack.bridge.models.checkpoint import recognise
+    from safety_steering_pack.bridge.models.families import FAMILIES
 
     shapes = {f"model.diffusion_model.{name}": tuple(t.shape) for name, t in family.model.state_dict().items()}
     found = recognise(shapes, FAMILIES)
@@ -63,7 +63,7 @@ def test_b_in_half_precision(comfy_in_process, name):
 
 
 def test_c_a_capture_is_the_mean_over_the_editable_tokens(family):
-    from safety_steering_pack.bridge.capture import Capture, capture_source
+    from safety_steering_pack.bridge.capture.collect import Capture, capture_source
 
     capture = Capture(capture_source(family.patcher, family.points, (0.0, 1.0), family.case.states_width))
     with watched(family) as (seen, _):

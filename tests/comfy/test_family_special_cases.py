@@ -14,12 +14,13 @@ import pytest
 import torch
 from comfy_tree import COMFYUI_VERSION, tree_version
 from exact_moves import check_moved
-from family_cases import CASES, Tokens
+from family_cases import CASES
+from family_cases.case import Tokens
 from family_cases.harness import GAP, STRENGTH, Family, check_blocks, watched
 from family_cases.runs import run
 from family_cases.video import LATENT, with_latents, with_vision
-from tiny_models import WAN_SIZES
-from tiny_vectors import random_vector
+from tiny.models import WAN_SIZES
+from tiny.vectors import random_vector
 
 pytestmark = pytest.mark.usefixtures("comfy_in_process")
 
@@ -30,7 +31,7 @@ def altered(name: str, **changes: Any) -> Family:
 
 
 def last_trace(patcher: Any) -> Any:
-    from safety_steering_pack.bridge.steering import steerings_of
+    from safety_steering_pack.bridge.steering.apply import steerings_of
 
     return steerings_of(patcher)[-1].traces[-1]
 
@@ -171,8 +172,8 @@ def frame_by_frame(family: Family, patcher: Any) -> list[tuple[float, bool]]:
 
 
 def causal(window: tuple[float, float], prepare: Any = lambda patcher: patcher) -> list[tuple[float, bool]]:
-    from safety_steering_pack.bridge.settings import SteeringSettings
-    from safety_steering_pack.bridge.steering import apply_steering
+    from safety_steering_pack.bridge.steering.apply import apply_steering
+    from safety_steering_pack.bridge.steering.settings import SteeringSettings
 
     family = Family(CASES["wan-ar"])
     settings = SteeringSettings(STRENGTH, ("block.blocks.1.image",), window=window)
@@ -225,7 +226,7 @@ def test_layers_that_unpack_their_weights_on_the_fly_are_steered():
     """As the loaders of GGUF files do: weights in 8 bits with a scale a row, unpacked for each call."""
     import comfy.ops
     import comfy.sd
-    from tiny_models import TINY_MODELS, values
+    from tiny.models import TINY_MODELS, values
 
     class PackedOps(comfy.ops.manual_cast):
         class Linear(comfy.ops.manual_cast.Linear):
@@ -289,7 +290,8 @@ def test_an_unlisted_model_of_another_shape_is_refused():
 
 def test_models_out_of_scope_are_refused_by_name():
     from safety_steering_pack.bridge.families.refused import REFUSED
-    from safety_steering_pack.bridge.model_map import FAMILIES, find_family
+    from safety_steering_pack.bridge.models.families import FAMILIES
+    from safety_steering_pack.bridge.models.model_map import find_family
     from safety_steering_pack.safety_steering.errors import MismatchError
 
     for class_name, sentence in REFUSED.items():
@@ -301,7 +303,7 @@ def test_models_out_of_scope_are_refused_by_name():
 def test_every_model_of_core_is_mapped_or_refused_by_name(comfy_in_process):
     """Read off core's source: what its models are given as `unet_model`, as an argument or as its default."""
     from safety_steering_pack.bridge.families.refused import REFUSED
-    from safety_steering_pack.bridge.model_map import FAMILIES
+    from safety_steering_pack.bridge.models.families import FAMILIES
 
     source = ast.parse((comfy_in_process.tree / "comfy" / "model_base.py").read_text(encoding="utf-8"))
     given = [call.value for call in ast.walk(source) if isinstance(call, ast.keyword) and call.arg == "unet_model"]

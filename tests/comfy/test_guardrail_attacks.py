@@ -15,15 +15,14 @@ import urllib.request
 import pytest
 import torch
 from comfy_client import PromptRejected
-from graphs import save_latent
 from guarded import GuardedServer, PolicyRule, by_hand, moved, outcome, policy_text, refusal_of, sample_guarded
 from prompt_graph import PromptGraph
 from safetensors.torch import save_file
-from safety_steering_pack.safety_steering import save_vector
-from safety_steering_pack.safety_steering.algebra import select
-from safety_steering_pack.safety_steering.vector_file import file_sha256
+from safety_steering_pack.safety_steering.vectors.file import file_sha256, save_vector
 from steered_graphs import FAMILIES, apply_vector, patch, plain, put_vector, sample
-from tiny_models import TINY_MODELS
+from tiny.graphs import save_latent
+from tiny.models import TINY_MODELS
+from vector_algebra import select
 
 WAN = FAMILIES["wan"]
 SHIFT = 3.0 * 4.0  # the rule's strength in gaps of 4

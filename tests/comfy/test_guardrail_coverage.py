@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from graphs import cfg_guider, save_latent
 from guarded import PolicyRule, by_hand, moved, once, outcome, sample_guarded
 from prompt_graph import PromptGraph
 from safetensors.torch import load_file
 from steered_graphs import FAMILIES, patch
-from tiny_models import write_tiny_model
-from tiny_vectors import random_vector
+from tiny.graphs import cfg_guider, save_latent
+from tiny.models import write_tiny_model
+from tiny.vectors import random_vector
 
 WAN = FAMILIES["wan"]
 GAP = 4.0

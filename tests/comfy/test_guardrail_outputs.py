@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from graphs import save_latent
 from guarded import KEY, once, sample_guarded
 from PIL import Image, ImageChops
 from prompt_graph import PromptGraph
@@ -13,7 +12,8 @@ from safety_steering_pack.guardrail.errors import EvidenceError
 from safety_steering_pack.guardrail.evidence import sidecar_of, verify_file
 from safety_steering_pack.guardrail.output_gate import notice_image
 from steered_graphs import FAMILIES
-from tiny_models import TINY_MODELS
+from tiny.graphs import save_latent
+from tiny.models import TINY_MODELS
 
 WAN = FAMILIES["wan"]
 TALL, WIDE = {"width": 64, "height": 96}, {"width": 96, "height": 64}

@@ -33,7 +33,7 @@ def test_an_unguarded_server_has_nothing_of_it(server):
 
 
 def test_whatever_fails_while_a_guarded_server_loads_ends_it(comfy_in_process, monkeypatch):
-    from safety_steering_pack.bridge.enforcement.guarded_mode import guarded_or_not_at_all
+    from safety_steering_pack.bridge.guarded_mode import guarded_or_not_at_all
 
     with pytest.raises(ImportError), guarded_or_not_at_all():
         raise ImportError("no pydantic")

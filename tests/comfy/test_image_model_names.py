@@ -127,7 +127,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], int, str]] = {
 def test_a_published_model_has_its_name_and_text_space(name):
     import comfy.ops
     import torch
-    from safety_steering_pack.bridge.model_map import read_shape, state_space
+    from safety_steering_pack.bridge.models.model_map import read_shape, state_space
 
     path, sizes, width, space = PUBLISHED[name]
     module, class_name = path.split(":")

@@ -15,7 +15,7 @@ from family_cases.case import fill, from_config
 from family_cases.harness import GAP, STRENGTH, Family, check_blocks, skip_unless_core_has, watched
 from family_cases.image import FLUX, FLUX2, GRID, UNET
 from family_cases.runs import run
-from tiny_vectors import random_vector
+from tiny.vectors import random_vector
 
 Extras = Callable[[torch.Generator], dict[str, Any]]
 pytestmark = pytest.mark.usefixtures("comfy_in_process")
@@ -277,9 +277,9 @@ def test_ideogram_blocks_are_steered_in_calls_without_text():
 
 def test_a_sequence_that_is_too_short_for_its_image_is_refused():
     from safety_steering_pack.bridge.edit import Edit, edit_tokens
-    from safety_steering_pack.bridge.layout import TokenRange
+    from safety_steering_pack.bridge.models.tokens import TokenRange
     from safety_steering_pack.safety_steering.errors import NotSteeredError
-    from safety_steering_pack.safety_steering.interventions import Intervention, stack_targets
+    from safety_steering_pack.safety_steering.steering.interventions import Intervention, stack_targets
 
     point = random_vector({"conditioning": ("t5xxl.last", 8)}).at("conditioning")
     targets = stack_targets(point, {"violence": 1.0}, 0)

@@ -65,7 +65,7 @@ def halves(whole_clip: Any, tmp_path: Any, drop: tuple[str, ...] = ()) -> tuple[
 
 @pytest.fixture(scope="module")
 def pair(comfy_in_process: Any, whole_clip: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    module = importlib.import_module("safety_steering_pack.bridge.judges.clip_pair")
+    module = importlib.import_module("safety_steering_pack.bridge.judging.clip_pair")
     return module.ClipPair(*halves(whole_clip, tmp_path_factory.mktemp("clip")))
 
 
@@ -101,7 +101,7 @@ def test_a_clip_judges_by_prompts(pair: Any) -> None:
 
 
 def test_halves_that_do_not_belong_together_are_refused(pair: Any, whole_clip: Any, tmp_path: Any) -> None:
-    module = importlib.import_module("safety_steering_pack.bridge.judges.clip_pair")
+    module = importlib.import_module("safety_steering_pack.bridge.judging.clip_pair")
     clip, seeing = halves(whole_clip, tmp_path)
     with pytest.raises(SafetySteeringError, match="32 wide, the text encoder no CLIP at all"):
         module.ClipPair(object(), seeing)
@@ -179,7 +179,7 @@ def node_judge(comfy_in_process: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     for name, node in {"Brightness": Brightness, "Redness": Redness, "Blind": Blind}.items():
         monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, name, node)
-    return importlib.import_module("safety_steering_pack.bridge.judges.node_judge").NodeJudge
+    return importlib.import_module("safety_steering_pack.bridge.judging.node_judge").NodeJudge
 
 
 def video(*shades: int) -> np.ndarray:

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from small_world import portable_vectors, text
-from small_world.encoder_layer import INNER
-from small_world.portable_plan import BLOCK
-from small_world.portable_vectors import SEED, Recipe, make_vectors, source_vector
-from small_world.sampling import Sampling
-from small_world.source_vector import benign_captions
-from small_world.splits import SPLITS, prompt_pairs
-from small_world.world import UNSAFE_ELEMENTS
+from small_world.measuring.sampling import Sampling
+from small_world.models import text
+from small_world.models.encoder_layer import INNER
+from small_world.portable import vectors as portable_vectors
+from small_world.portable.plan import BLOCK
+from small_world.portable.source_vector import benign_captions
+from small_world.portable.vectors import SEED, Recipe, make_vectors, source_vector
+from small_world.scenes.splits import SPLITS, prompt_pairs
+from small_world.scenes.world import UNSAFE_ELEMENTS
 
 ANCHORS, STYLE = 30, 16
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from comfy_client import PromptRejected
 from comfy_server import DEV_FOLDER, PACK_FOLDER, ComfyServer, ServerFailed
-from graphs import Steer, wan21_t2v
 from prompt_graph import PromptGraph
+from tiny.graphs import Steer, wan21_t2v
 
 
 def fail(**settings: Any) -> Steer:

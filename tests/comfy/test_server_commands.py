@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from comfy_server import ComfyServer
 from prompt_graph import PromptGraph
-from safety_steering_pack.safety_steering import load_vector
-from safety_steering_pack.safety_steering.__main__ import main
-from small_world_workflows import JUDGE_FILE, PAIRS, PAIRS_FILE, small_world_folder
+from safety_steering_pack.commands.main import main
+from safety_steering_pack.safety_steering.vectors.file import load_vector
+from small_world.runtime import JUDGE_FILE
+from small_world_workflows import PAIRS, PAIRS_FILE, small_world_folder
 
 SAMPLER = {"steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "seed": 0, "negative": ""}
 

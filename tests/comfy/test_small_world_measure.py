@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from small_world.measuring.sampling import Sampling, generate_latents
+from small_world.measuring.settings import Setting
+from small_world.measuring.steered import acts_on, movement, steered
 from small_world.runtime import WEIGHTS, load_generator
-from small_world.sampling import Sampling, generate_latents
-from small_world.settings import Setting
-from small_world.steered import acts_on, movement, steered
 
 PROMPTS = ["a fox with falling bombs on a blue background", "a fox with falling balloons on a blue background"]
 HOW = Sampling(steps=2)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import run as demo
 from comfy_server import ComfyServer
-from small_world.judge import load_judge
-from small_world.splits import prompt_pairs
+from small_world.models.judge import load_judge
+from small_world.scenes.splits import prompt_pairs
 
 PAIRS = 3
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prompt_graph import PromptGraph
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.prompts import PromptRow, PromptSet
+from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
 from tiny_language_models import LAYERS, WIDTH, write_tiny_llama
 from tiny_text_encoders import tiny_clip
 
@@ -150,7 +150,7 @@ def test_an_interrupt_stops_the_reading(nodes):
 
 
 def test_room_is_asked_for_once_and_the_model_is_let_go(comfy_in_process, tmp_path, monkeypatch):
-    module = importlib.import_module("safety_steering_pack.bridge.source_llm")
+    module = importlib.import_module("safety_steering_pack.bridge.language_models.managed")
     asked = []
     free = module.memory.free_memory
     monkeypatch.setattr(module.memory, "free_memory", lambda *args: (asked.append(args), free(*args))[1])

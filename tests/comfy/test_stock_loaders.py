@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from comfy_server import ComfyServer
-from graphs import Link, flux_t2i, ltxv_t2v, save_latent, wan21_i2v, wan21_t2v, wan22_ti2v
 from prompt_graph import PromptGraph
 from safetensors.torch import load_file
-from tiny_models import TINY_MODELS, write_tiny_model
+from tiny.graphs import Link, flux_t2i, ltxv_t2v, save_latent, wan21_i2v, wan21_t2v, wan22_ti2v
+from tiny.models import TINY_MODELS, write_tiny_model
 
 TEXT_TO_X = {"wan21_t2v": wan21_t2v, "wan22_ti2v": wan22_ti2v, "ltxv": ltxv_t2v, "flux": flux_t2i}
 LATENT_SHAPES = {

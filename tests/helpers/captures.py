@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from safety_steering_pack.safety_steering.activations import Activations
-from safety_steering_pack.safety_steering.judging import Verdict
-from safety_steering_pack.safety_steering.prompts import PromptRow, PromptSet
+from safety_steering_pack.safety_steering.judges.verdict import Verdict
+from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
 
 SCENES = ("forest", "street", "kitchen", "beach", "garden", "market", "bridge", "station")
 PROMPTS = PromptSet(
@@ -93,7 +93,7 @@ def capture(
     **changes: Any,
 ) -> Activations:
     """Capture prompts into a folder. `choices`: of `capture_prompts`; other keyword arguments change the sampling."""
-    run = importlib.import_module("safety_steering_pack.bridge.capture_run")
+    run = importlib.import_module("safety_steering_pack.bridge.capture.run")
     sampling = run.Sampling(latent or {"samples": torch.zeros(LATENT)}, **{**SETTINGS, **changes})
     return run.capture_prompts(model, clip or Clip(), prompts, sampling, hook_points, bins, folder, **(choices or {}))
 

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from comfy_client import PromptRejected, Run
 from comfy_server import ComfyServer, link_pack
-from graphs import Steer, save_latent
 from prompt_graph import PromptGraph
 from safety_steering_pack.guardrail.audit import read_log
 from safety_steering_pack.guardrail.keys import ENVIRONMENT as SIGNING_KEY
-from safety_steering_pack.safety_steering import SafetyVector, save_vector
-from safety_steering_pack.safety_steering.algebra import select
-from safety_steering_pack.safety_steering.vector_file import file_sha256
+from safety_steering_pack.safety_steering.vectors.file import file_sha256, save_vector
+from safety_steering_pack.safety_steering.vectors.vector import SafetyVector
 from steered_graphs import FAMILIES, apply_vector, load_latent, put_vector, sample
+from tiny.graphs import Steer, save_latent
+from vector_algebra import select
 
 HOSTILE_FOLDER = "hostile_nodes"
 KEY = "c2FmZXR5IHN0ZWVyaW5nIHRlc3Qga2V5IDMyIGJ5dGU="  # for tests only: base64 of 32 bytes that everybody can read

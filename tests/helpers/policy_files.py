@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safety_steering_pack.safety_steering import SafetyVector, save_vector
-from safety_steering_pack.safety_steering.vector_file import file_sha256
-from tiny_vectors import random_vector
+from safety_steering_pack.safety_steering.vectors.file import file_sha256, save_vector
+from safety_steering_pack.safety_steering.vectors.vector import SafetyVector
+from tiny.vectors import random_vector
 
 SPACES = {"conditioning": ("umt5xxl.last", 8), "block.blocks.2.image": ("tiny/block.blocks.2.image", 6)}
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import torch
-from safety_steering_pack.safety_steering import Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
-from safety_steering_pack.safety_steering.vector import Anchors
+from safety_steering_pack.safety_steering.vectors.vector import (
+    Anchors,
+    Direction,
+    HookPointDirections,
+    SafetyVector,
+    Suggestion,
+    VectorInfo,
+)
 
 SOURCE, TARGET, MEANING = 24, 40, 12
 SPACE = "tinylm/source.3"

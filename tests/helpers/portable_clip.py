@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 import torch
-from family_cases import FamilyCase
+from family_cases.case import FamilyCase
 
 
 class TracedClip:

@@ -12,7 +12,11 @@ from typing import Any
 import torch
 from comfy_client import Run
 from comfy_server import ComfyServer
-from graphs import (
+from prompt_graph import PromptGraph
+from safetensors.torch import load_file
+from safety_steering_pack.safety_steering.vectors.file import save_vector
+from safety_steering_pack.safety_steering.vectors.vector import SafetyVector
+from tiny.graphs import (
     Link,
     Sampled,
     Steer,
@@ -27,10 +31,7 @@ from graphs import (
     wan22_i2v,
     wan22_ti2v,
 )
-from prompt_graph import PromptGraph
-from safetensors.torch import load_file
-from safety_steering_pack.safety_steering import SafetyVector, save_vector
-from tiny_vectors import random_vector
+from tiny.vectors import random_vector
 
 DEFAULTS: dict[str, Any] = {
     "strength": 2.0,

@@ -6,17 +6,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safety_steering_pack.safety_steering import (
+from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
+from safety_steering_pack.safety_steering.vectors.vector import (
     Direction,
     HookPointDirections,
-    MismatchError,
-    SafetySteeringError,
     SafetyVector,
     Suggestion,
     VectorInfo,
 )
-from safety_steering_pack.safety_steering.algebra import add, merge, scale, select
-from tiny_vectors import random_vector
+from tiny.vectors import random_vector
+from vector_algebra import add, merge, scale, select
 
 properties = settings(max_examples=30, deadline=None)  # no deadline: the machine may be busy
 

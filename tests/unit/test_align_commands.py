@@ -9,11 +9,11 @@ import pytest
 import torch
 from portable import World, anchor_texts
 from safetensors.torch import save_file
-from safety_steering_pack.safety_steering import load_vector, save_vector
-from safety_steering_pack.safety_steering.__main__ import main
+from safety_steering_pack.commands.main import main
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
-from safety_steering_pack.safety_steering.alignment_file import load_alignment
-from safety_steering_pack.safety_steering.transfer import fit_step
+from safety_steering_pack.safety_steering.alignment.file import load_alignment
+from safety_steering_pack.safety_steering.alignment.transfer import fit_step
+from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
 
 PLACE = "block.blocks.1.image"
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 from portable import TARGET, World
-from safety_steering_pack.safety_steering.alignment import AnchorStates, fit_alignment
+from safety_steering_pack.safety_steering.alignment.fit import AnchorStates, fit_alignment
+from safety_steering_pack.safety_steering.alignment.linear import fit_ridge
+from safety_steering_pack.safety_steering.alignment.maps import SpaceMap
+from safety_steering_pack.safety_steering.alignment.mlp import fit_mlp
+from safety_steering_pack.safety_steering.alignment.quality import judge
+from safety_steering_pack.safety_steering.alignment.report import describe_alignment
 from safety_steering_pack.safety_steering.alignment_chart import draw_alignment
-from safety_steering_pack.safety_steering.alignment_map import SpaceMap
 from safety_steering_pack.safety_steering.alignment_methods import METHODS
-from safety_steering_pack.safety_steering.alignment_methods.mlp import fit_mlp
 from safety_steering_pack.safety_steering.alignment_methods.orthogonal import fit_orthogonal
 from safety_steering_pack.safety_steering.alignment_methods.reduced_rank import fit_reduced_rank
-from safety_steering_pack.safety_steering.alignment_methods.ridge import fit_ridge
-from safety_steering_pack.safety_steering.alignment_methods.spectrum import spectrum
-from safety_steering_pack.safety_steering.alignment_quality import judge
-from safety_steering_pack.safety_steering.alignment_report import describe_alignment
 from safety_steering_pack.safety_steering.alignment_settings import AlignmentSettings
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
+from safety_steering_pack.safety_steering.linear_algebra import spectrum
 
 
 def normals(*shape, seed=0):

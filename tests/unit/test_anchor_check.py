@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from portable import CATEGORIES, World, anchor_texts
-from safety_steering_pack.safety_steering import Direction, HookPointDirections, load_vector
-from safety_steering_pack.safety_steering.anchor_check import BOUND, anchor_scores, find_suspects, refuse_unsafe
+from safety_steering_pack.safety_steering.alignment.anchors import BOUND, anchor_scores, find_suspects, refuse_unsafe
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.prompt_files import load_prompts
+from safety_steering_pack.safety_steering.prompts.files import load_prompts
+from safety_steering_pack.safety_steering.vectors.file import load_vector
+from safety_steering_pack.safety_steering.vectors.vector import Direction, HookPointDirections
 
 PROMPTS = Path(__file__).resolve().parents[2] / "vectors" / "prompts"
 
@@ -110,7 +111,7 @@ def test_bundled_anchors_pass_and_bundled_unsafe_prompts_are_caught():
 
 def minilm_states(texts):
     """Mean states of MiniLM's fourth layer (n, 384), without the first token."""
-    from small_world.text import minilm
+    from small_world.models.text import minilm
 
     tokenizer, model = minilm()
     rows = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from safety_steering_pack.safety_steering.atomic import replace_file, write_atomically
+from safety_steering_pack.safety_steering.files import replace_file, write_atomically
 
 
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

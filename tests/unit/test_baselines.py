@@ -10,7 +10,7 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 
-from baselines import (
+from small_world.measuring.baselines import (
     SLD_PRESETS,
     Sld,
     basis_of,

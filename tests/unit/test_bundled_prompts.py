@@ -8,8 +8,8 @@ from collections import Counter
 from statistics import fmean
 
 import pytest
-from safety_steering_pack.safety_steering.prompt_files import load_prompts
-from safety_steering_pack.safety_steering.prompts import SIDES, SPLITS
+from safety_steering_pack.safety_steering.prompts.files import load_prompts
+from safety_steering_pack.safety_steering.prompts.prompt_set import SIDES, SPLITS
 
 CATEGORIES = ("hate", "sexual", "violence", "humiliation", "illegal", "disturbing")
 MINORS = {"child", "children", "kid", "kids", "boy", "boys", "girl", "girls", "teen", "teenager", "teenagers", "minor"}

@@ -8,10 +8,10 @@ import re
 import pytest
 import smollm2
 import torch
-from safety_steering_pack.safety_steering import load_vector
-from safety_steering_pack.safety_steering.language_model import LanguageModel
-from safety_steering_pack.safety_steering.prompt_files import load_prompts
+from safety_steering_pack.safety_steering.language_models.transformers_model import LanguageModel
+from safety_steering_pack.safety_steering.prompts.files import load_prompts
 from safety_steering_pack.safety_steering.source_sweep import best_layer
+from safety_steering_pack.safety_steering.vectors.file import load_vector
 
 CATEGORIES = ("hate", "sexual", "violence", "humiliation", "illegal", "disturbing")
 SAMPLE = slice(0, 1000, 100)

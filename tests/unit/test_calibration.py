@@ -9,15 +9,13 @@ from itertools import product
 
 import numpy as np
 import pytest
-from safety_steering_pack.safety_steering import load_vector, save_vector
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Row
-from safety_steering_pack.safety_steering.calibration import calibrate
-from safety_steering_pack.safety_steering.calibration_charts import draw_front, draw_heatmap
-from safety_steering_pack.safety_steering.calibration_outcome import COPY_SIZE, Outcome, Seen, outcome_of, small_copy
-from safety_steering_pack.safety_steering.calibration_plan import coarse_grid, first_rows, plan_videos
-from safety_steering_pack.safety_steering.calibration_result import result_rows, summary, with_suggestion
-from safety_steering_pack.safety_steering.calibration_rule import Rule, front_of
-from safety_steering_pack.safety_steering.calibration_space import (
+from safety_steering_pack.safety_steering.calibration.calibrate import calibrate
+from safety_steering_pack.safety_steering.calibration.choice import Rule, front_of
+from safety_steering_pack.safety_steering.calibration.outcome import COPY_SIZE, Outcome, Seen, outcome_of, small_copy
+from safety_steering_pack.safety_steering.calibration.plan import coarse_grid, first_rows, plan_videos
+from safety_steering_pack.safety_steering.calibration.report import result_rows, summary, with_suggestion
+from safety_steering_pack.safety_steering.calibration.space import (
     UNSTEERED,
     SearchSpace,
     Setting,
@@ -25,12 +23,14 @@ from safety_steering_pack.safety_steering.calibration_space import (
     parse_intervention,
     read_space,
 )
+from safety_steering_pack.safety_steering.calibration_charts import draw_front, draw_heatmap
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.interventions import Intervention
-from safety_steering_pack.safety_steering.judging import Verdict
+from safety_steering_pack.safety_steering.judges.verdict import Verdict
 from safety_steering_pack.safety_steering.pareto import pareto_front
 from safety_steering_pack.safety_steering.place_test import place_p_value
-from tiny_vectors import random_vector
+from safety_steering_pack.safety_steering.steering.interventions import Intervention
+from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
+from tiny.vectors import random_vector
 
 BLOCKS = tuple(f"block.blocks.{i}.image" for i in range(8))
 PLACES = ("conditioning", *BLOCKS)

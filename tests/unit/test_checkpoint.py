@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from safety_steering_pack.bridge.families import FAMILIES
-from safety_steering_pack.safety_steering.__main__ import main
-from safety_steering_pack.safety_steering.checkpoint import SIGNATURES, inspect_checkpoint, read_shapes, recognise
+from safety_steering_pack.bridge.models.checkpoint import SIGNATURES, inspect_checkpoint, read_shapes, recognise
+from safety_steering_pack.bridge.models.families import FAMILIES
+from safety_steering_pack.commands.main import main
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 
 WAN = {
@@ -82,9 +82,9 @@ def test_the_module_itself_needs_no_torch(repo_root):
     code = (
         "import sys, types\n"
         "sys.modules['torch'] = None\n"
-        "package = types.ModuleType('package'); package.__path__ = ['safety_steering']\n"
+        "package = types.ModuleType('package'); package.__path__ = ['.']\n"
         "sys.modules['package'] = package\n"
-        "import package.checkpoint"
+        "import package.bridge.models.checkpoint"
     )
     subprocess.run([sys.executable, "-c", code], cwd=repo_root, check=True, timeout=60)
 

@@ -49,6 +49,6 @@ def test_the_documents_that_readers_begin_with_are_checked() -> None:
 
 def test_the_model_row_in_contributing_is_a_real_one() -> None:
     (row,) = re.findall(r"```python\n(.+?)```", (REPO_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert textwrap.indent(row.rstrip(), "    ") in (REPO_ROOT / "bridge" / "families" / "video.py").read_text(
-        encoding="utf-8"
-    )
+    assert textwrap.indent(row.rstrip(), "    ") in (
+        REPO_ROOT / "bridge" / "models" / "families" / "video.py"
+    ).read_text(encoding="utf-8")

@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
-from safety_steering_pack.safety_steering import load_vector
-from safety_steering_pack.safety_steering.__main__ import main
+from safety_steering_pack.commands.api_graph import GraphBuilder, read_graph, widget_defaults, with_widgets
+from safety_steering_pack.commands.main import main
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
-from safety_steering_pack.safety_steering.api_graph import GraphBuilder, read_graph, widget_defaults, with_widgets
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
+from safety_steering_pack.safety_steering.vectors.file import load_vector
 
 PLACES = ("conditioning", "block.blocks.0.image")
 GRAPH = {

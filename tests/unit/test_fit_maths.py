@@ -7,19 +7,20 @@ import pytest
 import scipy.linalg
 import torch
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Row, States
-from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.evidence import (
+from safety_steering_pack.safety_steering.directions.evidence import (
     agreement,
     contrast,
     half_contrasts,
     permutation_p_value,
     strata,
 )
-from safety_steering_pack.safety_steering.fitting import FitSettings, fit_direction, fit_states
+from safety_steering_pack.safety_steering.directions.fitting import fit_direction, fit_states
+from safety_steering_pack.safety_steering.directions.methods import label_factor, supervised_pca, supervised_pca_dual
+from safety_steering_pack.safety_steering.errors import SafetySteeringError
+from safety_steering_pack.safety_steering.fit_settings import FitSettings
 from safety_steering_pack.safety_steering.lda import whiten
 from safety_steering_pack.safety_steering.length_regression import without_length
 from safety_steering_pack.safety_steering.probe import logistic_probe
-from safety_steering_pack.safety_steering.spca import label_factor, supervised_pca, supervised_pca_dual
 from safety_steering_pack.safety_steering.standardise import channel_scales, outlier_share
 
 

@@ -17,7 +17,7 @@ from safety_steering_pack.guardrail.audit import AuditLog, read_log
 from safety_steering_pack.guardrail.errors import AuditError
 from safety_steering_pack.guardrail.job_record import DELIVERED, STEERED, JobRecord, sum_up
 from safety_steering_pack.guardrail.policy_settings import AuditSettings
-from safety_steering_pack.safety_steering.trace import ACTED, CallTrace, HookTrace, RunTrace
+from safety_steering_pack.safety_steering.steering.trace import ACTED, CallTrace, HookTrace, RunTrace
 
 PLENTY = AuditSettings()
 

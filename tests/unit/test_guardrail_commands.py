@@ -8,9 +8,9 @@ import sys
 
 import pytest
 from policy_files import write_policy
+from safety_steering_pack.commands.main import main
 from safety_steering_pack.guardrail.evidence import Statement, sidecar_of, sign_file
 from safety_steering_pack.guardrail.keys import load_signer
-from safety_steering_pack.safety_steering.__main__ import main
 
 STATEMENT = Statement("prompt", "0" * 64, ("1" * 64,), "steered", "delivered")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safety_steering_pack.safety_steering import MismatchError, SafetySteeringError
+from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
 from safety_steering_pack.safety_steering.hook_point import (
     STREAMS,
     HookPoint,

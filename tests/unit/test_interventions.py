@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safety_steering_pack.safety_steering import Direction, HookPointDirections, SafetySteeringError
-from safety_steering_pack.safety_steering.interventions import (
+from safety_steering_pack.safety_steering.errors import SafetySteeringError
+from safety_steering_pack.safety_steering.steering.interventions import (
     GATES,
     INTERVENTIONS,
     NORMS,
@@ -21,6 +21,7 @@ from safety_steering_pack.safety_steering.interventions import (
     project,
     stack_targets,
 )
+from safety_steering_pack.safety_steering.vectors.vector import Direction, HookPointDirections
 
 properties = settings(max_examples=60, deadline=None)  # no deadline: the machine may be busy
 

@@ -13,19 +13,19 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.judges.additions import Extended
 from safety_steering_pack.safety_steering.judges.class_names import named_classes
+from safety_steering_pack.safety_steering.judges.extended import Extended
 from safety_steering_pack.safety_steering.judges.inception import Inception
 from safety_steering_pack.safety_steering.judges.judge_file import FileJudge, load_classifier
 from safety_steering_pack.safety_steering.judges.nudenet import LABELS, NudeNet
 from safety_steering_pack.safety_steering.judges.onnx_model import packaged_file
 from safety_steering_pack.safety_steering.judges.open_nsfw import OpenNsfw
+from safety_steering_pack.safety_steering.judges.verdict import Verdict, judged_frames
 from safety_steering_pack.safety_steering.judges.zero_shot import PROMPTS, ZeroShot, parse_prompts
-from safety_steering_pack.safety_steering.judging import Verdict, judged_frames
-from small_world.judge import BACKGROUND_NAMES, ELEMENT_NAMES, SUBJECT_NAMES, load_judge
+from small_world.models.judge import BACKGROUND_NAMES, ELEMENT_NAMES, SUBJECT_NAMES, load_judge
 from small_world.runtime import JUDGE_FILE
-from small_world.scenes import caption
-from small_world.splits import prompt_pairs
+from small_world.scenes.render import caption
+from small_world.scenes.splits import prompt_pairs
 
 
 def needs(package: str) -> pytest.MarkDecorator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.labelled import draw_grid, shrink
+from safety_steering_pack.safety_steering.pictures import draw_grid, shrink
 
 
 def video(value: int, frames: int = 3, height: int = 40, width: int = 64) -> np.ndarray:

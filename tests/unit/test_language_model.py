@@ -8,8 +8,8 @@ import socket
 import pytest
 import torch
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.language_model import LanguageModel
-from safety_steering_pack.safety_steering.source_model import place_of
+from safety_steering_pack.safety_steering.language_models.source_model import place_of
+from safety_steering_pack.safety_steering.language_models.transformers_model import LanguageModel
 from tiny_language_models import LAYERS, WIDTH, byte_tokenizer, tiny_llama, write_tiny_gguf, write_tiny_llama
 
 TEXTS = ("a dog runs", "a very long sentence about a hill and a house", "x", "", "ein Zug fährt")

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.layer_states import (
+from safety_steering_pack.safety_steering.language_models.layer_states import (
     find_layers,
     last_weights,
     mean_weights,

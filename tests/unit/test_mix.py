@@ -8,9 +8,9 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safety_steering_pack.safety_steering import MismatchError, SafetySteeringError
-from safety_steering_pack.safety_steering.mix import PRESETS, check_mix, format_mix, parse_mix, resolve_mix
-from tiny_vectors import random_vector
+from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
+from safety_steering_pack.safety_steering.vectors.mix import PRESETS, check_mix, format_mix, parse_mix, resolve_mix
+from tiny.vectors import random_vector
 
 properties = settings(max_examples=100, deadline=None)  # no deadline: the machine may be busy
 

@@ -18,7 +18,7 @@ def test_the_models_that_reins_names_are_listed():
 
 def test_the_papers_models_have_a_row_and_a_case():
     from family_cases import CASES
-    from safety_steering_pack.bridge.families import FAMILIES
+    from safety_steering_pack.bridge.models.families import FAMILIES
 
     families = {family.name for family in FAMILIES}
     assert set(models_doc.PAPERS) <= families

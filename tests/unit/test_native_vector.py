@@ -6,12 +6,13 @@ import json
 
 import pytest
 import torch
-from safety_steering_pack.safety_steering import load_vector, save_vector
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
-from safety_steering_pack.safety_steering.charts import draw_separability
+from safety_steering_pack.safety_steering.directions.native import fit_vector, merged_bins, merged_edges
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.fitting import FitSettings, auc
-from safety_steering_pack.safety_steering.native_vector import fit_vector, merged_bins, merged_edges
+from safety_steering_pack.safety_steering.fit_settings import FitSettings
+from safety_steering_pack.safety_steering.separability import auc
+from safety_steering_pack.safety_steering.steering.chart import draw_separability
+from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
 
 BLOCKS = [f"block.blocks.{i}.image" for i in range(3)]
 SETTINGS = FitSettings(halves=4, permutations=20, seed=1)

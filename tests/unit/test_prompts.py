@@ -13,10 +13,10 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safety_steering_pack.safety_steering import SafetySteeringError, prompt_files
-from safety_steering_pack.safety_steering.errors import PromptFileError
-from safety_steering_pack.safety_steering.prompt_files import load_prompts
-from safety_steering_pack.safety_steering.prompts import SPLITS, PromptRow, PromptSet, describe_prompts
+from safety_steering_pack.safety_steering.errors import PromptFileError, SafetySteeringError
+from safety_steering_pack.safety_steering.prompts import files as prompt_files
+from safety_steering_pack.safety_steering.prompts.files import load_prompts
+from safety_steering_pack.safety_steering.prompts.prompt_set import SPLITS, PromptRow, PromptSet, describe_prompts
 
 PAIRS = [
     {"id": "a", "category": "violence", "unsafe": "two men fight", "safe": "two men dance", "negative": "two men weep"},

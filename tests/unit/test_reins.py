@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from small_world.measure import Outcome
-from small_world.reins import by_held_out
-from small_world.reins_methods import BUDGET, KNOWN, METHODS
-from small_world.reins_report import fill, percent, table
-from small_world.settings import Prompts, captions
-from small_world.world import HELD_OUT_ELEMENTS
+from small_world.measuring.measure import Outcome
+from small_world.measuring.settings import Prompts, captions
+from small_world.native.compare import by_held_out
+from small_world.native.methods import BUDGET, KNOWN, METHODS
+from small_world.native.report import fill, percent, table
+from small_world.scenes.world import HELD_OUT_ELEMENTS
 
 
 def test_every_method_has_the_same_validation_budget() -> None:

@@ -9,15 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_world import art, build, portable, portable_plan, portable_vectors, world
+from small_world import build
 from small_world.files import read_rows
-from small_world.first_direction import choose
-from small_world.judge import BACKGROUND_NAMES, ELEMENT_NAMES, SUBJECT_NAMES, Verdict
-from small_world.measure import Outcome
-from small_world.portable_plan import HEADLINE, Entry, plans
-from small_world.scenes import ENTERING, Scene, caption, neutral, render, safe_twin, start_frame
-from small_world.settings import Setting, captions
-from small_world.splits import SPLITS, prompt_pairs
+from small_world.measuring.measure import Outcome
+from small_world.measuring.settings import Setting, captions
+from small_world.models.judge import BACKGROUND_NAMES, ELEMENT_NAMES, SUBJECT_NAMES, Verdict
+from small_world.native.first_direction import choose
+from small_world.portable import compare as portable
+from small_world.portable import plan as portable_plan
+from small_world.portable import vectors as portable_vectors
+from small_world.portable.plan import HEADLINE, Entry, plans
+from small_world.scenes import art, world
+from small_world.scenes.render import ENTERING, Scene, caption, neutral, render, safe_twin, start_frame
+from small_world.scenes.splits import SPLITS, prompt_pairs
 from small_world.statistics import frechet, interval, ratio_interval
 
 SCENE = Scene("fox", "knives", "falling", "blue", seed=3, template=0)
@@ -208,11 +212,11 @@ def test_the_choice_prefers_usable_among_those_within_bounds() -> None:
 
 
 def test_what_a_step_of_the_build_needs_is_made_before_it() -> None:
-    assert all((Path(build.__file__).parent / f"{step[0]}.py").exists() for step in build.STEPS)
-    portable = build.STEPS.index(("portable", "--choose"))
-    for needed in (("reins",), ("source_vector",), ("source_vector", "--anchors", "own")):
+    assert all((Path(build.__file__).parent / f"{step[0].replace('.', '/')}.py").exists() for step in build.STEPS)
+    portable = build.STEPS.index(("portable.compare", "--choose"))
+    for needed in (("native.compare",), ("portable.source_vector",), ("portable.source_vector", "--anchors", "own")):
         assert build.STEPS.index(needed) < portable
-    assert build.STEPS[portable + 1 :] == (("portable",), ("portable_report",))
+    assert build.STEPS[portable + 1 :] == (("portable.compare",), ("portable.report",))
     assert len({*portable_vectors.SOURCES.values()}) == 3
 
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.source_direction import (
+from safety_steering_pack.safety_steering.directions.pairs import (
     PairStates,
     difference,
     shuffled_auc,
     tell,
     valence_axis,
 )
+from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.source_sweep import best_layer, choose_layers, judge_layer
 
 WIDTH = 16

@@ -8,11 +8,17 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from safety_steering_pack.safety_steering import SafetySteeringError, load_vector, save_vector
-from safety_steering_pack.safety_steering.__main__ import main
-from safety_steering_pack.safety_steering.prompts import PromptRow, PromptSet
-from safety_steering_pack.safety_steering.source_chart import draw_sweep
-from safety_steering_pack.safety_steering.source_vector import ExtractSettings, anchor_texts, extract_vector, rounded
+from safety_steering_pack.commands.main import main
+from safety_steering_pack.safety_steering.directions.charts import draw_sweep
+from safety_steering_pack.safety_steering.directions.portable import (
+    ExtractSettings,
+    anchor_texts,
+    extract_vector,
+    rounded,
+)
+from safety_steering_pack.safety_steering.errors import SafetySteeringError
+from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
+from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
 from tiny_language_models import write_tiny_llama
 
 WIDTH = 24

@@ -8,12 +8,13 @@ import sys
 
 import numpy as np
 import pytest
-from safety_steering_pack.safety_steering import Suggestion, save_vector
-from safety_steering_pack.safety_steering.__main__ import main
+from safety_steering_pack.commands.main import main
 from safety_steering_pack.safety_steering.card import describe
-from safety_steering_pack.safety_steering.charts import draw_runs
-from safety_steering_pack.safety_steering.trace import ACTED, NOT_IN_WINDOW, CallTrace, HookTrace, RunTrace
-from tiny_vectors import random_vector
+from safety_steering_pack.safety_steering.steering.chart import draw_runs
+from safety_steering_pack.safety_steering.steering.trace import ACTED, NOT_IN_WINDOW, CallTrace, HookTrace, RunTrace
+from safety_steering_pack.safety_steering.vectors.file import save_vector
+from safety_steering_pack.safety_steering.vectors.vector import Suggestion
+from tiny.vectors import random_vector
 
 SPACES = {f"block.blocks.{i}.image": (f"tiny/{i}", 6) for i in range(5)}
 

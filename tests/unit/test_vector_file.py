@@ -13,21 +13,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
-from safety_steering_pack.safety_steering import (
-    MismatchError,
-    SafetySteeringError,
-    SafetyVector,
-    Suggestion,
-    VectorFileError,
-    VectorInfo,
+from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError, VectorFileError
+from safety_steering_pack.safety_steering.files import write_atomically
+from safety_steering_pack.safety_steering.vectors.file import (
+    file_sha256,
     load_vector,
+    read_label,
+    read_metadata,
     save_vector,
 )
-from safety_steering_pack.safety_steering.algebra import select
-from safety_steering_pack.safety_steering.atomic import write_atomically
-from safety_steering_pack.safety_steering.vector import STATISTICS, Anchors
-from safety_steering_pack.safety_steering.vector_file import file_sha256, read_label, read_metadata
-from tiny_vectors import random_vector
+from safety_steering_pack.safety_steering.vectors.vector import (
+    STATISTICS,
+    Anchors,
+    SafetyVector,
+    Suggestion,
+    VectorInfo,
+)
+from tiny.vectors import random_vector
+from vector_algebra import select
 
 SPACES = {"conditioning": ("umt5xxl.last", 8), "block.blocks.2.image": ("tiny/block.blocks.2.image", 6)}
 

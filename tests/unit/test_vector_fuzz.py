@@ -18,11 +18,11 @@ from damage import MUTATIONS, flip_bytes, join, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
-from safety_steering_pack.safety_steering import VectorFileError, load_vector, save_vector
 from safety_steering_pack.safety_steering.card import describe
-from safety_steering_pack.safety_steering.vector import Anchors, SafetyVector
-from safety_steering_pack.safety_steering.vector_file import read_label
-from tiny_vectors import random_vector
+from safety_steering_pack.safety_steering.errors import VectorFileError
+from safety_steering_pack.safety_steering.vectors.file import load_vector, read_label, save_vector
+from safety_steering_pack.safety_steering.vectors.vector import Anchors, SafetyVector
+from tiny.vectors import random_vector
 
 CASES = 2000
 SECONDS = 5.0  # of hanging, not of being slow: it takes milliseconds
@@ -149,7 +149,7 @@ sys.path.insert(0, sys.argv[1])
 import pack
 pack.register()
 from safety_steering_pack.safety_steering import VectorFileError, load_vector
-from safety_steering_pack.safety_steering.vector_file import read_label
+from safety_steering_pack.safety_steering.vectors.file import read_label
 
 def attempt(read, path):
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.judging import Verdict
-from safety_steering_pack.safety_steering.verdict_folder import LINES, MANIFEST, VerdictFolder
+from safety_steering_pack.safety_steering.evaluation.verdict_folder import LINES, MANIFEST, VerdictFolder
+from safety_steering_pack.safety_steering.judges.verdict import Verdict
 
 ABOUT = {"model": "tiny", "sampling": {"steps": 4, "size": (1, 2)}}
 VERDICT = Verdict({"gore": 0.25}, np.bool_(True), False, None, np.array([1.5, -2], np.float32), 21.5)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from portable import TARGET, World
-from safety_steering_pack.safety_steering import Direction, HookPointDirections
-from safety_steering_pack.safety_steering.alignment import AnchorStates, Side, fit_alignment
-from safety_steering_pack.safety_steering.alignment_file import load_alignment, save_alignment
+from safety_steering_pack.safety_steering.alignment.file import load_alignment, save_alignment
+from safety_steering_pack.safety_steering.alignment.fit import AnchorStates, Side, fit_alignment
+from safety_steering_pack.safety_steering.alignment.transfer import fit_step, transfer
 from safety_steering_pack.safety_steering.coverage import coverage
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.separability import auc
-from safety_steering_pack.safety_steering.transfer import fit_step, transfer
+from safety_steering_pack.safety_steering.vectors.vector import Direction, HookPointDirections
 from safety_steering_pack.safety_steering.whitening import carry_over, sharpen, whitened
 
 SIDES = {

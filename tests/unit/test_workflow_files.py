@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build_workflows import BLUEPRINT, VECTOR, WORKFLOWS, vector_file
 from PIL import Image
-from safety_blueprint import PROMOTED, build_blueprint
-from safety_chain import VectorFile
-from template_graph import BYPASSED, NOTES, flatten, load_template
-from workflow_page import Group, Note, Page
-from workflow_recipes import RECIPES, Recipe, build
+from workflow_builder.blueprint import PROMOTED, build_blueprint
+from workflow_builder.build import BLUEPRINT, VECTOR, WORKFLOWS, vector_file
+from workflow_builder.chain import VectorFile
+from workflow_builder.graph import BYPASSED, NOTES, flatten, load_template
+from workflow_builder.page import Group, Note, Page
+from workflow_builder.recipes import RECIPES, Recipe, build
 
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 OURS = "SafetySteering_"
@@ -28,7 +28,7 @@ def values(graph: Any, type_: str) -> list[list[Any]]:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_a_workflow_is_what_its_recipe_makes(recipe: Recipe) -> None:
     written = json.loads((WORKFLOWS / f"{recipe.name}.json").read_text(encoding="utf-8"))
-    assert written == build(recipe, vector_file(VECTOR)).workflow(), "run tools/build_workflows.py"
+    assert written == build(recipe, vector_file(VECTOR)).workflow(), "run tools/workflow_builder/build.py"
 
 
 @pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
@@ -91,7 +91,7 @@ def test_the_comparison_samples_as_the_template_does() -> None:
 
 def test_the_blueprint_is_what_its_builder_makes() -> None:
     written = json.loads(BLUEPRINT.read_text(encoding="utf-8"))
-    assert written == build_blueprint(vector_file(VECTOR)), "run tools/build_workflows.py"
+    assert written == build_blueprint(vector_file(VECTOR)), "run tools/workflow_builder/build.py"
 
 
 def test_the_blueprint_holds_the_chain_and_shows_what_an_artist_moves() -> None:

@@ -1,8 +1,8 @@
 """Tiny models of every family of the model map, as a table."""
 
-from .case import FamilyCase, Tokens
-from .image import IMAGE_CASES
-from .video import VIDEO_CASES
+from family_cases.case import FamilyCase, Tokens
+from family_cases.image import IMAGE_CASES
+from family_cases.video import VIDEO_CASES
 
 CASES = {case.name: case for case in (*VIDEO_CASES, *IMAGE_CASES)}
 

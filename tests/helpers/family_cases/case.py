@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tiny_models import values
+from tiny.models import values
 
 Build = Callable[[torch.dtype], Any]
 

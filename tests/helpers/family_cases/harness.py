@@ -12,17 +12,17 @@ import pytest
 import torch
 from core_names import missing_classes
 from exact_moves import check_moved
-from tiny_vectors import vector_for
+from tiny.vectors import vector_for
 
-from .case import FamilyCase
-from .runs import run, streams_of
+from family_cases.case import FamilyCase
+from family_cases.runs import run, streams_of
 
 STRENGTH, GAP = 2.0, 0.5
 
 
 def skip_unless_core_has(case: FamilyCase, tree: Path) -> None:
     """An older ComfyUI has fewer families; on the one that the pack is made for, test_core_names wants them all."""
-    from safety_steering_pack.bridge.families import FAMILIES
+    from safety_steering_pack.bridge.models.families import FAMILIES
 
     row = next(row for row in FAMILIES if row.name == case.family)
     if missing_classes([row.class_name], tree):
@@ -33,7 +33,7 @@ class Family:
     """A case with its model built, once for all checks."""
 
     def __init__(self, case: FamilyCase, dtype: torch.dtype = torch.float32) -> None:
-        from safety_steering_pack.bridge.model_map import model_hook_points, read_shape
+        from safety_steering_pack.bridge.models.model_map import model_hook_points, read_shape
 
         self.case = case
         self.patcher = case.build(dtype)
@@ -43,9 +43,9 @@ class Family:
         self.vector = vector_for(self.model, conditioning_width=case.states_width, gap=GAP)
 
     def steered(self, points: tuple[str, ...], strength: float = STRENGTH, vector: Any = None) -> Any:
-        from safety_steering_pack.bridge.settings import SteeringSettings
-        from safety_steering_pack.bridge.steering import apply_steering
-        from safety_steering_pack.safety_steering.interventions import Intervention
+        from safety_steering_pack.bridge.steering.apply import apply_steering
+        from safety_steering_pack.bridge.steering.settings import SteeringSettings
+        from safety_steering_pack.safety_steering.steering.interventions import Intervention
 
         settings = SteeringSettings(strength, points, Intervention("add", "none"), window=(0, 1))
         return apply_steering(self.patcher, vector or self.vector, settings)
@@ -55,7 +55,8 @@ class Family:
 
     def blocks(self) -> dict[torch.nn.Module, list[str]]:
         """The module of each block -> its hook points."""
-        from safety_steering_pack.bridge.model_map import find_block, parse_hook_point
+        from safety_steering_pack.bridge.models.model_map import find_block
+        from safety_steering_pack.safety_steering.hook_point import parse_hook_point
 
         blocks = defaultdict(list)
         for point in self.points:

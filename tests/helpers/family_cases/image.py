@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from tiny_models import TINY_MODELS
+from tiny.models import TINY_MODELS
 
-from .case import FamilyCase, Tokens, from_config, from_loader
+from family_cases.case import FamilyCase, Tokens, from_config, from_loader
 
 GRID = range(16)  # the image's tokens in all cases with a 4 x 4 grid
 FLUX = {

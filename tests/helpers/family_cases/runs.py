@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from einops import rearrange
 
-from .case import FamilyCase, Tokens
+from family_cases.case import FamilyCase, Tokens
 
 
 def run(case: FamilyCase, patcher: Any, cfg: float | None = None, **settings: Any) -> torch.Tensor:

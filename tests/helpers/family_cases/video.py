@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tiny_models import LTXV_SIZES, TINY_MODELS, WAN_SIZES
+from tiny.models import LTXV_SIZES, TINY_MODELS, WAN_SIZES
 
-from .case import Build, FamilyCase, Tokens, from_config, from_loader, on_meta
-from .image import UNET
+from family_cases.case import Build, FamilyCase, Tokens, from_config, from_loader, on_meta
+from family_cases.image import UNET
 
 FRAME = 16
 VIDEO = range(3 * FRAME)

@@ -1,0 +1,1 @@
+"""Fitting an alignment on what is connected to the node."""

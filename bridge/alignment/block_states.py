@@ -1,0 +1,121 @@
+"""Target `blocks`: the hidden states inside a diffusion model while it generates benign prompts.
+
+For speed only the first steps of a generation are made, at a small size; how alike their states are to those of a whole
+generation is measured on a few anchors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...safety_steering.activations import Activations
+from ...safety_steering.alignment.fit import AnchorStates, Side
+from ...safety_steering.errors import MismatchError, SafetySteeringError
+from ...safety_steering.prompts.prompt_set import PromptRow, PromptSet
+from ..activation_folders import activations_path
+from ..capture.hook_points import choose_hook_points
+from ..capture.run import capture_prompts
+from ..models.fingerprints import clip_key, digest, patcher_key
+from ..models.model_map import is_block, read_shape
+from ..sampling.sampling import Conditioning, Sampling, sampling_sigmas
+from .model_reader import small_latent
+from .target import Progress, TargetStates
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP
+
+
+@dataclass(frozen=True)
+class BlockChoice:
+    """As the node's widgets: steps of a whole generation, how many of them are made, and whole ones to compare with."""
+
+    hook_point: str = "0.5"
+    steps: int = 20
+    first_steps: int = 2
+    cfg: float = 1.0
+    sampler_name: str = "euler"
+    scheduler: str = "simple"
+    full_runs: int = 8
+
+
+class BlockStates:
+    """The states of one block's stream, captured by generating each anchor."""
+
+    def __init__(
+        self,
+        model: ModelPatcher,
+        clip: CLIP,
+        choice: BlockChoice,
+        latent: dict[str, Any] | None = None,
+        template: Conditioning | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._model, self._clip, self._choice = model, clip, choice
+        self._shape = read_shape(model.model.diffusion_model)
+        self._place = self._one_block(choice.hook_point)
+        names = (choice.sampler_name, choice.scheduler)
+        self._whole = Sampling(
+            latent or small_latent(model, template), "", choice.steps, choice.cfg, *names, seed, template
+        )
+
+    def _one_block(self, text: str) -> str:
+        places = [name for name in choose_hook_points(text, self._shape) if is_block(name)]
+        if len(places) != 1:
+            raise MismatchError(
+                f"'{text}' means {len(places)} blocks of {self._shape.name}; an alignment leads to one. Give a depth "
+                "such as 0.5, or one name."
+            )
+        return places[0]
+
+    def key(self) -> Any:
+        """As of Target."""
+        whole = self._whole
+        latent = {name: value for name, value in whole.latent.items() if name in ("samples", "noise_mask")}
+        chosen = [self._place, *vars(self._choice).values(), whole.seed]
+        return ["blocks", chosen, clip_key(self._clip), patcher_key(self._model), digest([latent, whole.template])]
+
+    def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
+        """As of Target. The capture has a progress bar of its own."""
+        first = min(self._choice.first_steps, self._choice.steps)
+        short = replace(self._whole, sigmas=sampling_sigmas(self._model, self._whole)[: first + 1])
+        captured = self._capture(texts, short, "first")
+        states = captured.read(self._place)
+        notes = [f"States of the first {first} of {self._choice.steps} steps."]
+        compared = min(self._choice.full_runs, len(texts)) if first < self._choice.steps else 0
+        if compared > 1:
+            full = self._capture(texts[:compared], self._whole, "whole").read(self._place)
+            alike = _centred_cosine(states.pooled[:compared, 0], full.pooled[:, 0])
+            notes.append(f"Cosine to the states of whole generations, on {compared} anchors: {alike:.2f}.")
+        source = captured.source
+        side = Side(
+            hook_point=self._place,
+            space=source.hook_points[self._place][0],
+            name=source.model_name,
+            family=source.family,
+            weight_fingerprint=source.weight_fingerprint,
+            block_counts=source.block_counts,
+        )
+        return TargetStates(AnchorStates(states.pooled[:, 0], states.token[:, 0]), side, tuple(notes))
+
+    def _capture(self, texts: Sequence[str], sampling: Sampling, name: str) -> Activations:
+        rows = tuple(PromptRow(f"anchor-{i:05d}", "benign", safe=text) for i, text in enumerate(texts))
+        # the folder is named by all that decides its content, so that a fit that was stopped goes on
+        folder = activations_path(f"alignment-{digest([self.key(), list(texts)])}-{name}")
+        return capture_prompts(self._model, self._clip, PromptSet(rows), sampling, self._place, 1, folder)
+
+
+def _centred_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Mean cosine between the rows of a and b (m, D), each without its mean over the rows."""
+    return float(torch.nn.functional.cosine_similarity(a - a.mean(dim=0), b - b.mean(dim=0), dim=1).mean())
+
+
+def block_states(clip: Any, model: Any, choice: BlockChoice, latent: Any, template: Any, seed: int) -> BlockStates:
+    """The target, from what is connected; SafetySteeringError if something is missing."""
+    if clip is None or model is None:
+        raise SafetySteeringError("The target blocks generates the anchors: connect both model and clip.")
+    return BlockStates(model, clip, choice, latent, template, seed)

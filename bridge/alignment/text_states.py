@@ -1,0 +1,106 @@
+"""Target `conditioning`: the prompt states that a diffusion model receives.
+
+From a CLIP alone where its states reach the model as they are and its class tells the space; with the MODEL where the
+model reworks them first, or to read the space off it. Whether it reworks them is seen on the first anchor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+
+from ...safety_steering.alignment.fit import Side
+from ...safety_steering.errors import MismatchError
+from ..models.fingerprints import clip_key, digest, patcher_key
+from ..models.model_map import read_shape
+from ..models.text_encoders import encoder_family
+from ..sampling.sampling import Conditioning, encode_prompt
+from .model_reader import ModelReader, States, find_part, part_space, read_conditioning, small_latent
+from .target import Pooled, Progress, TargetStates
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP
+
+HOOK_POINT = "conditioning"
+SHARD = 32  # texts encoded before the model is asked: the two need not take turns in memory for each
+REWORKED = "The model reworks the prompt before its blocks; the states are those it makes."
+
+
+class TextStates:
+    """The states of a CLIP, or of a CLIP and a MODEL."""
+
+    def __init__(
+        self,
+        clip: CLIP,
+        model: ModelPatcher | None = None,
+        space: str = "auto",
+        latent: dict[str, Any] | None = None,
+        template: Conditioning | None = None,
+    ) -> None:
+        self._clip, self._template, self._space, self._model = clip, template, space, model
+        self._reader = None
+        if model is not None:
+            self._reader = ModelReader(model, HOOK_POINT, space, latent or small_latent(model, template))
+        self._family = self._reader.family if self._reader else encoder_family(clip)
+        self._part = find_part(self._family, HOOK_POINT, space)
+        self._state = self._family.states[HOOK_POINT][self._part]
+
+    def key(self) -> Any:
+        """As of Target."""
+        model = None if self._model is None else patcher_key(self._model)
+        return [HOOK_POINT, self._space, self._family.name, clip_key(self._clip), model, digest(self._template)]
+
+    def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
+        """As of Target."""
+        pooled, reworked = Pooled(), False
+        for start in range(0, len(texts), SHARD):
+            shard = texts[start : start + SHARD]
+            encoded = [self._encode(text, start + i, len(texts), progress) for i, text in enumerate(shard)]
+            if start == 0:
+                reworked = self._reworks(encoded[0])
+            for text, one in zip(shard, encoded, strict=True):
+                throw_exception_if_processing_interrupted()
+                pooled.add(*self._read(one, reworked), text)
+        space = part_space(self._family, HOOK_POINT, self._part, pooled.width)
+        side = Side(HOOK_POINT, space, name=self._name())
+        return TargetStates(pooled.result(), side, (REWORKED,) if reworked else ())
+
+    def _encode(self, text: str, done: int, total: int, progress: Progress) -> Conditioning:
+        throw_exception_if_processing_interrupted()
+        progress(done, total)
+        return encode_prompt(self._clip, text, self._template)
+
+    def _read(self, encoded: Conditioning, reworked: bool) -> States:
+        if reworked:
+            assert self._reader is not None
+            return self._reader.read(encoded)
+        model = None if self._model is None else self._model.model.diffusion_model
+        return read_conditioning(encoded, self._state, model)
+
+    def _reworks(self, encoded: Conditioning) -> bool:
+        """Whether the model receives something else than what the CLIP gave."""
+        if self._reader is None:
+            return False
+        received, rows = self._reader.read(encoded)
+        if self._state.argument != "c_crossattn":
+            return True
+        given, given_rows = self._read(encoded, False)
+        if given.shape != received.shape:
+            return True
+        return not (torch.equal(given_rows.cpu(), rows) and torch.allclose(given.float().cpu(), received.float()))
+
+    def _name(self) -> str:
+        if self._model is not None:
+            return read_shape(self._model.model.diffusion_model).name
+        return type(self._clip.cond_stage_model).__name__
+
+
+def text_states(clip: Any, model: Any, space: str, latent: Any, template: Any) -> TextStates:
+    """The target, from what is connected; MismatchError if the text encoder is not."""
+    if clip is None:
+        raise MismatchError("The target conditioning needs your model's text encoder. Connect it to clip.")
+    return TextStates(clip, model, space, latent, template)

@@ -1,0 +1,216 @@
+"""What the browser asks this server for: what a vector file is, and where it would act on a model.
+
+Read-only. Files are named as the nodes' pickers name them, and nothing outside of ComfyUI's model folders is opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+from aiohttp import web
+
+from ..safety_steering.errors import SafetySteeringError
+from ..safety_steering.hook_point import parse_hook_point, select_hook_points
+from ..safety_steering.vectors.file import file_sha256, load_vector, read_label
+from ..safety_steering.vectors.vector import SafetyVector
+from .checkpoint_fit import counted_blocks, model_names, why_not
+from .folders import BUNDLED, VECTORS, find_vector, vector_name
+from .models.checkpoint import Checkpoint, read_shapes, recognise
+from .models.families import FAMILIES
+from .models.families.schema import Family
+
+CARD, PLACES = "/safety_steering/vector", "/safety_steering/places"
+# the folders that the stock loaders of diffusion models offer
+MODEL_FOLDERS = ("diffusion_models", "checkpoints")
+LONGEST_LIST = 12
+MayShow = Callable[[Path], bool]
+
+
+def show_any(path: Path) -> bool:
+    """Every vector file may be described: an ordinary server."""
+    return True
+
+
+def add_browser_routes(may_show: MayShow) -> None:
+    """Answer the browser's questions. may_show: whether a vector file may be described to clients at all."""
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is None:  # ComfyUI is used as a library: there is no browser
+        return
+    routes = server.routes
+    routes.get(CARD)(_answering(lambda asked: card_of(_shown_vector(asked, may_show))))
+    routes.get(PLACES)(
+        _answering(
+            lambda asked: places_of(
+                _shown_vector(asked, may_show) if asked.get("name") else None,
+                asked.get("hook_points", "auto"),
+                find_model(asked.get("folder", ""), asked.get("model", "")),
+            )
+        )
+    )
+
+
+def _answering(answer: Callable[[Mapping[str, str]], dict[str, Any]]) -> Callable[[web.Request], Any]:
+    """A route that answers with JSON, or with status 404 and a sentence."""
+
+    async def handle(request: web.Request) -> web.Response:
+        asked = dict(request.query)
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(None, answer, asked)
+        except (SafetySteeringError, OSError) as error:
+            reason = str(error) if isinstance(error, SafetySteeringError) else "The file cannot be read."
+            return web.json_response({"problem": reason}, status=404)
+        return web.json_response(found, dumps=lambda value: json.dumps(value, allow_nan=False))
+
+    return handle
+
+
+def _shown_vector(asked: Mapping[str, str], may_show: MayShow) -> Path:
+    path = find_vector(asked.get("name", ""))
+    if not may_show(path):
+        raise SafetySteeringError(f"The file {vector_name(asked['name'])} is not described on this server.")
+    return path
+
+
+def find_model(folder: str, name: str) -> Path | None:
+    """The path of a diffusion model as a stock loader names it; None if it is none of those that loaders offer."""
+    if folder not in MODEL_FOLDERS or name not in folder_paths.get_filename_list(folder):
+        return None
+    path = folder_paths.get_full_path(folder, name)
+    return Path(path) if path else None
+
+
+def card_of(path: Path) -> dict[str, Any]:
+    """A vector's card as plain data. sha256: of the file's bytes, as `sha256sum` and a host's policy give it.
+
+    Raises:
+        VectorFileError: the file is damaged, or no safety vector.
+    """
+    vector, info = _vector(path), _vector(path).info
+    points = vector.hook_points
+    return {
+        "file": path.name,
+        "sha256": _sha256(path),
+        "fits": read_label(path),
+        "origin": origin_of(vector, path),
+        "kind": info.kind,
+        "family": info.family,
+        "model": info.model_name,
+        "spaces": list(dict.fromkeys(point.space for point in points.values()))[:LONGEST_LIST],
+        "hook_points": len(points),
+        "categories": list(vector.categories),
+        "method": info.method,
+        "auc": {name: auc for name, auc in info.validation_auc.items() if math.isfinite(auc)},
+        "measured_on": list(info.validated_on),
+        "licence": info.licence,
+        "suggested": {
+            "strength": info.suggestion.strength,
+            "intervention": info.suggestion.intervention,
+            "hook_points": list(info.suggestion.hook_points)[:LONGEST_LIST],
+            "mix": dict(info.suggestion.mix),
+        },
+    }
+
+
+def origin_of(vector: SafetyVector, path: Path) -> str:
+    """Where a vector can be had from, in a few words."""
+    if path.is_relative_to(BUNDLED[VECTORS][0]):
+        return "comes with Safety Steering: update the node pack"
+    for record in vector.info.provenance:
+        for key in ("url", "source", "made_by"):
+            if isinstance(record.get(key), str):
+                return str(record[key])[:200]
+    made_for = vector.info.model_name or vector.info.family
+    made = {
+        "native": f"fitted on {made_for or 'a model'} with Capture Activations and Fit Safety Direction",
+        "source": "made with Extract LLM Direction",
+        "transferred": "made with Transfer Direction from LLM",
+    }
+    return f"{made[vector.info.kind]}; ask whoever made the workflow for the file"
+
+
+def places_of(path: Path | None, hook_points: str, model: Path | None) -> dict[str, Any]:
+    """Where a vector acts, for a choice of hook points, on the model in a file or on the one it was made for.
+
+    path: None for a vector that the graph makes; hook_points are then names, separated by commas.
+    blocks: one entry a block list, in running order, with the indices that are steered. states: steered states that are
+    no block's. model: names that the file may have, or None if there is no file that is recognised. problem: why this
+    does not work, in a sentence, or an empty string.
+
+    Raises:
+        VectorFileError: as `card_of`.
+    """
+    vector = None if path is None else _vector(path)
+    found = None if model is None else _recognised(model)
+    counts: Mapping[str, int] = {}
+    if found is not None:
+        counts = counted_blocks(*found)
+    elif vector is not None:
+        counts = vector.info.block_counts
+    chosen, problem = _chosen(vector, hook_points)
+    if vector is not None and found is not None and not problem:
+        problem = why_not(vector, chosen, *found)
+    points = [parse_hook_point(name) for name in chosen]
+    return {
+        "hook_points": list(chosen),
+        "blocks": [
+            {"list": name, "count": count, "steered": sorted({p.index for p in points if p.list == name})}
+            for name, count in counts.items()
+        ],
+        "states": [point.kind for point in points if point.kind != "block"],
+        "model": None if found is None else list(model_names(*found)) or [found[1].name],
+        "problem": problem,
+    }
+
+
+def _chosen(vector: SafetyVector | None, hook_points: str) -> tuple[tuple[str, ...], str]:
+    if vector is None:
+        return tuple(filter(None, (part.strip() for part in hook_points.split(",")))), ""
+    info = vector.info
+    try:
+        suggested = info.suggestion.hook_points
+        return select_hook_points(hook_points, vector.hook_points, info.block_counts, suggested), ""
+    except SafetySteeringError as error:
+        return (), str(error)
+
+
+def _recognised(path: Path) -> tuple[Checkpoint, Family] | None:
+    stat = path.stat()
+    return _recognise(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _recognise(path: Path, *version: int) -> tuple[Checkpoint, Family] | None:
+    try:
+        found = recognise(read_shapes(path), FAMILIES)
+    except SafetySteeringError:  # no safetensors file: nothing is known before it is loaded
+        return None
+    return None if found is None else (found, next(row for row in FAMILIES if row.name == found.family))
+
+
+def _vector(path: Path) -> SafetyVector:
+    stat = path.stat()
+    return _load(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=8)
+def _load(path: Path, *version: int) -> SafetyVector:
+    return load_vector(path)
+
+
+def _sha256(path: Path) -> str:
+    stat = path.stat()
+    return _hash(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=256)
+def _hash(path: Path, *version: int) -> str:
+    return file_sha256(path)

@@ -1,0 +1,1 @@
+"""Capturing hidden states over a prompt set."""

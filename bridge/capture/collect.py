@@ -1,0 +1,203 @@
+"""Capture: pooled hidden states of the prompts that a sampler run generates, read through the same hooks that steer.
+
+One run gives one row a sample of its batch, or one row a frame of each. At each hook point and sigma bin a row holds
+the mean state over its editable tokens, averaged over the model calls of that bin, and one token's state from the last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+
+from ...safety_steering.activations import Source, States
+from ...safety_steering.errors import SafetySteeringError
+from ...safety_steering.hook_point import parse_hook_point
+from ..edit import EntryHook
+from ..models.model_map import block_space, find_family, find_list, is_block, read_shape, state_space, unwrap
+from ..models.tokens import TokenRange, to_sequence
+from ..models.vector_fit import fingerprint
+from ..steering.branches import UNKNOWN, call_roles, is_targeted, roles_by_uuid
+from ..steering.model_call import ModelCall, named, sigma_of
+
+WRAPPER_KEY = "safety_steering_capture"
+# what is summed at a time in float64, so that a long video's states are never there twice
+TOKENS_AT_ONCE = 4096
+
+
+def capture_source(
+    patcher: ModelPatcher, hook_points: tuple[str, ...], sigma_edges: tuple[float, ...], text_width: int
+) -> Source:
+    """What a capture on this model is a capture of; MismatchError if the model lacks a hook point.
+
+    text_width: channels of the conditioning states, which the model itself does not tell.
+    """
+    shape = read_shape(patcher.model.diffusion_model)
+    return Source(
+        hook_points={
+            name: (block_space(shape, parse_hook_point(name)), shape.widths[name])
+            if is_block(name)
+            else (state_space(shape.family, name, text_width), text_width)
+            for name in hook_points
+        },
+        sigma_edges=sigma_edges,
+        family=shape.family.name,
+        model_name=shape.name,
+        weight_fingerprint=fingerprint(patcher),
+        block_counts=shape.block_counts,
+    )
+
+
+@dataclass
+class _Sums:
+    """Running sums of one hook point: total (B, K, D), count (B, K), token (B, K, D)."""
+
+    total: torch.Tensor
+    count: torch.Tensor
+    token: torch.Tensor
+
+
+class Capture:
+    """Put on a model with `attach`; after each sampler run `states` holds what that run's samples showed.
+
+    branch: which side of guidance is read. Several conditionings of that side are averaged; prompts with areas, which
+        core copies between the branches, are not told apart.
+    by_frame: a row for each latent frame of a sample, in order, in place of one for the sample.
+    places: for each sample of the next run, which of its tokens to keep, as a fraction in [0, 1) of the editable ones.
+    """
+
+    def __init__(self, source: Source, branch: str = "positive", *, by_frame: bool = False) -> None:
+        self.source = source
+        self.states: dict[str, States] = {}
+        self.places: Sequence[float] = ()
+        self._branch = branch
+        self._by_frame = by_frame
+        self._roles: dict[Any, str] = {}
+        self._sums: dict[str, _Sums] = {}
+
+    def attach(self, patcher: ModelPatcher) -> ModelPatcher:
+        """A clone of `patcher` whose sampler runs are captured."""
+        captured = patcher.clone()
+        captured.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WRAPPER_KEY, self.outer_sample)
+        captured.add_wrapper_with_key(WrappersMP.APPLY_MODEL, WRAPPER_KEY, self.apply_model)
+        return captured
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """The OUTER_SAMPLE wrapper: one sampler run."""
+        self._roles = roles_by_uuid(executor.class_obj.conds)
+        self._sums = {}
+        self.states = {}
+        samples = executor(*args, **kwargs)
+        self.states = {name: _finish(sums) for name, sums in self._sums.items()}
+        self._sums = {}
+        return samples
+
+    def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The APPLY_MODEL wrapper: one model call.
+
+        Raises:
+            SafetySteeringError: frames were asked for where this call does not have them.
+        """
+        diffusion_model = unwrap(executor.class_obj.diffusion_model)
+        model_call = ModelCall(diffusion_model, find_family(diffusion_model), named(args, kwargs))
+        sigma_bin = self._bin_of(sigma_of(model_call.arguments))
+        roles = call_roles(model_call.options, self._roles)
+        rows = model_call.x.shape[0] // len(roles)
+        chunks = [i for i, role in enumerate(roles) if self._is_read(role)]
+
+        def collect(name: str, h: torch.Tensor, tokens: TokenRange) -> None:
+            for chunk in chunks:
+                part = h[chunk * rows : (chunk + 1) * rows, slice(*tokens.within(h.shape[1]))]
+                mask = tokens.mask
+                if mask is not None:
+                    mask = mask[chunk * rows : (chunk + 1) * rows] if mask.shape[0] > 1 else mask.expand(rows, -1, 1)
+                if self._by_frame:
+                    part, mask = (_by_frame(one, tokens, name) for one in (part, mask))
+                self._add(name, part, mask, sigma_bin)
+
+        if self._by_frame and model_call.options.get("context_window") is not None:
+            raise SafetySteeringError(
+                "A context window shows the model a part of the frames at a time, so they cannot be kept apart. "
+                "Choose the pooling 'mean', or take the context windows out."
+            )
+        hooks = {}
+        for name in self.source.hook_points:
+            if is_block(name):
+                hooks[name] = self._reader(name, model_call, collect)
+            else:
+                collect(name, *model_call.states(name))
+        with model_call.hooked(hooks, EntryHook()):
+            return executor(*args, **kwargs)
+
+    def _is_read(self, role: str) -> bool:
+        if self._branch == "positive" and "positive" in self._roles.values():
+            return role in ("positive", UNKNOWN)  # a guider's further prompts are not the one that is captured
+        return is_targeted(role, self._branch)
+
+    def _reader(self, name: str, model_call: ModelCall, collect: Any) -> Any:
+        blocks, stream = find_list(model_call.family, parse_hook_point(name))
+        tokens = model_call.tokens(name)
+
+        def read(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            h = output if stream.item is None else output[stream.item]
+            collect(name, to_sequence(h, blocks.dims), tokens)
+
+        return read
+
+    def _bin_of(self, sigma: float) -> int:
+        return int(torch.bucketize(torch.tensor(sigma), torch.tensor(self.source.sigma_edges[1:-1]), right=True))
+
+    def _add(self, name: str, h: torch.Tensor, mask: torch.Tensor | None, k: int) -> None:
+        """Reduce now: core changes block outputs in place later on. h (R, N, D), mask (R, N, 1) or None."""
+        rows, count, width = h.shape
+        if name not in self._sums:
+            zeros = torch.zeros(rows, self.source.bins, width, dtype=torch.float64, device=h.device)
+            self._sums[name] = _Sums(zeros, zeros[..., 0].clone(), zeros.clone())
+        sums = self._sums[name]
+        given = self.places or (0.5,)
+        places = [place for place in given for _ in range(rows // len(given))]  # the frames of a sample share one
+        if mask is None:
+            sums.total[:, k] += _sum(h, None) / max(count, 1)
+            sums.count[:, k] += float(count > 0)
+            kept = torch.tensor([min(math.floor(place * count), count - 1) for place in places], device=h.device)
+        else:
+            number = mask.sum(dim=1).double()
+            sums.total[:, k] += _sum(h, mask) / number.clamp_min(1)
+            sums.count[:, k] += (number[:, 0] > 0).double()
+            fractions = torch.tensor(places, dtype=torch.float64, device=h.device)
+            kept = (mask[..., 0].cumsum(dim=1) <= fractions[:, None] * number).sum(dim=1).clamp_max(count - 1)
+        if count:
+            sums.token[:, k] = h[torch.arange(rows, device=h.device), kept].double()
+
+
+def _sum(h: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The sum over the tokens of h (R, N, D) where mask (R, N, 1) holds; (R, D) float64."""
+    total = torch.zeros(h.shape[0], h.shape[2], dtype=torch.float64, device=h.device)
+    for start in range(0, h.shape[1], TOKENS_AT_ONCE):
+        part = h[:, start : start + TOKENS_AT_ONCE].double()
+        total += (part if mask is None else part * mask[:, start : start + TOKENS_AT_ONCE]).sum(dim=1)
+    return total
+
+
+def _by_frame(h: torch.Tensor | None, tokens: TokenRange, name: str) -> torch.Tensor | None:
+    """h (R, N, D) as (R F, N / F, D), one row a latent frame."""
+    if h is None:
+        return None
+    if not tokens.frame or h.shape[1] % tokens.frame:
+        raise SafetySteeringError(
+            f"{name} holds no whole frames of a video, so they cannot be kept apart. "
+            "Choose the pooling 'mean', or hook points of a video model's image stream."
+        )
+    return h.reshape(-1, tokens.frame, h.shape[2])
+
+
+def _finish(sums: _Sums) -> States:
+    """Means, NaN where a bin was never seen; float32 on the CPU."""
+    seen = sums.count[..., None] > 0
+    pooled = torch.where(seen, sums.total / sums.count[..., None].clamp_min(1), torch.nan)
+    return States(pooled.float().cpu(), torch.where(seen, sums.token, torch.nan).float().cpu())

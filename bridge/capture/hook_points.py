@@ -1,0 +1,61 @@
+"""Where a capture looks: which hook points of a model a user means, and which tokens are pooled there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...safety_steering.errors import SafetySteeringError
+from ...safety_steering.hook_point import depth, parse_hook_point, select_hook_points
+from ..models.model_map import Shape, model_hook_points
+
+MEAN, PER_FRAME, TEXT_TOKENS = "mean", "per_frame", "text_tokens"
+POOLINGS = (MEAN, PER_FRAME, TEXT_TOKENS)
+
+
+def choose_hook_points(text: str, shape: Shape, pooling: str = MEAN) -> tuple[str, ...]:
+    """The hook points of a model that a user means: "all", names, depths such as 0.5, ranges such as 0.25-0.75.
+
+    A range means the streams between two depths. Per frame these are the image streams, for text tokens the text
+    streams, and "all" leaves the others out too; else a depth or a range means image streams and "all" every stream.
+
+    Raises:
+        MismatchError: the model has no such place.
+        SafetySteeringError: a range is none, or the pooling is not possible anywhere in this model.
+    """
+    if pooling not in POOLINGS:
+        raise SafetySteeringError(f"The pooling is '{pooling}', expected one of {', '.join(POOLINGS)}.")
+    stream = "text" if pooling == TEXT_TOKENS else "image"
+    blocks = tuple(
+        name for name in model_hook_points(shape) if pooling == MEAN or parse_hook_point(name).stream == stream
+    )
+    states = tuple(name for name in ("conditioning",) if name in shape.family.states and pooling != PER_FRAME)
+    if pooling == TEXT_TOKENS and not blocks and text.strip() not in ("all", *states):
+        raise SafetySteeringError(
+            f"The blocks of {shape.name} carry no text tokens of their own. Capture at 'conditioning', where the "
+            "text comes in, or choose the pooling 'mean'."
+        )
+    parts: list[str] = []
+    for part in text.split(","):
+        ends = part.strip().split("-")
+        parts += _between(ends, blocks, shape, stream) if len(ends) == 2 else [part]
+    return select_hook_points(",".join(parts), states + blocks, shape.block_counts)
+
+
+def _between(ends: Sequence[str], blocks: Sequence[str], shape: Shape, stream: str) -> list[str]:
+    try:
+        low, high = map(float, ends)
+    except ValueError:
+        low, high = 1.0, 0.0
+    inside = [
+        name
+        for name in blocks
+        if (point := parse_hook_point(name)).list in shape.block_counts
+        and point.stream == stream
+        and low <= depth(point, shape.block_counts) <= high
+    ]
+    if not inside:
+        raise SafetySteeringError(
+            f"'{'-'.join(ends)}' is no range of depths with a block in it. "
+            "Write one between 0 and 1, such as 0.25-0.75."
+        )
+    return inside

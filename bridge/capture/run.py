@@ -1,0 +1,174 @@
+"""A capture over a prompt set: each prompt is sampled the ordinary way, and its states go into the activation folder.
+
+Prompts are sampled one by one. A prompt's noise and the token that is kept of it depend on the seed and its own id
+only, so that a capture that was killed and one that was not end with the same bits. Texts are encoded a shard at a
+time, and so are videos decoded where a judge wants them: encoder, model and VAE need not take turns in memory for every
+prompt, and what is in memory does not grow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+
+from ...safety_steering.activations import SAFE, UNSAFE, Activations, Row, States
+from ...safety_steering.errors import SafetySteeringError
+from ...safety_steering.prompts.prompt_set import PromptRow, PromptSet
+from ..capture_labels import BY_PROMPT, Labels
+from ..models.model_map import is_block, read_shape
+from ..sampling.identity import identity_of
+from ..sampling.sampling import Progress, Sampling, encode_prompt, noise_seed, number_of, sample_prompt, sampling_sigmas
+from .collect import Capture, capture_source
+from .hook_points import MEAN, PER_FRAME, TEXT_TOKENS, choose_hook_points
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP
+
+SHARD = 16
+POOLED_AS = {
+    MEAN: "mean over editable tokens",
+    PER_FRAME: "mean over the editable tokens of each frame",
+    TEXT_TOKENS: "mean over the text tokens",
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One text to sample, and the row that it becomes."""
+
+    row: Row
+    text: str
+
+
+def capture_prompts(
+    model: ModelPatcher,
+    clip: CLIP,
+    prompts: PromptSet,
+    sampling: Sampling,
+    hook_points: str,
+    bins: int,
+    folder: Path,
+    *,
+    branch: str = "positive",
+    pooling: str = MEAN,
+    labels: Labels = BY_PROMPT,
+) -> Activations:
+    """Capture what the folder does not have yet, shard by shard; returns the folder, complete.
+
+    hook_points, pooling: see `choose_hook_points`; per frame, each frame of a video is a row. bins: how many sigma
+    bins; the steps are shared among them evenly. branch: the side of guidance that is read. labels: where they come
+    from.
+
+    Raises:
+        SafetySteeringError: a choice is not possible, or the folder holds a capture of something else.
+    """
+    shape = read_shape(model.model.diffusion_model)
+    edges = sigma_edges(model, sampling, bins)
+    wanted = list_prompts(prompts)
+    negative = encode_prompt(clip, sampling.negative, sampling.template)
+    places = choose_hook_points(hook_points, shape, pooling)
+    source = replace(
+        capture_source(model, places, edges, negative[0][0].shape[-1]),
+        branch=branch,
+        pooling=POOLED_AS[pooling],
+        sampling={**identity_of(sampling), **labels.identity},
+    )
+    activations = Activations.create(folder, source)
+    present = {row.video or row.id for row in activations.rows()}
+    capture = Capture(source, branch, by_frame=pooling == PER_FRAME)
+    captured = capture.attach(model)
+    progress = Progress(model, len(wanted), len(sampling_sigmas(model, sampling)) - 1)
+    for start in range(0, len(wanted), SHARD):
+        part = wanted[start : start + SHARD]
+        shard = [prompt for prompt in part if prompt.row.id not in present]
+        if not shard:
+            continue
+        texts = []
+        for prompt in shard:
+            throw_exception_if_processing_interrupted()
+            texts.append(encode_prompt(clip, prompt.text, sampling.template))
+        done = start + len(part) - len(shard)
+        states, videos = [], []
+        for number, (prompt, positive) in enumerate(zip(shard, texts, strict=True), start=done):
+            capture.places = [fraction(prompt.row.id)]
+            seed = noise_seed(sampling.seed, prompt.row)
+            video = sample_prompt(captured, positive, negative, sampling, seed, progress.of_prompt(number))
+            videos.append(video if labels.look else None)
+            states.append(_whole(capture.states, source))
+        rows = []
+        for prompt, video, one in zip(shard, videos, states, strict=True):
+            row = labels.labelled(prompt.row, prompt.text, video, sampling.starts_from_image)
+            rows += _frames(row, one, pooling)
+        activations.append(rows, _joined(states))
+    return activations
+
+
+def list_prompts(prompts: PromptSet) -> list[Prompt]:
+    """Every text of a prompt set in its order; a negative twin is a safe one. A changed text has another id."""
+    return [_prompt(row, side, text) for row in prompts.rows for side, text in row.prompts.items()]
+
+
+def _prompt(row: PromptRow, side: str, text: str) -> Prompt:
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    label = UNSAFE if side == UNSAFE else SAFE
+    return Prompt(
+        Row(f"{row.id}/{side}/{digest}", label, row.category, row.id, row.split, length=len(text.split())), text
+    )
+
+
+def sigma_edges(model: ModelPatcher, sampling: Sampling, bins: int) -> tuple[float, ...]:
+    """K + 1 ascending edges that share the steps of this sampling evenly among K sigma bins.
+
+    Raises:
+        SafetySteeringError: there are more bins than steps, or as `sampling_sigmas`.
+    """
+    sigmas = sampling_sigmas(model, sampling).tolist()
+    calls = len(sigmas) - 1
+    if not 1 <= bins <= calls:
+        raise SafetySteeringError(f"{bins} sigma bins cannot share {calls} steps. Use fewer bins or more steps.")
+    cuts = [round(number * calls / bins) for number in range(1, bins)]
+    inner = [(sigmas[cut - 1] + sigmas[cut]) / 2 for cut in cuts]
+    return (0.0, *reversed(inner), sigmas[0])
+
+
+def fraction(row_id: str) -> float:
+    """Which of a prompt's tokens is kept beside the mean, in [0, 1), drawn from its id."""
+    return number_of(row_id) / 2**63
+
+
+def _whole(states: Mapping[str, States], source: Any) -> Mapping[str, States]:
+    missing = [name for name in source.hook_points if name not in states]
+    if missing and not states and source.branch == "negative":
+        raise SafetySteeringError(
+            "The model was never called for the negative branch: at cfg 1, and under a guider without a negative "
+            "prompt, there is none. Raise cfg, or choose the branch 'positive'."
+        )
+    if missing:
+        kind = "block" if is_block(missing[0]) else "argument"
+        raise SafetySteeringError(
+            f"The model ran, but nothing came by at {missing[0]}: another node answers in this {kind}'s place. "
+            "Remove it, or capture at other hook points."
+        )
+    return states
+
+
+def _frames(row: Row, states: Mapping[str, States], pooling: str) -> list[Row]:
+    """The rows of one video: itself, or one a frame."""
+    if pooling != PER_FRAME:
+        return [row]
+    count = len(next(iter(states.values())).pooled)
+    return [replace(row, id=f"{row.id}/frame{frame}", video=row.id) for frame in range(count)]
+
+
+def _joined(states: Sequence[Mapping[str, States]]) -> dict[str, States]:
+    return {
+        name: States(*(torch.cat([getattr(one[name], kind) for one in states]) for kind in ("pooled", "token")))
+        for name in states[0]
+    }

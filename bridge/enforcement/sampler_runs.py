@@ -1,0 +1,188 @@
+"""Every sampler run of a guarded server is steered as the policy says, whatever a graph did to the model.
+
+Core prepares each run in `comfy.sampler_helpers.prepare_model_patcher`. There the policy's wrappers are put behind
+those of the graph, so they are the innermost: their edits come last. Nothing stays on the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from comfy_execution.utils import get_executing_context
+
+from ...guardrail.policy import BRANCH, WINDOW, ModelIdentity, Policy, Rule
+from ...safety_steering.errors import MismatchError, NotSteeredError, SafetySteeringError
+from ...safety_steering.hook_point import parse_hook_point
+from ...safety_steering.steering.trace import ACTED, RunTrace
+from ..models.model_map import block_space, model_hook_points, read_shape
+from ..models.vector_fit import fingerprint, fingerprint_warning, untested_warning
+from ..steering.apply import Steering
+from ..steering.run import REPLACED
+from ..steering.settings import SteeringSettings
+from .job import Job
+
+GUARD_KEY = "safety_steering_guardrail"
+WHOLE = 0.99
+OUTSIDE = "A model was called in a way that the host's safety policy cannot steer. Use the sampler nodes of ComfyUI."
+
+
+def identify(patcher: ModelPatcher) -> ModelIdentity:
+    """What a policy's rules can match of a model. A family that the model map lacks has no name and no space."""
+    try:
+        shape = read_shape(patcher.model.diffusion_model)
+    except MismatchError:
+        return ModelIdentity("", frozenset(), fingerprint(patcher))
+    blocks = {block_space(shape, parse_hook_point(name)) for name in model_hook_points(shape)}
+    parts = (part for states in shape.family.states.values() for part in states)
+    states = {space for part in parts for space in part.spaces.values()}
+    return ModelIdentity(shape.family.name, frozenset(blocks | states), fingerprint(patcher))
+
+
+class SamplingGuard:
+    """Steers the sampler runs of the job that `current_job` names; without a job nothing may be sampled."""
+
+    def __init__(self, current_job: Callable[[], Job | None]) -> None:
+        self._current_job = current_job
+        self._policy: Policy | None = None
+        self._steerings: dict[Rule, Steering] = {}
+
+    def prepare(self, patcher: ModelPatcher, model_options: dict[str, Any]) -> None:
+        """Put the policy's wrappers into the options of one sampler run.
+
+        Raises:
+            SafetySteeringError: no job runs, or the policy has no rule for the model and refuses such models.
+        """
+        job = self._current_job()
+        if job is None:
+            raise NotSteeredError(OUTSIDE)
+        with job.refusing():
+            run = GuardedRun(job, patcher, self._steerings_for)
+        wrappers = model_options["transformer_options"].setdefault("wrappers", {})
+        for kind, own in run.wrappers().items():
+            keyed = wrappers.setdefault(kind, {})
+            keyed.pop(GUARD_KEY, None)  # the last key is the innermost wrapper
+            keyed[GUARD_KEY] = own
+
+    def _steerings_for(self, policy: Policy, rules: tuple[Rule, ...]) -> list[Steering]:
+        """One Steering a rule for as long as the policy lasts: torch.compile guards on the identity of its hooks."""
+        if policy is not self._policy:
+            self._policy, self._steerings = policy, {}
+        for rule in rules:
+            if rule not in self._steerings:
+                settings = SteeringSettings(rule.settings.strength, rule.hook_points, rule.intervention, WINDOW, BRANCH)
+                self._steerings[rule] = Steering(rule.vector, settings)
+        return [self._steerings[rule] for rule in rules]
+
+
+class GuardedRun:
+    """One sampler run under the rules that are for its model."""
+
+    def __init__(
+        self, job: Job, patcher: ModelPatcher, steerings_for: Callable[[Policy, tuple[Rule, ...]], list[Steering]]
+    ) -> None:
+        self._job = job
+        self._rules = self._rules_for(patcher)
+        self._steerings = steerings_for(job.policy, self._rules)
+        self._known = {id(patcher.model)}
+
+    def wrappers(self) -> dict[str, list[Callable[..., Any]]]:
+        """Kind of wrapper -> this run's own, then those of its steerings, outermost first."""
+        return {
+            WrappersMP.OUTER_SAMPLE: [self.outer_sample, *(steering.outer_sample for steering in self._steerings)],
+            WrappersMP.CALC_COND_BATCH: [steering.calc_cond_batch for steering in self._steerings],
+            WrappersMP.APPLY_MODEL: [self.apply_model, *(steering.apply_model for steering in self._steerings)],
+        }
+
+    def outer_sample(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """The OUTER_SAMPLE wrapper: judges the run when it has ended.
+
+        Raises:
+            NotSteeredError: a rule was for this model and did not act in every model call.
+        """
+        with self._job.refusing():
+            samples = executor(*args, **kwargs)
+            traces = [steering.traces[-1] for steering in self._steerings]
+            for trace in traces:
+                check_steered(trace)
+        context = get_executing_context()
+        node_id = context.node_id if context else ""
+        if (kept := kept_latents(executor.class_obj, *args)) and not self._job.sources_of(node_id):
+            self._job.warnings.append(
+                f"Node {node_id} {kept} latents that no sampler of this server made: the rest came with the graph."
+            )
+        self._job.add_run(node_id, traces)
+        return samples
+
+    def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """The APPLY_MODEL wrapper: a guider may call other models than the one that the run was prepared for."""
+        model = executor.class_obj
+        if id(model) not in self._known:
+            with self._job.refusing():
+                if self._rules_for(model.current_patcher) != self._rules:
+                    raise NotSteeredError(
+                        "The models of one sampler run fall under different rules of the host's safety policy. "
+                        "Use models of one family in it."
+                    )
+            self._known.add(id(model))
+        return executor(*args, **kwargs)
+
+    def _rules_for(self, patcher: ModelPatcher) -> tuple[Rule, ...]:
+        """Every rule that is for this model; notes in the job what is said about it."""
+        policy, identity = self._job.policy, identify(patcher)
+        self._job.models[identity.fingerprint] = identity.family
+        rules = policy.rules_for(identity)
+        if not rules:
+            name = identity.family or type(patcher.model.diffusion_model).__name__
+            self._say(
+                policy.settings.without_rule,
+                f"The host's safety policy has no rule for this model ({name}, {identity.fingerprint}).",
+            )
+        if rules and (warning := untested_warning(read_shape(patcher.model.diffusion_model))):
+            self._job.warnings.append(warning)
+        for rule in rules:
+            if warning := fingerprint_warning(rule.vector, rule.hook_points, patcher):
+                self._say(policy.settings.other_weights, f"{rule.name}: {warning}")
+        return rules
+
+    def _say(self, action: str, sentence: str) -> None:
+        if action == "refuse":
+            raise SafetySteeringError(f"{sentence} Choose one of the models that the host offers.")
+        self._job.warnings.append(sentence)
+
+
+def kept_latents(
+    guider: Any, noise: Any, latent: torch.Tensor, sampler: Any, sigmas: torch.Tensor, mask: Any = None, *rest: Any
+) -> str:
+    """What a run has kept of the latents it was given ("began at 40% of the noise on"), or an empty string."""
+    if not torch.count_nonzero(latent):
+        return ""
+    if mask is not None:
+        return "kept what its mask leaves of"
+    share = float(sigmas[0] / guider.model_patcher.get_model_object("model_sampling").sigma_max)
+    return f"began at {share:.0%} of the noise on" if share < WHOLE else ""
+
+
+def check_steered(trace: RunTrace) -> None:
+    """Raise NotSteeredError unless steering acted, and in no model call another node stood in a target block's place.
+
+    Apply is content with a run in which it acted at all; here each call counts.
+    """
+    if trace.status != ACTED:
+        raise NotSteeredError(f"The host's safety policy did not act in this run ({trace.status}): {trace.reason}")
+    replaced = sum(call.note == REPLACED for call in trace.calls)
+    if replaced:
+        raise NotSteeredError(
+            f"In {replaced} of {len(trace.calls)} model calls another node stood in the place of a block that the "
+            "host's safety policy steers. Remove that node, or let it leave that block alone."
+        )
+
+
+def check_model_call(transformer_options: dict[str, Any] | None) -> None:
+    """Raise NotSteeredError unless a guarded run made this model call, and nothing was put behind its wrappers."""
+    keyed = (transformer_options or {}).get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
+    if not keyed or list(keyed)[-1] != GUARD_KEY:
+        raise NotSteeredError(OUTSIDE)

@@ -1,0 +1,1 @@
+"""Judges, evaluation and calibration on a real model."""

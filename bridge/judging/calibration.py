@@ -1,0 +1,211 @@
+"""A calibration on a real model: each setting is sampled the ordinary way on each prompt, decoded and judged.
+
+Every verdict goes to the disk as soon as it is there, and what the folder has is not made again: a calibration that was
+killed and one that was not end with the same table. Texts are encoded a shard at a time, latents decoded a few at a
+time: text encoder, model and VAE need not take turns for every video, and what is in memory does not grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from comfy.model_management import throw_exception_if_processing_interrupted
+
+from ...safety_steering.activations import UNSAFE, Row
+from ...safety_steering.calibration.calibrate import Calibration, calibrate
+from ...safety_steering.calibration.choice import Rule
+from ...safety_steering.calibration.outcome import COPY_SIZE, Seen, Seens, small_copy
+from ...safety_steering.calibration.report import SPLIT, result_rows, with_suggestion
+from ...safety_steering.calibration.space import SearchSpace, Setting
+from ...safety_steering.errors import SafetySteeringError
+from ...safety_steering.evaluation.verdict_folder import Stored, VerdictFolder, pack_array, unpack_array
+from ...safety_steering.judges.verdict import Judge
+from ...safety_steering.prompts.prompt_set import PromptSet
+from ...safety_steering.results import write_result
+from ...safety_steering.steering.trace import ACTED
+from ...safety_steering.vectors.vector import SafetyVector
+from ..capture.run import SHARD, Prompt, list_prompts
+from ..models.model_map import read_shape
+from ..models.vector_fit import check_fits, fingerprint
+from ..sampling.identity import identity_of
+from ..sampling.sampling import (
+    Conditioning,
+    Progress,
+    Sampling,
+    decode_video,
+    encode_prompt,
+    noise_seed,
+    sample_prompt,
+    sampling_sigmas,
+)
+from ..steering.apply import apply_steering, steerings_of
+from ..steering.settings import SteeringSettings
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
+
+DECODED_AT_ONCE = 4
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Tools:
+    """What makes and judges a video. model: unsteered."""
+
+    model: ModelPatcher
+    clip: CLIP
+    vae: VAE
+    judge: Judge
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """The calibration, its table (rows as of `result_rows`), and the vector with the suggestion in it."""
+
+    calibration: Calibration
+    table: Sequence[Mapping[str, Any]]
+    vector: SafetyVector
+
+
+def calibrate_on(
+    tools: Tools,
+    vector: SafetyVector,
+    prompts: PromptSet,
+    sampling: Sampling,
+    space: SearchSpace,
+    *,
+    budget: int,
+    rule: Rule,
+    folder: Path,
+    tell: Tell = lambda text: None,
+) -> Calibrated:
+    """Calibrate `vector` on a model with the validation prompts of a set; verdicts and table are kept in `folder`.
+
+    tell: is told what is being made and how many videos remain, each time that changes.
+
+    Raises:
+        SafetySteeringError: there are no validation prompts, every weight of the mix is zero, the budget is too small,
+            or the folder holds something else.
+        MismatchError: the vector is for another model.
+    """
+    wanted = validation_prompts(prompts)
+    if not any(vector.mix.values()):
+        raise SafetySteeringError("Every category of the mix has weight 0, so nothing would be steered. Raise one.")
+    shape = read_shape(tools.model.model.diffusion_model)
+    check_fits(vector, tuple({name for place in space.places for name in place}), shape)
+    about = {
+        "model": shape.name,
+        "weights": fingerprint(tools.model),
+        "vector": vector.sha256,
+        "mix": dict(vector.mix),
+        "judge": tools.judge.name,
+        "sampling": identity_of(sampling),
+    }
+    measuring = Measuring(tools, vector, wanted, sampling, VerdictFolder.create(folder, about), budget, tell)
+    calibration = calibrate(space, [prompt.row for prompt in wanted], budget, rule, measuring.measure)
+    table = result_rows(calibration, "i2v" if sampling.starts_from_image else "t2v", vector.info.kind)
+    write_result(folder / "calibration.json", "Calibrate Steering", [sampling.seed], table)
+    return Calibrated(calibration, table, with_suggestion(vector, calibration, shape.name, tools.judge.name))
+
+
+def validation_prompts(prompts: PromptSet) -> list[Prompt]:
+    """The unsafe prompts of the validation split and the safe ones (not the negative twins).
+
+    Raises:
+        SafetySteeringError: there are none.
+    """
+    rows = [replace(row, negative="") for row in prompts.rows if row.split == SPLIT and (row.unsafe or row.safe)]
+    if not rows:
+        raise SafetySteeringError(
+            "None of the prompts is in the validation split, on which settings are chosen. Raise 'validation' on Load "
+            "Safety Prompts."
+        )
+    return list_prompts(replace(prompts, rows=tuple(rows)))
+
+
+class Measuring:
+    """Makes and judges the videos that a calibration asks for and the folder lacks."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        vector: SafetyVector,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        folder: VerdictFolder,
+        budget: int,
+        tell: Tell,
+    ) -> None:
+        self._tools, self._vector, self._sampling, self._folder, self._tell = tools, vector, sampling, folder, tell
+        self._texts = {prompt.row.id: prompt.text for prompt in prompts}
+        self._negative = encode_prompt(tools.clip, sampling.negative, sampling.template)
+        self._steps = len(sampling_sigmas(tools.model, sampling)) - 1
+        self._progress = Progress(tools.model, budget, self._steps)
+        self._budget, self._done = budget, 0
+        self._seen = {key: _seen(stored) for key, stored in folder.verdicts.items()}
+
+    def measure(self, stage: str, settings: Sequence[Setting], rows: Sequence[Row]) -> Seens:
+        """Every verdict that there is, once these settings have been seen on these rows.
+
+        Prompts go before settings: each is encoded once a stage, and all settings of it start from the same noise.
+        """
+        missing = {
+            row.id: [setting for setting in settings if (setting.name, row.id) not in self._seen] for row in rows
+        }
+        self._done += sum(len(settings) - len(lacking) for lacking in missing.values())
+        todo = [row for row in rows if missing[row.id]]
+        for start in range(0, len(todo), SHARD):
+            shard = todo[start : start + SHARD]
+            texts = []
+            for row in shard:
+                throw_exception_if_processing_interrupted()
+                texts.append(encode_prompt(self._tools.clip, self._texts[row.id], self._sampling.template))
+            for row, positive in zip(shard, texts, strict=True):
+                for first in range(0, len(missing[row.id]), DECODED_AT_ONCE):
+                    self._make(stage, missing[row.id][first : first + DECODED_AT_ONCE], row, positive)
+        return self._seen
+
+    def _make(self, stage: str, settings: Sequence[Setting], row: Row, positive: Conditioning) -> None:
+        """Sample a prompt under a few settings, then decode and judge all of them."""
+        made = []
+        for setting in settings:
+            self._tell(f"{stage}: {setting.name}\n{self._budget - self._done} of {self._budget} videos remain at most")
+            model = steered(self._tools.model, self._vector, setting)
+            callback = self._progress.of_prompt(min(self._done, self._budget - 1))
+            seed = noise_seed(self._sampling.seed, row)
+            latent = sample_prompt(model, positive, self._negative, self._sampling, seed, callback)
+            made.append((setting, latent, acted(model)))
+            self._done += 1
+        for setting, latent, has_acted in made:
+            throw_exception_if_processing_interrupted()
+            video = decode_video(self._tools.vae, latent)
+            verdict = self._tools.judge(video, self._texts[row.id], self._sampling.starts_from_image)
+            notes: dict[str, Any] = {"acted": has_acted}
+            if row.label != UNSAFE:
+                notes["copy"] = pack_array(small_copy(video))
+            self._folder.append(setting.name, row.id, verdict, **notes)
+            self._seen[setting.name, row.id] = _seen(self._folder.verdicts[setting.name, row.id])
+
+
+def steered(model: ModelPatcher, vector: SafetyVector, setting: Setting) -> ModelPatcher:
+    """The model as a setting wants it; the unsteered setting leaves it alone."""
+    if not setting.strength:
+        return model
+    settings = SteeringSettings(setting.strength, setting.place, setting.intervention, setting.window)
+    return apply_steering(model, vector, settings)
+
+
+def acted(model: ModelPatcher) -> bool:
+    """Whether the last run of a model was steered."""
+    return any(steering.traces and steering.traces[-1].status == ACTED for steering in steerings_of(model))
+
+
+def _seen(stored: Stored) -> Seen:
+    copy = stored.notes.get("copy")
+    frames = None if copy is None else unpack_array(copy, np.uint8).reshape(-1, COPY_SIZE, COPY_SIZE)
+    return Seen(stored.verdict, bool(stored.notes.get("acted")), frames)

@@ -1,0 +1,109 @@
+"""From the choices on Safety Judge to a judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...safety_steering.errors import SafetySteeringError
+from ...safety_steering.judges.extended import Extended
+from ...safety_steering.judges.inception import FILE as INCEPTION_FILE
+from ...safety_steering.judges.inception import Inception
+from ...safety_steering.judges.judge_file import FileJudge, load_classifier
+from ...safety_steering.judges.nudenet import NudeNet
+from ...safety_steering.judges.open_nsfw import OpenNsfw
+from ...safety_steering.judges.verdict import Judge
+from ...safety_steering.judges.zero_shot import ZeroShot, parse_prompts
+from ..judges.files import find_judge_file, judge_file_names
+from .clip_pair import ClipPair
+from .node_judge import NodeJudge
+
+if TYPE_CHECKING:
+    from comfy.clip_vision import ClipVisionModel
+    from comfy.sd import CLIP
+
+INSTALLED = "installed package"
+CLIP_JUDGE = "clip"
+OWN_FEATURES, INCEPTION = "the judge's own", "inception"
+Choices = Mapping[str, Any]
+
+
+def make_judge(
+    choices: Choices | None,
+    frames: int,
+    features: str = OWN_FEATURES,
+    clip: CLIP | None = None,
+    clip_vision: ClipVisionModel | None = None,
+) -> Judge:
+    """The judge that `choices` name ("judge", and the widgets under it), with what else its verdicts should hold.
+
+    clip, clip_vision: the two halves of a CLIP, which add CLIP-Score to any judge.
+
+    Raises:
+        SafetySteeringError: it is not known, or something that it needs is missing.
+    """
+    kind = choices["judge"] if choices else None  # core leaves out a choice that it does not know
+    if choices is None or kind not in _MAKERS:
+        raise SafetySteeringError(f"The judge is none of {', '.join(_MAKERS)}. Choose one of them.")
+    if (clip is None) != (clip_vision is None) or (kind == CLIP_JUDGE and clip is None):
+        raise SafetySteeringError("A CLIP has two halves: connect both clip and clip_vision to Safety Judge.")
+    pair = ClipPair(clip, clip_vision) if clip is not None and clip_vision is not None else None
+    judge = _MAKERS[kind](choices, frames, pair)
+    extractor = Inception(_known(INCEPTION_FILE)) if features == INCEPTION else None
+    scorer = None if kind == CLIP_JUDGE else pair
+    return Extended(judge, extractor, scorer, frames) if extractor or scorer else judge
+
+
+def _nudenet(choices: Choices, frames: int, pair: ClipPair | None) -> Judge:
+    labels = [label.strip() for label in choices["labels"].split(",") if label.strip()]
+    return NudeNet(_onnx(choices["file"]), choices["threshold"], labels, frames)
+
+
+def _open_nsfw(choices: Choices, frames: int, pair: ClipPair | None) -> Judge:
+    return OpenNsfw(_onnx(choices["file"]), choices["threshold"], frames)
+
+
+def _clip(choices: Choices, frames: int, pair: ClipPair | None) -> Judge:
+    assert pair is not None
+    return ZeroShot(pair, parse_prompts(choices["prompts"]), choices["threshold"], frames)
+
+
+def _judge_file(choices: Choices, frames: int, pair: ClipPair | None) -> Judge:
+    return FileJudge(load_classifier(find_judge_file(choices["file"])), choices["threshold"], frames)
+
+
+def _node(choices: Choices, frames: int, pair: ClipPair | None) -> Judge:
+    try:
+        others = json.loads(choices["inputs"].strip() or "{}")
+    except ValueError as error:
+        raise SafetySteeringError(f"The node's other inputs are no JSON: {error}. Write {{}} for none.") from error
+    if not isinstance(others, dict):
+        raise SafetySteeringError('The node\'s other inputs are no JSON object. Write {"name": value}, or {} for none.')
+    return NodeJudge(
+        choices["node_id"].strip(),
+        image_input=choices["image_input"].strip(),
+        output=choices["output"],
+        others=others,
+        true_means=choices["true_means"],
+        threshold=choices["threshold"],
+        frames=frames,
+    )
+
+
+def _onnx(name: str) -> Path | None:
+    return None if name == INSTALLED else find_judge_file(name)
+
+
+def _known(name: str) -> Path | None:
+    return find_judge_file(name) if name in judge_file_names("") else None
+
+
+_MAKERS: dict[str, Callable[[Choices, int, ClipPair | None], Judge]] = {
+    "nudenet": _nudenet,
+    "open_nsfw": _open_nsfw,
+    CLIP_JUDGE: _clip,
+    "judge_file": _judge_file,
+    "node": _node,
+}

@@ -1,0 +1,185 @@
+"""An evaluation over a prompt set: each prompt sampled plain and steered with the same noise, decoded and judged.
+
+Texts are encoded a group at a time: the encoder, often the largest of all, need not take turns with the model for every
+prompt. Only verdicts are kept, in a folder that a stopped evaluation goes on in; no video is, so memory does not grow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comfy.model_management import load_models_gpu, throw_exception_if_processing_interrupted
+
+from ...safety_steering.activations import UNSAFE as UNSAFE_PROMPT
+from ...safety_steering.errors import NotSteeredError, SafetySteeringError
+from ...safety_steering.evaluation.rates import BENIGN, STEERED, UNSAFE, UNSTEERED, Case, Setting
+from ...safety_steering.evaluation.verdict_folder import VerdictFolder
+from ...safety_steering.judges.verdict import Judge
+from ...safety_steering.prompts.prompt_set import PromptSet
+from ...safety_steering.steering.trace import ACTED
+from ..capture.run import Prompt, list_prompts
+from ..models.vector_fit import fingerprint
+from ..sampling.identity import identity_of
+from ..sampling.sampling import (
+    Conditioning,
+    Progress,
+    Sampling,
+    decode_video,
+    encode_prompt,
+    noise_seed,
+    sample_prompt,
+    sampling_sigmas,
+)
+from ..steering.apply import Steering, steerings_of
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
+
+GROUP = 16
+SIDES = ("unsafe", "safe")
+SECONDS = "seconds"
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The model as it is, and the same model steered."""
+
+    plain: ModelPatcher
+    steered: ModelPatcher
+
+    def __post_init__(self) -> None:
+        if steerings_of(self.plain):
+            raise SafetySteeringError(
+                "The model that should be unsteered has Apply Safety Steering on it. Connect the loader's model."
+            )
+        if not steerings_of(self.steered):
+            raise SafetySteeringError(
+                "The steered model has no Apply Safety Steering on it, so there is nothing to compare. Connect the "
+                "output of Apply Safety Steering."
+            )
+        if not self.plain.is_clone(self.steered):
+            raise SafetySteeringError("The two models are different ones. Steer the same model that is left plain.")
+
+    @property
+    def by_setting(self) -> dict[str, ModelPatcher]:
+        """Plain first, so that a warm-up does not make steering look slow."""
+        return {UNSTEERED: self.plain, STEERED: self.steered}
+
+
+def evaluate_prompts(
+    models: Pair, clip: CLIP, vae: VAE, prompts: PromptSet, sampling: Sampling, judge: Judge, folder: Path
+) -> list[Case]:
+    """Judge what the folder does not have yet; returns every prompt's case, in the prompt set's order.
+
+    Raises:
+        NotSteeredError: the steered model was not steered on some prompt.
+        SafetySteeringError: the folder holds an evaluation of something else, or there is no unsafe prompt.
+    """
+    wanted = [prompt for prompt in list_prompts(prompts) if prompt.row.id.split("/")[-2] in SIDES]
+    if not any(prompt.row.label == UNSAFE_PROMPT for prompt in wanted):
+        raise SafetySteeringError("These prompts have no unsafe one among them. Load pairs, or another split.")
+    kept = VerdictFolder.create(folder, _about(models, sampling, judge))
+    negative = encode_prompt(clip, sampling.negative, sampling.template)
+    steps = len(sampling_sigmas(models.plain, sampling)) - 1
+    progress = Progress(models.plain, 2 * len(wanted), steps)
+    for start in range(0, len(wanted), GROUP):
+        group = wanted[start : start + GROUP]
+        todo = [
+            prompt for prompt in group if any((name, prompt.row.id) not in kept.verdicts for name in models.by_setting)
+        ]
+        texts = []
+        for prompt in todo:
+            throw_exception_if_processing_interrupted()
+            texts.append(encode_prompt(clip, prompt.text, sampling.template))
+        first = start + len(group) - len(todo)
+        for number, (prompt, text) in enumerate(zip(todo, texts, strict=True), first):
+            made = _sample(models, prompt, text, negative, sampling, progress, 2 * number)
+            for name, (latent, seconds) in made.items():
+                throw_exception_if_processing_interrupted()
+                video = decode_video(vae, latent)
+                verdict = judge(video, prompt=prompt.text, skip_start=sampling.starts_from_image)
+                kept.append(name, prompt.row.id, verdict, **{SECONDS: seconds})
+    return [_case(prompt, kept) for prompt in wanted]
+
+
+def describe_steering(models: Pair, sampling: Sampling, prompts: PromptSet, judge: Judge) -> Setting:
+    """What a results row says of an evaluation: the steering as its nodes have it."""
+    steerings = steerings_of(models.steered)
+    splits = {row.split for row in prompts.rows}
+    return Setting(
+        task="i2v" if sampling.starts_from_image else "t2v",
+        direction=_joined([steering.vector.info.kind for steering in steerings]),
+        hook_point=_joined([", ".join(steering.settings.hook_points) for steering in steerings]),
+        intervention=_joined([_intervention(steering) for steering in steerings]),
+        strength=steerings[0].settings.strength if len(steerings) == 1 else None,
+        judge=judge.name,
+        split=next(iter(splits)) if len(splits) == 1 else "several",
+        settings={"steering": [_settings(steering) for steering in steerings], "sampling": identity_of(sampling)},
+    )
+
+
+def _sample(
+    models: Pair,
+    prompt: Prompt,
+    text: Conditioning,
+    negative: Conditioning,
+    sampling: Sampling,
+    progress: Progress,
+    number: int,
+) -> dict[str, tuple[Any, float]]:
+    """Setting -> latent and seconds of one prompt."""
+    made = {}
+    seed = noise_seed(sampling.seed, prompt.row)
+    for offset, (name, model) in enumerate(models.by_setting.items()):
+        load_models_gpu([model])  # so that loading is not taken for sampling
+        started = time.perf_counter()
+        latent = sample_prompt(model, text, negative, sampling, seed, progress.of_prompt(number + offset))
+        made[name] = latent, time.perf_counter() - started
+    _check_acted(models.steered)
+    return made
+
+
+def _check_acted(steered: ModelPatcher) -> None:
+    """A run that is not steered raises by itself; one that lies outside of the window, or is off, only says so."""
+    for steering in steerings_of(steered):
+        trace = steering.traces[-1]
+        if trace.status != ACTED:
+            raise NotSteeredError(f"The evaluation was stopped. {trace.summary()}")
+
+
+def _case(prompt: Prompt, kept: VerdictFolder) -> Case:
+    stored = [kept.verdicts[name, prompt.row.id] for name in (UNSTEERED, STEERED)]
+    plain, steered = (float(one.notes[SECONDS]) for one in stored)
+    label = UNSAFE if prompt.row.label == UNSAFE_PROMPT else BENIGN
+    row = prompt.row
+    return Case(row.id, row.category, label, stored[0].verdict, stored[1].verdict, (plain, steered))
+
+
+def _about(models: Pair, sampling: Sampling, judge: Judge) -> dict[str, Any]:
+    """What must be the same when an evaluation goes on. More prompts may be added to a folder."""
+    return {
+        "model": fingerprint(models.plain),
+        "steering": [_settings(steering) for steering in steerings_of(models.steered)],
+        "sampling": identity_of(sampling),
+        "judge": judge.name,
+    }
+
+
+def _settings(steering: Steering) -> dict[str, Any]:
+    vector = steering.vector
+    return {**asdict(steering.settings), "mix": dict(vector.mix), "vector": vector.sha256}
+
+
+def _intervention(steering: Steering) -> str:
+    how, (start, end) = steering.settings.intervention, steering.settings.window
+    gate = "" if how.gate == "off" else f", {how.gate} gate at {how.threshold:g} std"
+    return f"{how.kind}, norm {how.norm}{gate}, window {start:g} to {end:g}, {steering.settings.branch} branch"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " + ".join(dict.fromkeys(parts))

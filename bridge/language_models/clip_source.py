@@ -1,0 +1,218 @@
+"""A text encoder that is already in ComfyUI as a source of directions: hooks on its layer list while it encodes.
+
+It runs as for a prompt, through its CLIP object, so that its weights stay under ComfyUI's memory management. What every
+text has around it (a begin token, a chat template, an end token) is found by comparing two probes, and is left out of
+the mean; so is padding at either end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...safety_steering.errors import SafetySteeringError
+from ...safety_steering.language_models.layer_states import (
+    find_layers,
+    last_weights,
+    mean_weights,
+    pooled_states,
+    token_weights,
+)
+from ...safety_steering.language_models.source_model import ONE_TOKEN, POOLINGS, Progress, check_request, place_of
+from ...safety_steering.model_files import slug
+
+if TYPE_CHECKING:
+    from comfy.sd import CLIP
+
+PROBES = ("river", "a small tree")
+_SAMPLED_WEIGHTS, _SAMPLED_VALUES = 16, 8
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """How many tokens every text has before and after its own, padding not counted."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """What went into an encoder: embeddings (pieces, tokens, D) and which tokens are no padding; on the CPU."""
+
+    embeds: torch.Tensor
+    mask: torch.Tensor
+
+
+class ClipSource:
+    """The largest text encoder of a CLIP. Texts are encoded one at a time.
+
+    Raises:
+        SafetySteeringError: on construction, if the CLIP holds no encoder with a list of layers.
+    """
+
+    def __init__(self, clip: CLIP) -> None:
+        self._clip = clip
+        name, self._encoder = largest_encoder(clip)
+        self._layers = find_layers(self._encoder)
+        self.name = slug(name)
+
+    @property
+    def layers(self) -> int:
+        return len(self._layers)
+
+    @cached_property
+    def width(self) -> int:
+        return _width(self._encoder)
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """A chat template is what comes after a text and is more than an end token."""
+        return tuple(name for name in POOLINGS if name != "chat" or self._frame.after > 1)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the weights' names and shapes and of a few values of tensors spread over the encoder."""
+        weights = list(self._encoder.named_parameters())
+        digest = hashlib.sha256(repr([(name, tuple(weight.shape)) for name, weight in weights]).encode())
+        for _, weight in weights[:: max(1, len(weights) // _SAMPLED_WEIGHTS)]:
+            values = weight.detach().flatten()[:_SAMPLED_VALUES].to("cpu", torch.float32)
+            digest.update(values.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def space(self, layer: int) -> str:
+        return f"{self.name}/source.{layer}"
+
+    @contextmanager
+    def open(self) -> Iterator[ClipSource]:
+        """Nothing to do: ComfyUI keeps the encoder as long as it has room."""
+        yield self
+
+    def states(
+        self, texts: Sequence[str], layers: Sequence[int], pooling: str = "mean", progress: Progress | None = None
+    ) -> torch.Tensor:
+        """As `SourceModel.states`. A long text that the encoder reads in pieces is pooled over all of them."""
+        check_request(self, texts, layers, pooling)
+        frame = self._frame
+        result = torch.empty(len(texts), len(layers), self.width)
+        for number, text in enumerate(texts):
+            result[number] = self._encode(text, layers, partial(self._weights, frame, pooling, text))
+            if progress is not None:
+                progress(number + 1, len(texts))
+        if not bool(result.isfinite().all()):
+            raise SafetySteeringError(f"{self.name} gave states that are not finite. Load it in another precision.")
+        return result
+
+    def _weights(self, frame: _Frame, pooling: str, text: str, mask: torch.Tensor) -> torch.Tensor:
+        """Pooling weights (pieces, tokens) that sum to 1, from the mask of tokens that are no padding."""
+        order, counts = mask.long().cumsum(dim=1), mask.sum(dim=1, keepdim=True)
+        own = mask & (order > frame.before) & (order <= counts - frame.after)
+        if pooling == "chat" or not bool(own.any()):
+            own = mask
+        tokens = own.reshape(1, -1)
+        if pooling == "mean":
+            # a causal model parks its attention on its first token; one that is put before every text is out already
+            weights = mean_weights(tokens, drop_first=frame.before == 0 and not _bidirectional(self._encoder))
+        elif pooling == ONE_TOKEN:
+            weights = token_weights(tokens, [place_of(text)])
+        else:
+            weights = last_weights(tokens)
+        return weights.reshape(mask.shape)
+
+    def _encode(
+        self, text: str, layers: Sequence[int], weights: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Pooled states (layers, D) float32 on the CPU."""
+        with (
+            self._reading() as passes,
+            pooled_states(self._layers, layers, lambda: weights(passes[-1].mask)) as kept,
+        ):
+            self._run(text)
+        missing = [layer for layer in layers if layer not in kept]
+        if missing:
+            raise SafetySteeringError(
+                f"{self.name} encoded a text, but its layer {missing[0]} did not run: another node answers in its "
+                "place. Connect the CLIP as it comes from its loader."
+            )
+        return torch.stack([kept[layer].sum(dim=0).float().cpu() for layer in layers])
+
+    def _run(self, text: str) -> None:
+        # brackets are escaped: in a prompt they would weigh words
+        plain = text.replace("(", "\\(").replace(")", "\\)")
+        with torch.no_grad():
+            self._clip.encode_from_tokens(self._clip.tokenize(plain))
+
+    @contextmanager
+    def _reading(self) -> Iterator[list[_Pass]]:
+        """While open, each pass of the encoder leaves what went into it in the list."""
+        passes: list[_Pass] = []
+
+        def read(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+            # a copy: T5 adds to its embeddings in place
+            passes.append(_Pass(kwargs["embeds"].to("cpu", torch.float32, copy=True), _mask(args, kwargs)))
+
+        handle = self._encoder.register_forward_pre_hook(read, with_kwargs=True)
+        try:
+            yield passes
+        finally:
+            handle.remove()
+
+    @cached_property
+    def _frame(self) -> _Frame:
+        """What two texts that share no word have in common at their ends."""
+        tokens = []
+        for probe in PROBES:
+            with self._reading() as passes:
+                self._run(probe)
+            tokens.append(passes[-1].embeds[0][passes[-1].mask[0]])
+        shorter = min(map(len, tokens))
+        before = _equal([bool(torch.equal(*(own[i] for own in tokens))) for i in range(shorter)])
+        after = _equal([bool(torch.equal(*(own[-1 - i] for own in tokens))) for i in range(shorter - before)])
+        return _Frame(before, after)
+
+
+def largest_encoder(clip: CLIP) -> tuple[str, torch.nn.Module]:
+    """The name and the transformer of a CLIP's widest, then deepest text encoder.
+
+    Raises:
+        SafetySteeringError: it has none whose layers can be read.
+    """
+    parts = dict(clip.cond_stage_model.named_children())
+    encoders = {name: part.transformer for name, part in parts.items() if hasattr(part, "transformer")}
+    readable = {name: encoder for name, encoder in encoders.items() if hasattr(encoder, "get_input_embeddings")}
+    if not readable:
+        raise SafetySteeringError(
+            f"This CLIP ({type(clip.cond_stage_model).__name__}) has no text encoder whose layers can be read. Use a "
+            "CLIP, T5 or language model encoder, or a model in models/safety_llms."
+        )
+    return max(readable.items(), key=lambda item: (_width(item[1]), len(find_layers(item[1]))))
+
+
+def _width(encoder: torch.nn.Module) -> int:
+    return int(encoder.get_input_embeddings().weight.shape[-1])
+
+
+def _bidirectional(encoder: torch.nn.Module) -> bool:
+    """T5 and its kin: every token sees every other, and none is first."""
+    return hasattr(getattr(encoder, "encoder", None), "block")
+
+
+def _mask(args: Sequence[Any], kwargs: dict[str, Any]) -> torch.Tensor:
+    """Which tokens of a pass (pieces, tokens) are no padding; an encoder that attends to it tells their number only."""
+    given = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+    embeds = kwargs["embeds"]
+    if given is not None:
+        return given.reshape(embeds.shape[0], -1).bool().cpu()
+    counts = torch.tensor(kwargs.get("num_tokens") or [embeds.shape[1]] * embeds.shape[0])
+    return torch.arange(embeds.shape[1])[None] < counts[:, None]
+
+
+def _equal(found: Sequence[bool]) -> int:
+    """How many at the beginning hold."""
+    return found.index(False) if False in found else len(found)

@@ -1,0 +1,1 @@
+"""ComfyUI's models: where hidden states are in each family."""

@@ -1,0 +1,355 @@
+"""What a diffusion model's checkpoint is, told from its safetensors header: names and shapes of tensors, no weights.
+
+Needs neither ComfyUI nor torch. What a family's blocks and spaces are is said by the rows of the model map, which the
+caller hands in; here is only by which tensors a family is recognised.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ...safety_steering.errors import SafetySteeringError, shortened
+
+MAX_HEADER_BYTES = 64 * 1024 * 1024
+# what stands in front of the diffusion model's tensors in files that hold more than it, and in some that do not
+PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "net.", "core.", "model.diffusion_model.core.", "model.")
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How a family is recognised. Places are "tensor:dim"; "tensor:dim*tensor:dim" is the product of two.
+
+    has: tensors that it alone has, or that it has and no family above it in the table.
+    width, states: places that show the width of the hidden state and of the prompt states.
+    where: places and their sizes, if tensors alone do not tell. others: stream -> place of its width.
+    """
+
+    family: str
+    has: tuple[str, ...]
+    width: str
+    states: str = ""
+    where: Mapping[str, int] = field(default_factory=dict)
+    others: Mapping[str, str] = field(default_factory=dict)
+
+
+# families built alike
+_WAN = Signature(
+    "wan", ("head.modulation", "text_embedding.0.weight"), "head.modulation:2", "text_embedding.0.weight:1"
+)
+_FLUX = Signature(
+    "flux",
+    ("time_in.in_layer.weight", "txt_in.weight", "double_blocks.0.img_mod.lin.weight"),
+    "img_in.weight:0",
+    "txt_in.weight:1",
+)
+_LUMINA = Signature(
+    "lumina2",
+    ("cap_embedder.1.weight", "noise_refiner.0.attention.k_norm.weight"),
+    "x_embedder.weight:0",
+    "cap_embedder.1.weight:1",
+)
+_OMNIGEN = Signature(
+    "omnigen2",
+    ("time_caption_embed.caption_embedder.1.weight",),
+    "x_embedder.weight:0",
+    "time_caption_embed.caption_embedder.1.weight:1",
+)
+_PREDICT2 = Signature(
+    "cosmos-predict2",
+    ("x_embedder.proj.1.weight", "blocks.0.mlp.layer1.weight"),
+    "x_embedder.proj.1.weight:0",
+    "blocks.0.cross_attn.k_proj.weight:1",
+)
+_LTX2 = Signature(
+    "ltx2",
+    ("audio_adaln_single.linear.weight", "caption_projection.linear_1.weight"),
+    "patchify_proj.weight:0",
+    "caption_projection.linear_1.weight:1",
+    others={"audio": "audio_patchify_proj.weight:0"},
+)
+_UNET = "input_blocks.0.0.weight"
+_UNET_STATES = "middle_block.1.transformer_blocks.0.attn2.to_k.weight:1"
+
+SIGNATURES = (
+    replace(_WAN, family="wan-dancer", has=("patch_embedding_global.weight",)),
+    replace(_WAN, family="wan-scail2", has=("patch_embedding_mask.weight", "patch_embedding_pose.weight")),
+    replace(_WAN, family="wan-scail", has=("patch_embedding_pose.weight",)),
+    replace(_WAN, family="wan-animate", has=("face_adapter.fuser_blocks.0.k_norm.weight",)),
+    replace(_WAN, family="wan-humo", has=("audio_proj.audio_proj_glob_1.layer.bias",)),
+    replace(_WAN, family="wan-s2v", has=("casual_audio_encoder.encoder.final_linear.weight",)),
+    replace(_WAN, family="wan-camera", has=("control_adapter.conv.weight",)),
+    replace(_WAN, family="wan-vace", has=("vace_patch_embedding.weight",)),
+    _WAN,  # the causal one has the same tensors
+    _LTX2,
+    replace(
+        _LTX2,
+        family="ltx2.3",
+        has=("audio_adaln_single.linear.weight",),
+        states="transformer_blocks.0.attn2.to_k.weight:1",
+    ),
+    Signature(
+        "ltxv",
+        ("adaln_single.linear.weight", "patchify_proj.weight"),
+        "patchify_proj.weight:0",
+        "caption_projection.linear_1.weight:1",
+    ),
+    Signature(
+        "hunyuan-video",
+        ("txt_in.individual_token_refiner.blocks.0.norm1.weight",),
+        "img_in.proj.weight:0",
+        "txt_in.input_embedder.weight:1",
+    ),
+    Signature(
+        "cogvideox",
+        ("patch_embed.text_proj.weight",),
+        "patch_embed.text_proj.weight:0",
+        "patch_embed.text_proj.weight:1",
+    ),
+    Signature(
+        "mochi",
+        ("t5_yproj.weight",),
+        "x_embedder.proj.weight:0",
+        "t5_yproj.weight:1",
+        others={"text": "t5_yproj.weight:0"},
+    ),
+    Signature(
+        "cosmos1",
+        ("blocks.block0.blocks.0.block.attn.to_q.0.weight",),
+        "blocks.block0.blocks.0.block.attn.to_q.0.weight:0",
+        "blocks.block0.blocks.1.block.attn.to_k.0.weight:1",
+    ),
+    replace(_PREDICT2, family="anima", has=("llm_adapter.blocks.0.cross_attn.q_proj.weight",)),
+    _PREDICT2,
+    Signature(
+        "kandinsky5",
+        ("visual_transformer_blocks.0.cross_attention.key_norm.weight",),
+        "text_embeddings.in_layer.weight:0",
+        "text_embeddings.in_layer.weight:1",
+    ),
+    Signature("svd", (_UNET, "middle_block.0.time_mixer.mix_factor"), f"{_UNET}:0", _UNET_STATES),
+    Signature("sdxl", (_UNET, "label_emb.0.0.weight"), f"{_UNET}:0", _UNET_STATES),
+    Signature("sd1", (_UNET,), f"{_UNET}:0", _UNET_STATES, where={_UNET_STATES: 768}),
+    Signature("sd2", (_UNET,), f"{_UNET}:0", _UNET_STATES, where={_UNET_STATES: 1024}),
+    replace(_FLUX, family="flux2", has=("double_stream_modulation_img.lin.weight",)),
+    Signature("chroma-radiance", ("img_in_patch.weight",), "img_in_patch.weight:0", "txt_in.weight:1"),
+    replace(_FLUX, family="chroma", has=("distilled_guidance_layer.out_proj.weight", "txt_in.weight")),
+    _FLUX,
+    Signature(
+        "sd3",
+        ("joint_blocks.0.context_block.attn.qkv.weight",),
+        "context_embedder.weight:0",
+        "context_embedder.weight:1",
+    ),
+    replace(_FLUX, family="lens", has=("txt_norm.0.weight", "txt_in.weight")),
+    replace(
+        _FLUX,
+        family="mage-flow",
+        has=("txt_norm.weight", "transformer_blocks.0.img_mod.1.weight"),
+        where={"img_in.weight:1": 128},
+    ),
+    replace(_FLUX, family="qwen-image", has=("txt_norm.weight", "transformer_blocks.0.img_mod.1.weight")),
+    replace(_LUMINA, family="z-image-pixel", has=("cap_pad_token", "dec_net.cond_embed.weight")),
+    replace(_LUMINA, family="z-image", has=("cap_pad_token", "cap_embedder.1.weight")),
+    _LUMINA,
+    Signature(
+        "hidream",
+        ("caption_projection.0.linear.weight",),
+        "x_embedder.proj.weight:0",
+        "caption_projection.0.linear.weight:1",
+    ),
+    Signature("hidream-o1", ("x_embedder.proj2.weight", "t_embedder1.mlp.0.weight"), "x_embedder.proj2.weight:0"),
+    Signature(
+        "auraflow", ("register_tokens", "init_x_linear.weight"), "init_x_linear.weight:0", "cond_seq_linear.weight:1"
+    ),
+    replace(_OMNIGEN, family="boogu", has=("single_stream_layers.0.norm2.weight",)),
+    _OMNIGEN,
+    Signature(
+        "pixeldit",
+        ("pixel_embedder.proj.weight", "patch_blocks.0.attn.qkv_y.weight"),
+        "s_embedder.proj.weight:0",
+        "y_embedder.proj.weight:1",
+        where={"lq_proj.latent_proj.0.weight:0": 0},  # PiD, which sharpens pictures, has it
+    ),
+    Signature("ernie", ("text_proj.weight", "final_norm.linear.weight"), "text_proj.weight:0", "text_proj.weight:1"),
+    Signature(
+        "pixart",
+        ("y_embedder.y_proj.fc1.weight", "t_block.1.weight"),
+        "x_embedder.proj.weight:0",
+        "y_embedder.y_proj.fc1.weight:1",
+    ),
+    Signature("hunyuan-dit", ("mlp_t5.0.weight",), "x_embedder.proj.weight:0", "blocks.0.attn2.kv_proj.weight:1"),
+    Signature(
+        "krea2",
+        ("first.weight", "tmlp.0.weight"),
+        "first.weight:0",
+        "txtfusion.projector.weight:1*txtmlp.1.weight:1",  # layers of the text encoder, side by side
+    ),
+    Signature(
+        "ideogram4", ("llm_cond_proj.weight", "input_proj.weight"), "input_proj.weight:0", "llm_cond_proj.weight:1"
+    ),
+    Signature(
+        "joyimage",
+        ("condition_embedder.text_embedder.linear_1.weight", "double_blocks.0.img_mlp.net.2.weight"),
+        "img_in.weight:0",
+        "condition_embedder.text_embedder.linear_1.weight:1",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A recognised checkpoint.
+
+    block_counts: block list -> length, in the row's order. width, widths: of the hidden state and of other streams.
+    states: width of the prompt states, 0 if the header does not show it. unread: parts of the family that read states
+    of their own and that this checkpoint does not have.
+    """
+
+    family: str
+    block_counts: Mapping[str, int]
+    width: int
+    widths: Mapping[str, int]
+    states: int
+    unread: frozenset[str] = frozenset()
+
+
+def read_shapes(path: str | os.PathLike[str]) -> Shapes:
+    """Names and shapes of a safetensors file's tensors, from its header.
+
+    Raises:
+        SafetySteeringError: it is no safetensors file.
+    """
+    complaint = f"'{os.fspath(path)}' is no safetensors file, so it cannot be told what model it holds."
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if not 2 <= size <= MAX_HEADER_BYTES:
+            raise SafetySteeringError(complaint)
+        text = file.read(size)
+    try:
+        header = json.loads(text)
+        return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise SafetySteeringError(complaint) from error
+
+
+def recognise(shapes: Shapes, rows: Iterable[Any]) -> Checkpoint | None:
+    """What the tensors are of; None if no signature fits. `rows`: those of the model map, with name and lists."""
+    by_name = {row.name: row for row in rows}
+    for prefix in PREFIXES:
+        own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+        for signature in SIGNATURES:
+            if signature.family in by_name and _fits(signature, own):
+                row = by_name[signature.family]
+                counts = {blocks.name: _count(blocks.path or blocks.name, own) for blocks in row.lists}
+                readers = {state.read_by for states in row.states.values() for state in states if state.read_by}
+                return Checkpoint(
+                    signature.family,
+                    {name: count for name, count in counts.items() if count},
+                    _size(signature.width, own),
+                    {stream: _size(place, own) for stream, place in signature.others.items()},
+                    _size(signature.states, own),
+                    frozenset(r for r in readers if not any(name.startswith(f"{r}.") for name in own)),
+                )
+    return None
+
+
+def _fits(signature: Signature, shapes: Shapes) -> bool:
+    return all(name in shapes for name in signature.has) and all(
+        _size(place, shapes) == size for place, size in signature.where.items()
+    )
+
+
+def _size(place: str, shapes: Shapes) -> int:
+    """What stands at a place; 0 if nothing does."""
+    return math.prod(_dim(factor, shapes) for factor in place.split("*"))
+
+
+def _dim(place: str, shapes: Shapes) -> int:
+    name, _, dim = place.partition(":")
+    shape = shapes.get(name, ())
+    return shape[int(dim)] if dim and len(shape) > int(dim) else 0
+
+
+def _count(path: str, shapes: Shapes) -> int:
+    pattern = re.compile(re.escape(path) + r"\.(?:block)?(\d+)\.")
+    return len({match[1] for name in shapes if (match := pattern.match(name))})
+
+
+def inspect_checkpoint(path: str | os.PathLike[str], rows: Iterable[Any]) -> str:
+    """What a file holds, if it is a checkpoint of a family in `rows`; else an empty string."""
+    rows = tuple(rows)
+    try:
+        found = recognise(read_shapes(path), rows)
+    except SafetySteeringError:
+        return ""
+    return "" if found is None else describe_checkpoint(found, next(row for row in rows if row.name == found.family))
+
+
+def describe_checkpoint(checkpoint: Checkpoint, row: Any) -> str:
+    """A few lines on a recognised checkpoint and where it can be steered. `row`: its family's in the model map."""
+    first = next(iter(checkpoint.block_counts.values()), 0)
+    names = [name for (width, blocks, _), name in row.names.items() if (width, blocks) == (checkpoint.width, first)]
+    lines = [f"family    {checkpoint.family}"]
+    if names:
+        lines.append(f"model     {' or '.join(names)}")
+    for blocks in row.lists:
+        if blocks.name in checkpoint.block_counts:
+            streams = ", ".join(
+                f"{stream.name} ({checkpoint.widths.get(stream.name, checkpoint.width)} wide"
+                f"{' in the first, other blocks differ' if blocks.block_widths else ''})"
+                for stream in blocks.streams
+            )
+            lines.append(f"blocks    {checkpoint.block_counts[blocks.name]} {blocks.name}: {streams}")
+    for hook_point, states in row.states.items():
+        read = [state for state in states if state.read_by not in checkpoint.unread]
+        if read:
+            width = checkpoint.states if hook_point == "conditioning" else 0
+            lines.append(f"spaces    {hook_point}: {', '.join(_spaces(checkpoint.family, hook_point, read, width))}")
+    return "\n".join(lines)
+
+
+def _spaces(family: str, hook_point: str, states: Iterable[Any], width: int) -> list[str]:
+    """The spaces of a hook point by the width of the prompt states in the header; 0: the usual ones."""
+    states = tuple(states)
+    if width and not any(width in state.spaces for state in states):  # no model that the map knows
+        if any(state.part for state in states):
+            return [f"{family}.{state.name} (the header does not tell its width)" for state in states]
+        return [f"{family}.{state.name or hook_point}{width} ({width} wide)" for state in states]
+    return [
+        f"{space} ({known} wide)"
+        for state in states
+        for known, space in state.spaces.items()
+        if known == width or width not in state.spaces
+    ]
+
+
+def describe_unknown(path: str | os.PathLike[str]) -> str:
+    """One sentence on a file that is neither a safety vector nor a model that the map knows."""
+    name = shortened(os.path.basename(os.path.abspath(path)))
+    if os.path.isdir(path):
+        return f"'{name}' is a folder. Name one file in it."
+    try:
+        tensors = sorted(read_shapes(path))
+    except SafetySteeringError:
+        with open(path, "rb") as file:
+            gguf = file.read(4) == b"GGUF"
+        if gguf:
+            return f"'{name}' is a GGUF file, which inspect does not read. Give the model's safetensors file."
+        return (
+            f"'{name}' is no whole safetensors file, so it is neither a safety vector nor a model that inspect reads. "
+            "Give another file, or download it again."
+        )
+    example = shortened(tensors[len(tensors) // 2]) if tensors else ""
+    held = f"tensors such as {example} ({len(tensors)} in all)" if tensors else "no tensors"
+    return (
+        f"'{name}' is neither a safety vector nor a diffusion model that is known here; it holds {held}. Give a file "
+        "of models/diffusion_models or models/checkpoints; docs/models.md lists the models."
+    )

@@ -1,0 +1,1 @@
+"""Sampling many prompts alike."""

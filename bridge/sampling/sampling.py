@@ -1,0 +1,206 @@
+"""One prompt through ComfyUI's ordinary sampling: any sampler, sigmas and guider, with noise that its row decides.
+
+What samples many prompts (capture, evaluation, calibration) does it here, so that all of them see the same videos.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import numpy as np
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+
+from ...safety_steering.activations import Row
+from ...safety_steering.errors import SafetySteeringError
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
+
+# what belongs to a text itself; everything else in a template's conditioning holds for every prompt
+OF_THE_TEXT = ("pooled_output", "attention_mask")
+# what a guider adds to a conditioning that it takes in
+OF_THE_GUIDER = ("cross_attn", "model_conds", "uuid")
+Conditioning = list[list[Any]]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How each prompt is sampled.
+
+    latent: an empty or partly fixed latent, as KSampler takes it; its first sample is used.
+    template: conditioning whose extras (start image, frame rate, guidance) every prompt takes; None: the guider's
+        positive one, if there is a guider.
+    sampler, sigmas: SAMPLER and SIGMAS in place of `sampler_name`, and of `steps` and `scheduler`.
+    guider: GUIDER in place of `cfg` and `negative`. Its way of guidance and its other prompts are taken; its positive
+        prompt gives way to each prompt, and its model to the model that is sampled.
+    """
+
+    latent: Mapping[str, Any]
+    negative: str
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+    seed: int
+    template: Conditioning | None = None
+    sampler: Any = None
+    sigmas: torch.Tensor | None = None
+    guider: Any = None
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """What every prompt's conditioning takes beside its text."""
+        if self.template:
+            about, others = self.template[0][1], OF_THE_TEXT
+        else:
+            positive = self.guider.original_conds.get("positive") if self.guider is not None else None
+            about, others = (positive[0] if positive else {}), OF_THE_TEXT + OF_THE_GUIDER
+        return {key: value for key, value in about.items() if key not in others}
+
+    @property
+    def starts_from_image(self) -> bool:
+        """Whether the first frame is given, so that a judge should look at those after it."""
+        mask = self.latent.get("noise_mask")
+        if mask is not None:
+            mask = mask.unbind()[0] if getattr(mask, "is_nested", False) else mask
+            if mask.ndim == 5 and mask.shape[2] > 1 and not bool(mask[:, :, 0].any()):
+                return True
+        return "concat_latent_image" in self.extras
+
+
+def encode_prompt(clip: CLIP, text: str, template: Conditioning | None) -> Conditioning:
+    """What CLIP Text Encode gives, on the CPU, with the template's extras."""
+    extras = {key: value for key, value in template[0][1].items() if key not in OF_THE_TEXT} if template else {}
+    encoded = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    return [[states, {**about, **extras}] for states, about in encoded]
+
+
+def sampling_sigmas(model: ModelPatcher, sampling: Sampling) -> torch.Tensor:
+    """The noise levels (steps + 1,) of a run, highest first.
+
+    Raises:
+        SafetySteeringError: SIGMAS were given that do not fall.
+    """
+    if sampling.sigmas is None:
+        # some samplers by name take a schedule of their own; BasicScheduler, which goes with SAMPLER, does not
+        names = ("euler" if sampling.sampler is not None else sampling.sampler_name, sampling.scheduler)
+        schedule: torch.Tensor = comfy.samplers.KSampler(model, sampling.steps, model.load_device, *names, 1.0).sigmas
+        return schedule
+    sigmas = sampling.sigmas
+    if len(sigmas) < 2 or not bool((sigmas[1:] < sigmas[:-1]).all()):
+        raise SafetySteeringError(
+            f"The sigmas are {_listing(sigmas)}; a run from noise to a picture needs two or more that fall. "
+            "Connect what BasicScheduler gives."
+        )
+    return sigmas
+
+
+def _listing(sigmas: torch.Tensor) -> str:
+    shown = [f"{sigma:.3g}" for sigma in sigmas[:4].tolist()]
+    return ", ".join(shown + ["..."] * (len(sigmas) > 4)) or "none"
+
+
+def sample_prompt(
+    model: ModelPatcher,
+    positive: Conditioning,
+    negative: Conditioning,
+    sampling: Sampling,
+    seed: int,
+    callback: Callable[..., None] | None = None,
+) -> Any:
+    """The final latent (1, C, ...) of one prompt, as KSampler or SamplerCustomAdvanced make it.
+
+    positive, negative: from `encode_prompt`; the negative one is not used under a guider. A NestedTensor where the
+    model makes sound too.
+
+    Raises:
+        SafetySteeringError: the guider is for another model, or as `sampling_sigmas`.
+    """
+    sigmas = sampling_sigmas(model, sampling)
+    latent = sampling.latent["samples"][:1]
+    ratios = (sampling.latent.get(f"downscale_ratio_{kind}") for kind in ("spacial", "temporal"))
+    latent = comfy.sample.fix_empty_latent_channels(model, latent, *ratios)
+    samples = _guider(model, positive, negative, sampling).sample(
+        comfy.sample.prepare_noise(latent, seed),
+        latent,
+        sampling.sampler or comfy.samplers.sampler_object(sampling.sampler_name),
+        sigmas,
+        denoise_mask=sampling.latent.get("noise_mask"),
+        callback=callback,
+        disable_pbar=True,
+        seed=seed,
+    )
+    place = {"device": comfy.model_management.intermediate_device()}
+    return samples.to(**place, dtype=comfy.model_management.intermediate_dtype())
+
+
+def _guider(model: ModelPatcher, positive: Conditioning, negative: Conditioning, sampling: Sampling) -> Any:
+    """A guider of this one run: the given one with another model and prompt, or the one that KSampler makes."""
+    if sampling.guider is None:
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(positive, negative)
+        guider.set_cfg(sampling.cfg)
+        return guider
+    guider = copy.copy(sampling.guider)
+    if not guider.model_patcher.is_clone(model):
+        raise SafetySteeringError(
+            "The guider is for another model than the one that is connected. Connect the same model to both."
+        )
+    guider.model_patcher, guider.model_options = model, model.model_options
+    guider.original_conds = dict(guider.original_conds)
+    if not sampling.template:
+        positive = [[states, {**sampling.extras, **about}] for states, about in positive]
+    guider.inner_set_conds({"positive": positive})
+    return guider
+
+
+def decode_video(vae: VAE, samples: Any) -> np.ndarray:
+    """The frames uint8 (T, H, W, 3) of a latent that `sample_prompt` gave; an image is one frame."""
+    latent = samples.unbind()[0] if getattr(samples, "is_nested", False) else samples
+    images = vae.decode(latent)
+    frames = images.reshape(-1, *images.shape[-3:])
+    return (frames.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def noise_seed(seed: int, row: Row) -> int:
+    """The seed of a row's noise. Twins share it, so that what differs between them is the prompt."""
+    return (seed + number_of(row.pair)) % 2**63
+
+
+def number_of(text: str) -> int:
+    """A number in [0, 2^63) drawn from a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+class Progress:
+    """One bar over all steps of all prompts, with the picture that is becoming."""
+
+    def __init__(self, model: ModelPatcher, prompts: int, steps: int) -> None:
+        self._bar = comfy.utils.ProgressBar(prompts * steps)
+        self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        self._steps, self._total = steps, prompts * steps
+
+    def of_prompt(self, number: int) -> Callable[..., None]:
+        """The sampler's callback for the prompt of this number."""
+
+        def callback(step: int, x0: Any, x: Any, steps: int) -> None:
+            throw_exception_if_processing_interrupted()
+            preview = None
+            if self._previewer:
+                latent = x0.tensors[0] if x0.is_nested else x0
+                preview = self._previewer.decode_latent_to_preview_image("JPEG", latent)
+            done = number * self._steps + min(step + 1, self._steps)
+            self._bar.update_absolute(done, self._total, preview)
+
+        return callback

@@ -1,0 +1,138 @@
+"""One call of a diffusion model: what it was given, where its tokens are, and hooks that last as long as the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ...safety_steering.errors import NotSteeredError
+from ...safety_steering.hook_point import parse_hook_point
+from ..models.families import LAYOUTS, PARTS
+from ..models.families.schema import Family
+from ..models.model_map import find_block, find_list, find_state
+from ..models.tokens import Layout, TokenRange, editable_states, from_sequence, to_sequence
+
+ForwardHook = Callable[[torch.nn.Module, Any, Any], Any]
+# apply_model's own order, which other packs' wrappers count on
+POSITIONAL = ("x", "t", "c_concat", "c_crossattn", "control", "transformer_options")
+
+
+def named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """apply_model's arguments by name, however they were passed."""
+    return {**dict.fromkeys(POSITIONAL), **dict(zip(POSITIONAL, args, strict=False)), **kwargs}
+
+
+def proceed(executor: Any, arguments: Mapping[str, Any]) -> torch.Tensor:
+    """Call the next wrapper with arguments from `named`, as core would."""
+    rest = dict(arguments)
+    result: torch.Tensor = executor(*[rest.pop(name) for name in POSITIONAL], **rest)
+    return result
+
+
+def sigma_of(arguments: Mapping[str, Any]) -> float:
+    """The noise level of a call: the one read of a tensor on the host, before the model runs."""
+    sigmas = (arguments["transformer_options"] or {}).get("sigmas")
+    return float((arguments["t"] if sigmas is None else sigmas).max())
+
+
+@dataclass(frozen=True, eq=False)
+class ModelCall:
+    """One call as an APPLY_MODEL wrapper sees it, with apply_model's arguments by name."""
+
+    diffusion_model: torch.nn.Module
+    family: Family
+    arguments: Mapping[str, Any]
+
+    @property
+    def x(self) -> torch.Tensor:
+        """The noisy latents; their device is the call's."""
+        x = self.arguments["x"]
+        assert isinstance(x, torch.Tensor)
+        return x
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The call's transformer_options."""
+        return self.arguments["transformer_options"] or {}
+
+    def states(self, name: str, space: str = "", width: int = 0) -> tuple[torch.Tensor, TokenRange]:
+        """The conditioning states (B, N, D) at a hook point, on the call's device, and which rows may be edited.
+
+        space, width: which of the spaces at this hook point is meant; without them the first.
+
+        Raises:
+            NotSteeredError: the call does not carry them, or the model does not read them.
+        """
+        source = find_state(self.family, name, space, width)
+        states, mask = self.arguments.get(source.argument), None
+        if source.read_by and getattr(self.diffusion_model, source.read_by, None) is None:
+            raise NotSteeredError(
+                f"This model does not read the states of '{name}', so nothing can be steered there. "
+                "Choose another hook point, or a model that starts from an image."
+            )
+        if states is None:
+            raise NotSteeredError(
+                f"The model was called without the states of '{name}', so nothing can be steered. "
+                "If only its negative calls carry none, choose branch 'positive'."
+            )
+        states = to_sequence(states.to(self.x.device), source.dims)
+        if source.mask and self.arguments.get(source.mask) is not None:
+            mask = self.arguments[source.mask].to(self.x.device)
+        rows = editable_states(states, mask)
+        if source.part:
+            part, channels = PARTS[source.part](self.diffusion_model, states)
+            rows = rows if part is None else rows & part
+            states = states[..., channels]
+        return states, TokenRange(0, states.shape[1], rows)
+
+    def with_states(self, name: str, space: str, edited: torch.Tensor) -> dict[str, Any]:
+        """The call's arguments with the states at a hook point replaced; the caller's tensors stay as they are."""
+        source = find_state(self.family, name, space, edited.shape[-1])
+        former = self.arguments[source.argument].to(edited.device)
+        whole = edited
+        if source.part:
+            whole = to_sequence(former, source.dims).clone()
+            whole[..., PARTS[source.part](self.diffusion_model, whole)[1]] = edited
+        return {**self.arguments, source.argument: from_sequence(whole, former, source.dims)}
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return LAYOUTS[self.family.layout](self.diffusion_model, self.x, self.arguments)
+
+    def _stream(self, name: str) -> TokenRange:
+        if name not in self._layout and name == "text":
+            return self.states("conditioning")[1]
+        return self._layout[name]
+
+    def tokens(self, name: str) -> TokenRange:
+        """The editable tokens in the output stream of a block."""
+        _, stream = find_list(self.family, parse_hook_point(name))
+        own = self._stream(stream.name)
+        if own.start < 0:
+            return own
+        before = sum(self._stream(other).span for other in stream.after)
+        return TokenRange(before + own.start, own.count, own.mask, frame=own.frame)
+
+    @contextmanager
+    def hooked(self, hooks: Mapping[str, ForwardHook], entry: ForwardHook) -> Iterator[None]:
+        """Hang forward hooks on blocks (hook point -> hook) and on the family's entry module for one call."""
+        handles = [self.diffusion_model.get_submodule(self.family.entry).register_forward_hook(entry)]
+        try:
+            for name, hook in hooks.items():
+                block = find_block(self.diffusion_model, parse_hook_point(name))
+                handles.append(block.register_forward_hook(hook))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def is_replaced(self, name: str) -> bool:
+        """Whether another node answers in a block's place."""
+        point = parse_hook_point(name)
+        blocks, _ = find_list(self.family, point)
+        return (blocks.replaced_as, point.index) in self.options.get("patches_replace", {}).get("dit", {})

@@ -1,0 +1,140 @@
+"""The state of one sampler run, and the judgement at its end: did steering act?
+
+Evidence stays on the device while the run lasts; it is read once, when the run ends.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ...safety_steering.errors import NotSteeredError
+from ...safety_steering.steering.interventions import Effect, Targets
+from ...safety_steering.steering.trace import ACTED, NOT_IN_WINDOW, NOTHING_TO_EDIT, CallTrace, HookTrace, RunTrace
+from .branches import is_targeted
+
+OUTSIDE_WINDOW = "outside the window"
+OTHER_BRANCH = "no sample of the steered branch"
+CACHED = "answered by a cache"
+REPLACED = "block replaced by another node"
+NOT_FINITE = (
+    "led to values that are no finite numbers. Lower the strength or the weights of the mix, or set norm to token; if "
+    "it happens without Apply too, the model itself overflows in this precision."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What one edit did at a hook point, still on the device."""
+
+    hook_point: str
+    targets: Targets
+    effect: Effect
+
+
+@dataclass
+class Call:
+    """One model call as it happened. roles: one per equal chunk of the batch; rows: samples a chunk."""
+
+    sigma: float
+    roles: tuple[str, ...]
+    rows: int
+    note: str = ""
+    evidence: list[Evidence] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """Everything that belongs to one sampler run. Lives in that run's transformer_options, shared by its threads.
+
+    roles: uuid of a conditioning -> role. lists: role of each list of conditionings, while core batches them.
+    """
+
+    roles: Mapping[Any, str] = field(default_factory=dict)
+    lists: tuple[str, ...] = ()
+    calls: list[Call] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def finish(run: Run, branch: str, **about: Any) -> RunTrace:
+    """Read a run's evidence off the device and judge it.
+
+    Raises:
+        NotSteeredError: a call lay inside the window, on a steered branch, with something to edit, and nothing acted.
+    """
+    if not run.calls:
+        return RunTrace(NOT_IN_WINDOW, reason="the sampler never called the model.", **about)
+    calls = tuple(_read(call, branch) for call in run.calls)
+    notes = Counter(call.note for call in calls)
+    status, reason = ACTED, ""
+    if not any(call.hooks for call in calls):
+        asked = [call.note for call in calls if call.note not in (OUTSIDE_WINDOW, OTHER_BRANCH)]
+        if not asked:
+            status, reason = NOT_IN_WINDOW, _why_outside(calls, notes)
+        elif all(note == NOTHING_TO_EDIT for note in asked):
+            status, reason = NOTHING_TO_EDIT, "every state was zero or belonged to a fixed frame."
+        else:
+            raise NotSteeredError(
+                f"Steering was asked for in {len(asked)} model calls and acted in none of them "
+                f"({', '.join(sorted(set(asked)))}). Remove or reorder the node that answers in the block's place, "
+                "or widen the window."
+            )
+    if notes[REPLACED]:
+        run.warnings.append(f"In {notes[REPLACED]} of {len(calls)} model calls another node replaced a steered block.")
+    return RunTrace(status, calls=calls, reason=reason, warnings=tuple(dict.fromkeys(run.warnings)), **about)
+
+
+def check_finite(samples: torch.Tensor) -> None:
+    """Refuse what a steered run ended in, if it is no picture: what overflowed after the edit shows only here.
+
+    Raises:
+        NotSteeredError: the latent has values that are not finite.
+    """
+    if not torch.isfinite(samples).all():
+        raise NotSteeredError(f"The steered run {NOT_FINITE}")
+
+
+def _why_outside(calls: tuple[CallTrace, ...], notes: Counter[str]) -> str:
+    if notes[OUTSIDE_WINDOW] == len(calls):
+        sigmas = [call.sigma for call in calls]
+        return (
+            f"the run went from sigma {max(sigmas):.3g} to {min(sigmas):.3g}, which the window does not touch. "
+            "Widen it: 0 to 1 acts on every step."
+        )
+    return "inside the window the model was never called for the chosen branch. Choose branch 'both'."
+
+
+def _read(call: Call, branch: str) -> CallTrace:
+    rows = dict(Counter(role for role in call.roles for _ in range(call.rows)))
+    steered = torch.tensor([is_targeted(role, branch) for role in call.roles]).repeat_interleave(call.rows)
+    hooks = tuple(trace for evidence in call.evidence if (trace := _read_evidence(evidence, steered)) is not None)
+    nothing = call.evidence and not hooks
+    return CallTrace(call.sigma, rows, hooks, NOTHING_TO_EDIT if nothing else call.note)
+
+
+def _read_evidence(evidence: Evidence, steered: torch.Tensor) -> HookTrace | None:
+    """The mean over the steered samples that had anything to edit; None if none had."""
+    effect, names = evidence.effect, evidence.targets.categories
+    columns = [effect.before, effect.after, effect.editable, effect.acted, effect.shift]
+    table = torch.cat([column.double().reshape(len(steered), -1) for column in columns], dim=1).cpu()
+    table = table[steered & (table[:, -3] > 0)]
+    if not len(table):
+        return None
+    if not torch.isfinite(table).all():
+        raise NotSteeredError(f"At {evidence.hook_point} steering {NOT_FINITE}")
+    means = table.mean(dim=0).tolist()
+    before = dict(zip(names, means, strict=False))
+    after = dict(zip(names, means[len(names) :], strict=False))
+    gaps = dict(zip(names, evidence.targets.gap.tolist(), strict=True))
+    return HookTrace(
+        hook_point=evidence.hook_point,
+        before=before,
+        after=after,
+        shift_gaps={name: (after[name] - before[name]) / gap if gap > 0 else 0.0 for name, gap in gaps.items()},
+        acted=means[-2],
+        shift=means[-1],
+    )

@@ -1,0 +1,103 @@
+"""ComfyUI graphs in API format, `{node id: {"class_type", "inputs"}}`: made of stock nodes, or read and changed."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..safety_steering.errors import SafetySteeringError
+
+PREFIX = "SafetySteering_"
+LINKED = ("MODEL", "CLIP", "VAE", "LATENT", "CONDITIONING", "IMAGE")
+Graph = dict[str, dict[str, Any]]
+Link = list[str | int]
+
+
+@dataclass
+class GraphBuilder:
+    """A graph in the making. definitions: the server's /object_info; widgets that are not given take its defaults."""
+
+    definitions: Mapping[str, Any]
+    graph: Graph = field(default_factory=dict)
+
+    def add(self, class_type: str, **inputs: Any) -> str:
+        """Add a node and return its id; SafetySteeringError if the server does not know it."""
+        if class_type not in self.definitions:
+            raise SafetySteeringError(
+                f"The server does not know the node {class_type}. Install or update Safety Steering there, and restart "
+                "it."
+            )
+        node_id = str(len(self.graph) + 1)
+        defaults = widget_defaults(self.definitions[class_type])
+        self.graph[node_id] = {"class_type": class_type, "inputs": {**defaults, **inputs}}
+        return node_id
+
+
+def widget_defaults(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """The default of every required widget of a node, by its /object_info entry."""
+    found: dict[str, Any] = {}
+    for name, (kind, *rest) in definition["input"].get("required", {}).items():
+        options = rest[0] if rest else {}
+        choices = kind if isinstance(kind, list) else options.get("options")
+        if "default" in options:
+            found[name] = options["default"]
+        elif choices:
+            first = choices[0]
+            found[name] = first["key"] if isinstance(first, Mapping) else first
+    return found
+
+
+def read_graph(path: Path) -> Graph:
+    """A graph that was exported from ComfyUI with Export (API).
+
+    Raises:
+        SafetySteeringError: the file is missing, or is no such graph.
+    """
+    try:
+        graph = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SafetySteeringError(f"{path.name} cannot be read as JSON: {error}.") from error
+    nodes = graph.values() if isinstance(graph, dict) else []
+    if not nodes or not all(isinstance(node, dict) and "class_type" in node and "inputs" in node for node in nodes):
+        raise SafetySteeringError(
+            f"{path.name} is no graph in API format. In ComfyUI choose Workflow, Export (API), and give that file."
+        )
+    return dict(graph)
+
+
+def node_of(graph: Graph, class_type: str) -> str:
+    """The id of the only node of a class; SafetySteeringError if there is none, or there are several."""
+    found = [node_id for node_id, node in graph.items() if node["class_type"] == class_type]
+    if len(found) != 1:
+        raise SafetySteeringError(f"The graph has {len(found)} nodes {class_type}; exactly one is needed.")
+    return found[0]
+
+
+def with_widgets(graph: Graph, changes: Sequence[str]) -> Graph:
+    """The graph with widgets changed, each as `NODE.WIDGET=VALUE`; NODE is a class (this pack's without its prefix) or
+    an id. Numbers stay texts, which the server reads by the widget's type.
+
+    Raises:
+        SafetySteeringError: a change does not read like that, or there is no such node.
+    """
+    changed = copy.deepcopy(graph)
+    for change in changes:
+        target, equals, value = change.partition("=")
+        name, dot, widget = target.strip().partition(".")
+        nodes = [
+            node
+            for node_id, node in changed.items()
+            if name and name in (node_id, node["class_type"], node["class_type"].removeprefix(PREFIX))
+        ]
+        if not (equals and dot and widget and nodes):
+            known = ", ".join(sorted({node["class_type"].removeprefix(PREFIX) for node in graph.values()}))
+            raise SafetySteeringError(
+                f"'{change[:80]}' changes nothing. Write it like NODE.WIDGET=VALUE; the graph's nodes are: {known}."
+            )
+        for node in nodes:
+            node["inputs"][widget] = {"true": True, "false": False}.get(value.strip(), value.strip())
+    return changed

@@ -1,0 +1,165 @@
+"""`capture` and `calibrate` on the command line: through a running ComfyUI server, which has the models.
+
+The graph is one of stock loaders, or yours, exported from ComfyUI with Export (API). Ctrl-C stops the run on the
+server; the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import urllib.error
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..safety_steering.errors import SafetySteeringError, shortened
+from .api_graph import Graph, GraphBuilder, Link, node_of, read_graph, with_widgets
+from .comfy_client import ComfyClient, PromptRejected, Run
+
+CAPTURE, CALIBRATE = "SafetySteering_CaptureActivations", "SafetySteering_CalibrateSteering"
+SAVE = "SafetySteering_SaveSafetyVector"
+SERVER = "http://127.0.0.1:8188"
+LONGEST_RUN = 30 * 24 * 3600.0
+EXAMPLE = "CaptureActivations.steps=8"
+
+
+def add_server_commands(commands: Any) -> None:
+    """Add them to argparse's subparsers; each sets `run`, which takes the options and returns what is to be printed."""
+    capture = commands.add_parser("capture", help="capture a model's activations, through a running ComfyUI server")
+    capture.set_defaults(run=lambda options: _run(options, CAPTURE))
+    calibrate = commands.add_parser(
+        "calibrate", help="find where and how strongly to steer a model, through a running ComfyUI server"
+    )
+    calibrate.add_argument("--vae", default="", help="the VAE's file, as VAELoader lists it")
+    calibrate.add_argument("--vector", default="", help="the safety vector's file, as Load Safety Vector lists it")
+    calibrate.add_argument("--save", default="", metavar="NAME", help="save the vector with its suggestion as NAME")
+    calibrate.set_defaults(run=lambda options: _run(options, CALIBRATE))
+    for parser in (capture, calibrate):
+        parser.add_argument("--server", default=SERVER, help=f"the server's address (default {SERVER})")
+        parser.add_argument("--graph", type=Path, help="a graph with the node in it, exported with Export (API)")
+        stock = parser.add_argument_group("without --graph, a text-to-video graph of stock loaders")
+        stock.add_argument("--model", default="", help="the diffusion model's file, as UNETLoader lists it")
+        stock.add_argument("--text-encoder", default="", help="the text encoder's file, as CLIPLoader lists it")
+        stock.add_argument("--type", default="wan", help="the text encoder's type in CLIPLoader (default wan)")
+        stock.add_argument("--prompts", default="", help="the prompt file, as Load Safety Prompts lists it")
+        stock.add_argument(
+            "--latent", default="EmptyHunyuanLatentVideo", help="the node that makes the empty latent (default: Wan's)"
+        )
+        parser.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="NODE.WIDGET=VALUE",
+            help=f"set a widget of any node, as often as you like: --set {EXAMPLE}",
+        )
+
+
+def _run(options: argparse.Namespace, class_type: str) -> str:
+    client = ComfyClient(_checked_address(options.server))
+    try:
+        client.request("/system_stats")
+        client.connect()
+        graph = read_graph(options.graph) if options.graph else _stock_graph(options, client.object_info())
+        graph = with_widgets(graph, options.set)
+        return _follow(client, graph, node_of(graph, class_type))
+    except (urllib.error.URLError, TimeoutError, HTTPException, json.JSONDecodeError) as error:
+        reason = getattr(error, "reason", error)
+        why = getattr(reason, "strerror", None) or reason
+        raise SafetySteeringError(
+            f"No ComfyUI server answers at {shortened(options.server)} ({why}). "
+            "Start one with `python main.py` in ComfyUI's folder, or give the address of yours with --server."
+        ) from error
+    finally:
+        client.close()
+
+
+def _checked_address(address: str) -> str:
+    """`address`, if it reads as http://host:port. Raises SafetySteeringError."""
+    try:
+        parts = urlsplit(address)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, half of an IPv6 address
+        whole = False
+    if not whole or re.search(r"\s", address):
+        raise SafetySteeringError(f"--server is '{shortened(address)}'. Give an address such as {SERVER}.")
+    return address
+
+
+def _stock_graph(options: argparse.Namespace, definitions: dict[str, Any]) -> Graph:
+    """Loaders, prompts, latent and the node itself; the judge and the rest as their widgets' defaults."""
+    _demand(options, "model", "text_encoder")
+    builder = GraphBuilder(definitions)
+    links: dict[str, Link] = {
+        "model": [builder.add("UNETLoader", unet_name=options.model), 0],
+        "clip": [builder.add("CLIPLoader", clip_name=options.text_encoder, type=options.type), 0],
+        "prompts": [builder.add("SafetySteering_LoadSafetyPrompts", **_given(prompts=options.prompts)), 0],
+        "latent": [builder.add(options.latent), 0],
+    }
+    if options.command == "capture":
+        builder.add(CAPTURE, **links)
+        return builder.graph
+    _demand(options, "vae", "vector")
+    links |= {
+        "vae": [builder.add("VAELoader", vae_name=options.vae), 0],
+        "safety_vector": [builder.add("SafetySteering_LoadSafetyVector", vector=options.vector), 0],
+        "judge": [builder.add("SafetySteering_SafetyJudge"), 0],
+    }
+    calibrated = builder.add(CALIBRATE, **links)
+    if options.save:
+        builder.add(SAVE, safety_vector=[calibrated, 0], filename=options.save)
+    return builder.graph
+
+
+def _demand(options: argparse.Namespace, *names: str) -> None:
+    missing = [f"--{name.replace('_', '-')}" for name in names if not getattr(options, name)]
+    if missing:
+        raise SafetySteeringError(f"Give {' and '.join(missing)}, or a graph of your own with --graph.")
+
+
+def _given(**values: str) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _follow(client: ComfyClient, graph: Graph, node_id: str) -> str:
+    """Queue the graph, show its progress on stderr, and return what the node showed."""
+    try:
+        prompt_id = client.submit(graph)
+    except PromptRejected as error:
+        raise SafetySteeringError(_refusal(error.node_errors) or str(error)) from error
+    try:
+        run = client.result(prompt_id, LONGEST_RUN, _show)
+    except KeyboardInterrupt:
+        client.interrupt()
+        raise SafetySteeringError("\nStopped. The same command goes on where it was.") from None
+    print(file=sys.stderr)
+    return _told(run, node_id)
+
+
+def _show(value: float, most: float) -> None:
+    print(f"\r{value:.0f} of {most:.0f} steps, {value / most:.0%}", end="", file=sys.stderr, flush=True)
+
+
+def _told(run: Run, node_id: str) -> str:
+    if run.node_errors:  # the server runs what it can of a graph, and leaves out what it cannot
+        raise SafetySteeringError(_refusal(run.node_errors))
+    if run.error is not None:
+        raise SafetySteeringError(f"{run.error.node_type}: {run.error.message.strip()}")
+    if run.status != "success":
+        raise SafetySteeringError(f"The run ended: {run.status}. The same command goes on where it was.")
+    if node_id not in run.outputs:  # the server remembered a run with the same inputs
+        return "Nothing was to be done: the server has run this graph before, and its folder is as it left it."
+    return run.text(node_id)
+
+
+def _refusal(node_errors: Mapping[str, Any]) -> str:
+    """The server's reasons for not running nodes, as a sentence each."""
+    return "\n".join(
+        f"{node['class_type']}: {error['message']}. {error['details']}"
+        for node in node_errors.values()
+        for error in node["errors"]
+    )

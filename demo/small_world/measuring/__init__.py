@@ -1,0 +1,1 @@
+"""What a setting does to its videos."""

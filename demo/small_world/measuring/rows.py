@@ -1,0 +1,69 @@
+"""The rows of a safety table: rates with intervals, from the verdicts under a setting and without steering."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ..statistics import frechet, interval, ratio_interval, share
+from .measure import Outcome
+from .settings import Setting, intervention_name
+
+
+def row(
+    setting: Setting,
+    outcomes: Mapping[str, Outcome],
+    plain: Mapping[str, Outcome],
+    reference: np.ndarray,
+    split: str,
+    task: str = "t2v",
+) -> dict[str, Any]:
+    """One row of a safety table, in the shape that docs/design.md gives.
+
+    plain: the outcomes without steering. reference: `reference_features` of the same benign scenes.
+    """
+    return {
+        "setting": setting.name,
+        "task": task,
+        "direction": setting.direction,
+        "hook_point": ", ".join(setting.hook_points),
+        "intervention": intervention_name(setting),
+        "strength": setting.strength,
+        "mix": dict(setting.mix),
+        "negative_prompt": setting.negative,
+        **(_on_unsafe(outcomes["unsafe"], plain["unsafe"]) if "unsafe" in outcomes else {}),
+        **(_on_benign(outcomes["benign"], plain["benign"], reference) if "benign" in outcomes else {}),
+        "settings": asdict(setting),
+        "split": split,
+        "chosen": False,
+    }
+
+
+def _on_unsafe(unsafe: Outcome, plain: Outcome) -> dict[str, Any]:
+    """The part of a row that is about unsafe prompts."""
+    return {
+        **share("asr", unsafe.unsafe),
+        "asr_of_unsteered_ci": ratio_interval(unsafe.unsafe, plain.unsafe),
+        "asr_drop_ci": interval(plain.unsafe.astype(float) - unsafe.unsafe),
+        **share("usable", unsafe.usable),
+        **share("subject_kept", unsafe.subject),
+        "moved": round(unsafe.moved, 4),
+        "acted_unsafe": round(unsafe.acted, 4),
+        "n_unsafe": len(unsafe.unsafe),
+    }
+
+
+def _on_benign(benign: Outcome, plain: Outcome, reference: np.ndarray) -> dict[str, Any]:
+    """The part of a row that is about benign prompts."""
+    return {
+        **share("benign_fidelity", benign.faithful),
+        **share("benign_loss", plain.faithful.astype(float) - benign.faithful),
+        **share("benign_unsafe", benign.unsafe),
+        "benign_unsafe_rise_ci": interval(benign.unsafe.astype(float) - plain.unsafe),
+        "frechet": round(frechet(benign.features, reference), 3),
+        "acted_benign": round(benign.acted, 4),
+        "n_benign": len(benign.unsafe),
+    }

@@ -1,0 +1,129 @@
+"""A model as a setting wants it, and the prompts that a setting leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..models.encoder_layer import INNER, encode_edited
+from ..models.text import encode_text
+from ..runtime import load_pack, use_bench
+from .sampling import Encode
+from .settings import Setting
+
+
+def steered(model: Any, setting: Setting, vectors: Path) -> Any:
+    """The model as a setting wants it: steered by its vector, patched by its baseline, or itself."""
+    if setting.baseline:
+        return _with_baseline(model, setting, vectors)
+    if not setting.vector or in_encoder(setting):
+        return model
+    load_pack()
+    from safety_steering_pack.bridge.steering.apply import apply_steering
+    from safety_steering_pack.bridge.steering.settings import SteeringSettings
+
+    settings = SteeringSettings(setting.strength, setting.hook_points, _how(setting), setting.window, "both")
+    return apply_steering(model, _vector(setting, vectors), settings)
+
+
+def in_encoder(setting: Setting) -> bool:
+    """Whether a setting steers inside the text encoder, where the model never sees it."""
+    return setting.hook_points[:1] == (INNER,)
+
+
+def encoder(setting: Setting, vectors: Path) -> Encode:
+    """What reads the prompts under a setting."""
+    if not in_encoder(setting):
+        return encode_text
+    load_pack()
+    from safety_steering_pack.safety_steering.steering.interventions import intervene, stack_targets
+
+    vector, how = _vector(setting, vectors), _how(setting)
+    targets = stack_targets(vector.at(INNER), vector.mix, 0)
+
+    def edit(states: Any, mask: Any) -> Any:
+        return intervene(states, targets.to(states.device, states.dtype), how, setting.strength, mask[..., None])[0]
+
+    return lambda prompts: encode_edited(prompts, edit)
+
+
+def _with_baseline(model: Any, setting: Setting, vectors: Path) -> Any:
+    """The model under a method of `bench/`; concepts are texts, as their authors give them."""
+    use_bench()
+    import torch
+    from safetensors.torch import load_file
+
+    from small_world.measuring import baseline_patches
+
+    from .baselines import SLD_PRESETS
+
+    how = setting.parameters
+    if setting.baseline == "SLD":
+        return baseline_patches.with_sld(model, encode_text([how["concept"]])[0], SLD_PRESETS[how["preset"]])
+    if setting.baseline == "SAFREE":
+        states, mask = encode_text(how["concepts"].split(", "))
+        means = states.sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        return baseline_patches.with_safree(model, means, how["alpha"], how["most"])
+    if setting.baseline == "CASteer":
+        stored = load_file(vectors / setting.vector)
+        directions = torch.stack([stored[name] for name in how["concepts"].split(", ")], dim=2)
+        return baseline_patches.with_casteer(model, directions, stored["sigmas"].tolist(), how["beta"])
+    raise ValueError(f"There is no baseline '{setting.baseline}'; choose SLD, SAFREE or CASteer.")
+
+
+def _how(setting: Setting) -> Any:
+    load_pack()
+    from safety_steering_pack.safety_steering.steering.interventions import Intervention
+
+    return Intervention(setting.kind, setting.norm, setting.gate, setting.threshold)
+
+
+def _vector(setting: Setting, vectors: Path) -> Any:
+    load_pack()
+    from safety_steering_pack.safety_steering.vectors.file import load_vector
+
+    vector = load_vector(vectors / setting.vector)
+    return vector.with_mix(setting.mix or vector.mix)
+
+
+def acts_on(setting: Setting, vectors: Path, prompts: Sequence[str]) -> np.ndarray:
+    """Which prompts a setting may act on, (n,) boolean: all of them, unless it edits nothing but the text states."""
+    if not setting.vector or setting.baseline or setting.negative or setting.hook_points != ("conditioning",):
+        return np.ones(len(prompts), dtype=bool)
+    if _vector(setting, vectors).at("conditioning").bins > 1:
+        return np.ones(len(prompts), dtype=bool)
+    states, edited, _ = _edited(setting, vectors, prompts)
+    changed: np.ndarray = (edited != states).flatten(1).any(dim=1).numpy()
+    return changed
+
+
+def movement(setting: Setting, vectors: Path, prompts: Sequence[str]) -> float:
+    """How far a setting that steers the text states moves a token of these prompts: mean share of its norm."""
+    return float(_edited(setting, vectors, prompts)[2].shift.mean())
+
+
+def _edited(setting: Setting, vectors: Path, prompts: Sequence[str]) -> tuple[Any, Any, Any]:
+    """Text states of the prompts (n, N, D) before and after a setting, and the effect, as the model would get them."""
+    from safety_steering_pack.safety_steering.steering.interventions import intervene, stack_targets
+
+    vector = _vector(setting, vectors)
+    states, mask = encode_text(prompts)
+    targets = stack_targets(vector.at("conditioning"), vector.mix, 0).to(states.device, states.dtype)
+    edited, effect = intervene(states, targets, _how(setting), setting.strength, mask[..., None])
+    return states, edited, effect
+
+
+def effect(model: Any) -> tuple[float, float]:
+    """Mean relative change of a token, and share of tokens acted on, over the last runs that acted."""
+    load_pack()
+    from safety_steering_pack.bridge.steering.apply import steerings_of
+
+    hooks = [
+        hook for steering in steerings_of(model) for run in steering.traces for call in run.calls for hook in call.hooks
+    ]
+    if not hooks:
+        return 0.0, 0.0
+    return float(np.mean([hook.shift for hook in hooks])), float(np.mean([hook.acted for hook in hooks]))

@@ -1,0 +1,1 @@
+"""Its models and judge, and how they were trained."""

@@ -1,0 +1,1 @@
+"""Directions of its own, and their relatives."""

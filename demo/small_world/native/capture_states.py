@@ -1,0 +1,102 @@
+"""Capture the small Wan's states on prompt pairs: every block in four sigma bins, and the text states.
+
+    python -m small_world.native.capture_states        (from demo/; needs the generator)
+
+Two activation folders in the cache, `conditioning` (one bin) and `blocks` (four bins), filled from one generation of
+each prompt. Twins share noise, so that what differs between their states is the element. A killed run goes on where
+it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files import file_sha256
+from ..measuring.sampling import generate_latents
+from ..models.text import WIDTH
+from ..runtime import GENERATOR_FILE, load_generator, load_pack, work_dir
+from ..scenes.splits import PromptPair, prompt_pairs
+
+BLOCKS = 8
+BLOCK_HOOKS = tuple(f"block.blocks.{i}.image" for i in range(BLOCKS))
+HOOKS = {"conditioning": ("conditioning",), "blocks": BLOCK_HOOKS}
+# equal quarters of a run with shift 3: sigma = 3 t / (1 + 2 t) at t = 0, 1/4, 1/2, 3/4, 1
+SIGMA_EDGES = {"conditioning": (0.0, 1.0), "blocks": (0.0, 0.5, 0.75, 0.9, 1.0)}
+SEED = 11  # of the prompt pairs
+COUNTS = {"train": 480, "validation": 160}
+PAIRS_A_BATCH = 16
+
+
+def states_folder() -> Path:
+    """Where the captured states of the present generator are; another generator has another folder."""
+    return work_dir() / f"states-{file_sha256(GENERATOR_FILE)[:12]}"
+
+
+def open_activations(kind: str) -> Any:
+    """The captured states of "conditioning" or "blocks"; an error if `capture_states` has not run."""
+    load_pack()
+    from safety_steering_pack.safety_steering.activations import Activations
+
+    return Activations.open(states_folder() / kind)
+
+
+def rows_of(pairs: Sequence[PromptPair], first: int) -> list[Any]:
+    """Unsafe and safe row of each pair, in turn; `first` numbers the pairs within their split."""
+    from safety_steering_pack.safety_steering.activations import Row
+
+    rows = []
+    for number, pair in enumerate(pairs, start=first):
+        name = f"{pair.split}-{number:04d}"
+        rows += [Row(f"{name}-{label}", label, pair.category, name, pair.split) for label in ("unsafe", "safe")]
+    return rows
+
+
+def capture(seed: int) -> None:
+    """Capture what is not yet captured."""
+    from tqdm import tqdm
+
+    load_pack()
+    from safety_steering_pack.bridge.capture.collect import Capture, capture_source
+    from safety_steering_pack.bridge.capture.run import fraction
+    from safety_steering_pack.safety_steering.activations import Activations
+
+    model = load_generator()
+    captures, folders = {}, {}
+    for kind, hooks in HOOKS.items():
+        source = capture_source(model, hooks, SIGMA_EDGES[kind], WIDTH)
+        folders[kind] = Activations.create(states_folder() / kind, source)
+        captures[kind] = Capture(source)
+    captured = captures["blocks"].attach(captures["conditioning"].attach(model))
+    known = {kind: {row.id for row in folder.rows()} for kind, folder in folders.items()}
+    for split, count in COUNTS.items():
+        pairs = prompt_pairs(split, count, seed)
+        for first in tqdm(range(0, count, PAIRS_A_BATCH), desc=split, mininterval=5):
+            batch = pairs[first : first + PAIRS_A_BATCH]
+            rows = rows_of(batch, first)
+            missing = [kind for kind in HOOKS if rows[0].id not in known[kind]]
+            if not missing:
+                continue
+            for one in captures.values():
+                one.places = [fraction(row.id) for row in rows]
+            prompts = [prompt for pair in batch for prompt in pair.prompts]
+            generate_latents(captured, prompts, [pair.unsafe.seed for pair in batch for _ in range(2)])
+            for kind in missing:
+                folders[kind].append(rows, captures[kind].states)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    capture(arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

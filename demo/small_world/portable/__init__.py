@@ -1,0 +1,1 @@
+"""Directions carried from a language model."""

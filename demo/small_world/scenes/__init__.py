@@ -1,0 +1,1 @@
+"""What the small world shows: art, scenes, splits."""

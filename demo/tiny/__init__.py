@@ -1,0 +1,1 @@
+"""Tiny checkpoints, vectors and graphs in the real formats."""

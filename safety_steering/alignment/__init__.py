@@ -1,0 +1,1 @@
+"""Carrying a direction from one space to another."""

@@ -1,0 +1,121 @@
+"""The alignment's file, `*.safetensors`, format version 1.
+
+Tensors are named as in `Alignment.tensors`; the metadata `facts` holds `Alignment.facts` as JSON. Everything is checked
+before an alignment exists, as for vectors: sizes before they are allocated, then shapes, values and names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from ..alignment_settings import AlignmentSettings
+from ..errors import SafetySteeringError, VectorFileError
+from ..files import write_tensors
+from ..vectors.file import check_header_size, one_sentence, read_json
+from .fit import Alignment, AnchorStates, Side
+from .maps import LAYOUTS, SpaceMap
+from .quality import Quality
+
+FORMAT = "safety_alignment"
+FORMAT_VERSION = 1
+MAX_VALUES = 2**31  # of one tensor: a map between two spaces 32768 wide has half of that
+
+
+def save_alignment(alignment: Alignment, path: str | os.PathLike[str], *, overwrite: bool = True) -> Path:
+    """Write `alignment` to `path`, whole or not at all; returns the path.
+
+    Raises:
+        VectorFileError: the name does not end in `.safetensors`.
+        FileExistsError: the file exists and `overwrite` is False.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise VectorFileError(f"'{Path(path).name}' must end in .safetensors.")
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "facts": json.dumps(alignment.facts()),
+    }
+    return write_tensors(path, alignment.tensors(), metadata, overwrite=overwrite)
+
+
+def load_alignment(path: str | os.PathLike[str]) -> Alignment:
+    """Read and check an alignment.
+
+    Raises:
+        VectorFileError: the file is missing, damaged, of another format or a newer version, or its content is invalid.
+    """
+    path = Path(path)
+    with one_sentence(path):
+        check_header_size(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            _check_format(metadata)
+            return _assemble(read_json(metadata, "facts", dict), file)
+
+
+def _check_format(metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise VectorFileError(
+            f"a safetensors file, but not a safety alignment (its format is '{metadata.get('format', 'not given')}'). "
+            "Choose a file made by Save Safety Alignment."
+        )
+    version = metadata.get("format_version", "")
+    if version != str(FORMAT_VERSION):
+        raise VectorFileError(
+            f"it has format version {version[:20]}; this pack reads version {FORMAT_VERSION}. Update Safety Steering."
+        )
+
+
+def _assemble(facts: Mapping[str, Any], file: Any) -> Alignment:
+    names = frozenset(file.keys())
+
+    def tensor(name: str) -> torch.Tensor:
+        if name not in names:
+            raise VectorFileError(f"the tensor {name} is missing.")
+        dtype, shape = file.get_slice(name).get_dtype(), file.get_slice(name).get_shape()
+        values = 1
+        for size in shape:
+            values *= size
+        if dtype != "F32" or not 1 <= len(shape) <= 2 or not 0 < values <= MAX_VALUES:
+            raise VectorFileError(f"the tensor {name} is {dtype} of shape {shape}, expected F32 in 1 or 2 dimensions.")
+        found: torch.Tensor = file.get_tensor(name)
+        return found
+
+    try:
+        kind = str(facts["map_kind"])
+        chosen = {str(name): float(value) for name, value in facts["chosen"].items()}
+        return Alignment(
+            source=_side(facts["source"]),
+            target=_side(facts["target"]),
+            settings=AlignmentSettings(**facts["settings"]),
+            map=SpaceMap(kind, {name: tensor(f"map/{name}") for name in LAYOUTS.get(kind, {})}, chosen),
+            source_mean=tensor("source/mean"),
+            source_scale=tensor("source/scale"),
+            target_mean=tensor("target/mean"),
+            target_scale=tensor("target/scale"),
+            target_anchors=AnchorStates(tensor("target/pooled"), tensor("target/token")),
+            beta=float(facts["beta"]),
+            quality=Quality(float(facts["r2"]), tensor("quality/own"), tensor("quality/other"), int(facts["fitted"])),
+            texts_sha256=str(facts["texts_sha256"]),
+            about=dict(facts["about"]),
+            own_benign=AnchorStates(tensor("target/benign_pooled"), tensor("target/benign_token"))
+            if "target/benign_pooled" in names
+            else None,
+        )
+    except SafetySteeringError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise VectorFileError(f"its facts are not whole: {error}. Fit it again.") from error
+
+
+def _side(facts: Mapping[str, Any]) -> Side:
+    texts = {name: str(facts[name]) for name in ("hook_point", "space", "name", "family", "weight_fingerprint")}
+    counts = {str(name): int(count) for name, count in facts["block_counts"].items()}
+    return Side(**texts, block_counts=counts)

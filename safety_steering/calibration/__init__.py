@@ -1,0 +1,1 @@
+"""Searching for a setting, and the rule that suggests one."""

@@ -1,0 +1,1 @@
+"""From activations or prompt pairs to a direction."""

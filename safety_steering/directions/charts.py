@@ -1,0 +1,71 @@
+"""The picture of an extraction: what each layer tells apart on held-out pairs, and what gloom has to do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..steering.chart import INK, QUIET, WARNING, as_picture, blank_figure
+from .native import WHOLE
+from .portable import Extracted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LINES = (
+    ("unsafe from safe", lambda row: row["auc"], "C0", "-"),
+    ("its category left out of the training", lambda row: row["left_out_auc"], "C1", "-"),
+    ("chance: labels shuffled, 95th percentile", lambda row: row["shuffled_auc"], QUIET, ":"),
+)
+_GLOOM = (
+    ("valence kept", lambda row: row["with_valence"]["valence_auc"], "C3", "--"),
+    ("as in the vector", lambda row: row["valence_auc"], "C2", "-"),
+)
+
+
+def draw_sweep(extracted: Extracted) -> NDArray[np.uint8]:
+    """Three panels over the layers: the mean over categories, each category, and the valence control.
+
+    Returns an RGB picture (H, W, 3), uint8.
+    """
+    table, layer = extracted.table, extracted.layer
+    categories = [name for name in dict.fromkeys(row["category"] for row in table) if name != WHOLE]
+    figure = blank_figure(9.6)
+    means, each, gloom = figure.subplots(3, 1, sharex=True)
+    figure.suptitle(f"{extracted.vector.info.model_name}: AUC on held-out pairs", fontsize=11, color=INK)
+    rows = [row for row in table if row["category"] != WHOLE]
+    for label, value, color, style in _LINES:
+        _plot(means, rows, value, label=label, color=color, linestyle=style)
+    _finish(means, "mean over categories", layer)
+    for name in categories:
+        _plot(each, [row for row in rows if row["category"] == name], lambda row: row["auc"], label=name)
+    _finish(each, "each category: unsafe from safe", layer)
+    if any(row["valence_auc"] is not None for row in rows):
+        for label, value, color, style in _GLOOM:
+            _plot(gloom, rows, value, label=label, color=color, linestyle=style)
+    else:
+        gloom.text(0.5, 0.5, "no negative twins", transform=gloom.transAxes, ha="center", color=WARNING)
+    _finish(gloom, "valence: safe from sad but safe; 0.5 is blind to gloom", layer)
+    gloom.set_xlabel(f"layer; the vector is of layer {layer}", fontsize=10, color=INK)
+    return as_picture(figure)
+
+
+def _plot(axes: Axes, rows: Sequence[Mapping[str, Any]], value: Any, **style: Any) -> None:
+    """The mean of a value over the rows of each layer, where there is one."""
+    layers = sorted({row["layer"] for row in rows})
+    found = [[value(row) for row in rows if row["layer"] == layer and value(row) is not None] for layer in layers]
+    axes.plot(layers, [np.mean(values) if values else np.nan for values in found], marker=".", **style)
+
+
+def _finish(axes: Axes, title: str, layer: int) -> None:
+    axes.set_title(title, fontsize=10, color=INK, loc="left")
+    axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
+    axes.axvline(layer, color=INK, linewidth=0.8, alpha=0.5)
+    axes.set_ylim(top=1.02)
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False, ncols=2)

@@ -1,0 +1,225 @@
+"""From a folder of activations to a native safety vector: every hook point, its evidence, and where all came from.
+
+One hook point is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ..activations import SAFE, UNSAFE, Activations, Row, Source, States
+from ..errors import SafetySteeringError
+from ..fit_settings import FitSettings
+from ..hook_point import depth, parse_hook_point, select_hook_points
+from ..separability import separability_of
+from ..standardise import outlier_share
+from ..vectors.vector import HookPointDirections, SafetyVector, Suggestion, VectorInfo
+from .fitting import Evidence, fit_states
+from .rows import categories_of
+
+WHOLE = "all"
+TRAIN, VALIDATION = "train", "validation"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted vector and its table: one row per hook point, category and sigma bin, plain JSON values.
+
+    auc is null where the validation split has no rows; depth is null where a hook point is no block.
+    """
+
+    vector: SafetyVector
+    table: tuple[dict[str, Any], ...]
+
+
+def fit_vector(
+    activations: Activations,
+    settings: FitSettings,
+    *,
+    categories: Sequence[str] = (),
+    bins: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Fitted:
+    """Fit a native vector on the train rows, and judge it on the validation rows.
+
+    Args:
+        categories: which to fit; all that have unsafe train rows if empty. With two or more, a category "all" of them
+            together is fitted too; it stays out of the vector's mix.
+        bins: how many sigma bins the vector has; 0 as captured, else a divisor of that, neighbours being averaged.
+        progress: called after each hook point with how many are done; what it raises ends the fit.
+
+    Raises:
+        SafetySteeringError: there is nothing to fit on, a category or number of bins is not there, or as `fit_states`.
+    """
+    source, rows = activations.source, activations.rows()
+    chosen = _choose(rows, categories)
+    whole = WHOLE if len(chosen) > 1 and WHOLE not in chosen else ""
+    edges = merged_edges(source.sigma_edges, bins)
+    points: dict[str, HookPointDirections] = {}
+    table: list[dict[str, Any]] = []
+    for done, name in enumerate(source.hook_points, start=1):
+        points[name], found = _fit_point(activations, rows, name, chosen, settings, edges, whole)
+        table += found
+        progress(done, len(source.hook_points))
+    return Fitted(SafetyVector(points, _info(source, rows, chosen, settings, points, table)), tuple(table))
+
+
+def _fit_point(
+    activations: Activations,
+    rows: Sequence[Row],
+    name: str,
+    categories: Sequence[str],
+    settings: FitSettings,
+    edges: Sequence[float],
+    whole: str,
+) -> tuple[HookPointDirections, list[dict[str, Any]]]:
+    """One hook point and its rows of the table. Its states are gone when the next one's are read."""
+    source = activations.source
+    states = merged_bins(activations.read(name), len(edges) - 1)
+    space = source.hook_points[name][0]
+    point, evidence = fit_states(
+        rows, states, categories, settings, space=space, sigma_edges=edges, split=TRAIN, whole=whole
+    )
+    aucs = separability_of(rows, states, point, split=VALIDATION)
+    return point, _table(name, point, evidence, aucs, source)
+
+
+def merged_edges(edges: Sequence[float], bins: int) -> tuple[float, ...]:
+    """The edges of `bins` merged sigma bins; SafetySteeringError unless `bins` divides the number there is."""
+    found = len(edges) - 1
+    if bins and found % bins:
+        whole = [str(n) for n in range(1, found + 1) if found % n == 0]
+        raise SafetySteeringError(
+            f"The activations have {found} sigma bins, which do not merge into {bins}. Choose {', '.join(whole)}."
+        )
+    return tuple(edges[:: found // bins]) if bins else tuple(edges)
+
+
+def merged_bins(states: States, bins: int) -> States:
+    """States (n, K, D) with neighbouring bins merged to `bins`: pooled states averaged over the bins that were seen.
+
+    Token states are not averaged, which would narrow their spread: rows take their token from the group's bins in turn.
+    """
+    rows, found, width = states.pooled.shape
+    if found == bins:
+        return states
+    group = found // bins
+    grouped = states.pooled.reshape(rows, bins, group, width)
+    turn = torch.arange(rows) % group
+    token = states.token.reshape(rows, bins, group, width)[torch.arange(rows), :, turn]
+    return States(grouped.nanmean(dim=2), token)
+
+
+def _choose(rows: Sequence[Row], categories: Sequence[str]) -> tuple[str, ...]:
+    train = [row for row in rows if row.split == TRAIN]
+    known = tuple(dict.fromkeys(name for row in train if row.label == UNSAFE for name in sorted(categories_of(row))))
+    if not known or not any(row.label == SAFE for row in train):
+        raise SafetySteeringError(
+            f"The activations have {len(rows)} rows, {len(train)} of them in the train split, and not both safe and "
+            "unsafe ones among these. Capture prompts of both labels with a train split."
+        )
+    missing = [name for name in categories if name not in known]
+    if missing:
+        raise SafetySteeringError(
+            f"No unsafe train row has the category '{missing[0]}'. There are: {', '.join(known)}."
+        )
+    return tuple(categories) or known
+
+
+def _table(
+    name: str,
+    point: HookPointDirections,
+    evidence: dict[str, list[Evidence]],
+    aucs: dict[str, list[float]],
+    source: Source,
+) -> list[dict[str, Any]]:
+    parsed = parse_hook_point(name)
+    counted = parsed.list in source.block_counts
+    where = round(depth(parsed, source.block_counts), 4) if counted else None
+    rows = []
+    for category, direction in point.categories.items():
+        for k, (one, auc) in enumerate(zip(evidence[category], aucs[category], strict=True)):
+            confidence = one.confidence
+            rows.append(
+                {
+                    "hook_point": name,
+                    "depth": where,
+                    "category": category,
+                    "sigma": [float(edge) for edge in point.sigma_edges[k : k + 2]],
+                    "auc": _number(auc),
+                    "gap": float(direction.gap[k]),
+                    "std_pooled": float(direction.std_pooled[k]),
+                    "std_token": float(direction.std_token[k]),
+                    "token_norm": float(point.token_norm[k]),
+                    "outlier_share": outlier_share(direction.direction[k]),
+                    "halves_cosine": _number(confidence.mean) if confidence else None,
+                    "halves_cosine_low": _number(confidence.low) if confidence else None,
+                    "p_value": one.p_value,
+                    "n_unsafe": one.unsafe,
+                    "n_safe": one.safe,
+                    "split": VALIDATION,
+                }
+            )
+    return rows
+
+
+def _number(value: float) -> float | None:
+    """None where nothing could be measured: JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _info(
+    source: Source,
+    rows: Sequence[Row],
+    categories: Sequence[str],
+    settings: FitSettings,
+    points: dict[str, HookPointDirections],
+    table: Sequence[dict[str, Any]],
+) -> VectorInfo:
+    # validation may not choose a place here and be quoted for it: the numbers are those of the place that Apply takes
+    (place, *_) = select_hook_points("auto", points, source.block_counts)
+    own = [row for row in table if row["hook_point"] == place]
+    names = list(points[place].categories)
+    per_category = {name: [row for row in own if row["category"] == name] for name in names}
+    aucs = {name: [row["auc"] for row in found if row["auc"] is not None] for name, found in per_category.items()}
+    parameters = {**asdict(settings), "sigma_bins": points[place].bins}
+    step = {
+        "step": "fit",
+        "rows": len(rows),
+        "captured_on": source.model_name,
+        "evidence_at": place,
+        "evidence": own,
+    }
+    return VectorInfo(
+        kind="native",
+        gap_kind="measured",
+        family=source.family,
+        model_name=source.model_name,
+        weight_fingerprint=source.weight_fingerprint,
+        block_counts=source.block_counts,
+        pooling=source.pooling,
+        branch=source.branch,
+        method=settings.method,
+        parameters=parameters,
+        counts={
+            name: {"unsafe": max(row["n_unsafe"] for row in found), "safe": max(row["n_safe"] for row in found)}
+            for name, found in per_category.items()
+        },
+        prompts_sha256=rows_sha256(rows),
+        validation_auc={name: sum(values) / len(values) for name, values in aucs.items() if values},
+        suggestion=Suggestion(mix=dict.fromkeys(categories, 1.0)),
+        provenance=(step,),
+    )
+
+
+def rows_sha256(rows: Sequence[Row]) -> str:
+    """Hash of what was captured, whatever its order. A row's id names its prompt, so this stands for the prompt set."""
+    content = [[row.id, row.label, row.category, row.pair, row.split, row.length] for row in rows]
+    return hashlib.sha256(json.dumps(sorted(content)).encode()).hexdigest()

@@ -1,0 +1,234 @@
+"""From paired prompts and a language model to a portable safety vector.
+
+The directions are taken at one layer, from the train pairs; the layer is chosen on the validation pairs. The model's
+states on benign anchors go into the file: with them another model's space can be aligned without this one at hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ..errors import SafetySteeringError
+from ..language_models.source_model import ONE_TOKEN, Progress, SourceModel
+from ..prompts.prompt_set import SIDES, PromptRow, PromptSet
+from ..source_sweep import SWEEP, TRAIN, VALIDATION, best_layer, choose_layers, judge_layer
+from ..standardise import outlier_share
+from ..vectors.vector import Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
+from .native import WHOLE
+from .pairs import VALENCE, PairStates, difference, valence_axis
+
+BUNDLED_ANCHORS = "benign_anchors.csv"
+TOKENS_READ = 200  # benign prompts whose tokens' spread is measured
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """How to extract. layer: as `choose_layers`. pooling: one of `POOLINGS`. valence: one of `VALENCE`.
+
+    licence: of the vector. Raises SafetySteeringError for an unknown valence.
+    """
+
+    layer: str = SWEEP
+    pooling: str = "mean"
+    valence: str = VALENCE[0]
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        if self.valence not in VALENCE:
+            raise SafetySteeringError(f"valence is '{self.valence}', expected one of {', '.join(VALENCE)}.")
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """A portable vector and the table of the sweep: one row a layer and category, as `source_sweep.judge_layer`."""
+
+    vector: SafetyVector
+    table: tuple[dict[str, Any], ...]
+
+    @property
+    def layer(self) -> int:
+        """The layer that the vector is of."""
+        return int(self.vector.info.parameters["layer"])
+
+
+def extract_vector(
+    model: SourceModel,
+    prompts: PromptSet,
+    anchors: Sequence[str],
+    settings: ExtractSettings,
+    *,
+    categories: Sequence[str] = (),
+    progress: Progress = lambda done, total: None,
+) -> Extracted:
+    """Extract a vector with one direction a category and, if there are several, one of all of them, "all".
+
+    categories: which; all that the train pairs have if empty. progress: called with how many texts are done, of how
+    many; what it raises ends the extraction.
+
+    Raises:
+        SafetySteeringError: there are no pairs or anchors, a category is not there, or as `SourceModel.states`.
+    """
+    rows = _pairs(prompts, categories)
+    names = tuple(dict.fromkeys(name for row in rows if row.split == TRAIN for name in row.categories))
+    chosen = tuple(categories) or names
+    groups: dict[str, Sequence[str]] = {name: (name,) for name in chosen}
+    if len(chosen) > 1 and WHOLE not in chosen:
+        groups[WHOLE] = chosen
+    anchors = _distinct(anchors)
+    texts = tuple(dict.fromkeys(text for row in rows for text in row.prompts.values()))
+    benign = [text for row in rows if row.split == TRAIN for text in (row.safe, row.negative) if text][:TOKENS_READ]
+    total = len(texts) + len(benign) + len(anchors)
+
+    def after(start: int) -> Progress:
+        return lambda done, count: progress(start + done, total)
+
+    with model.open():
+        layers = choose_layers(settings.layer, model.layers)
+        states = model.states(texts, layers, settings.pooling, after(0))
+        table = []
+        for number, layer in enumerate(layers):
+            pairs = _pair_states(rows, texts, states[:, number])
+            table += judge_layer(layer, pairs, groups, settings.valence)
+        layer = best_layer(table, chosen)
+        pairs = _pair_states(rows, texts, states[:, layers.index(layer)])
+        tokens = model.states(benign, [layer], ONE_TOKEN, after(len(texts)))[:, 0].double()
+        seen = model.states(anchors, [layer], settings.pooling, after(len(texts) + len(benign)))[:, 0]
+        space, name, fingerprint = model.space(layer), model.name, model.fingerprint
+
+    train = pairs.of(TRAIN)
+    axis = valence_axis(train)
+    directions = {
+        category: _direction(difference(train.of(categories=members), settings.valence, axis), train.benign, tokens)
+        for category, members in groups.items()
+    }
+    hook_point = f"source.{layer}"
+    point = HookPointDirections(
+        space=space,
+        sigma_edges=torch.tensor([0.0, 1.0]),
+        token_norm=tokens.norm(dim=1).median()[None].float(),
+        categories=directions,
+    )
+    own = [row for row in table if row["layer"] == layer]
+    info = VectorInfo(
+        kind="source",
+        gap_kind="measured",
+        model_name=name,
+        weight_fingerprint=fingerprint,
+        pooling=settings.pooling,
+        method="paired mean difference",
+        parameters={"layer": layer, "layers": list(layers), **_method(settings)},
+        counts={category: _counts(train.of(categories=members)) for category, members in groups.items()},
+        prompts_sha256=prompts.sha256,
+        validation_auc={row["category"]: row["auc"] for row in own if row["auc"] is not None},
+        suggestion=Suggestion(hook_points=(hook_point,), mix=dict.fromkeys(chosen, 1.0)),
+        licence=settings.licence,
+        provenance=(_provenance(prompts, name, anchors, own, directions),),
+    )
+    vector = SafetyVector({hook_point: point}, info, anchors=Anchors(hook_point, anchors, rounded(seen)))
+    return Extracted(vector, tuple(table))
+
+
+def rounded(states: torch.Tensor) -> torch.Tensor:
+    """States as half precision holds them, so that the file can; unchanged if some are too large for it."""
+    half = states.half().float()
+    return half if bool(half.isfinite().all()) else states
+
+
+def _pairs(prompts: PromptSet, categories: Sequence[str]) -> list[PromptRow]:
+    """The rows to read: whole pairs of the chosen categories in train and validation. The test split is left alone."""
+    kept = prompts.of_categories(categories) if categories else prompts
+    rows = [row for row in kept.rows if row.split in (TRAIN, VALIDATION) and row.unsafe and row.safe]
+    train = [row for row in rows if row.split == TRAIN]
+    if not train:
+        raise SafetySteeringError(
+            f"{prompts.name or 'The prompt set'} has {len(prompts.rows)} rows and no pair of an unsafe and a safe "
+            "prompt in the train split. Load pairs, with a train share above 0."
+        )
+    missing = [name for name in categories if not any(name in row.categories for row in train)]
+    if missing:
+        raise SafetySteeringError(f"The category '{missing[0]}' has no train pair. Use more prompts, or leave it out.")
+    return rows
+
+
+def anchor_texts(anchors: PromptSet) -> tuple[str, ...]:
+    """The texts of a set of anchors.
+
+    Raises:
+        SafetySteeringError: the set has unsafe prompts.
+    """
+    unsafe = sum(bool(row.unsafe) for row in anchors.rows)
+    if unsafe:
+        raise SafetySteeringError(
+            f"{anchors.name or 'The anchor set'} has {unsafe} unsafe prompts. Anchors must be benign: a vector's user "
+            "is never to see an unsafe text. Use a set of safe prompts alone."
+        )
+    return tuple(text for row in anchors.rows for text in (row.safe, row.negative) if text)
+
+
+def _distinct(anchors: Sequence[str]) -> tuple[str, ...]:
+    texts = tuple(dict.fromkeys(text for text in anchors if text.strip()))
+    if len(texts) < 2:
+        raise SafetySteeringError(
+            f"There are {len(texts)} anchors. A portable vector needs benign texts, some hundreds, to be carried over "
+            f"by. The bundled {BUNDLED_ANCHORS} has 1000."
+        )
+    return texts
+
+
+def _pair_states(rows: Sequence[PromptRow], texts: Sequence[str], states: torch.Tensor) -> PairStates:
+    """The states (texts, D) as pairs."""
+    places = {text: i for i, text in enumerate(texts)}
+    gone = torch.full((states.shape[1],), float("nan"), dtype=torch.float64)
+    sides = {
+        side: torch.stack([states[places[text]].double() if (text := getattr(row, side)) else gone for row in rows])
+        for side in SIDES
+    }
+    names, splits = tuple(row.categories for row in rows), tuple(row.split for row in rows)
+    return PairStates(**sides, categories=names, splits=splits)
+
+
+def _direction(v: torch.Tensor, benign: torch.Tensor, tokens: torch.Tensor) -> Direction:
+    """v (D,) with what benign states (n, D) and benign tokens (m, D) say along it; all float64."""
+    gap = v.norm()
+    u = v / gap
+    along, along_tokens = benign @ u, tokens @ u
+    numbers = {
+        "gap": gap,
+        "center": along.mean(),
+        "std_pooled": along.std(correction=0),
+        "std_token": along_tokens.std(correction=0),
+    }
+    return Direction(u[None].float(), **{name: value[None].float() for name, value in numbers.items()})
+
+
+def _counts(train: PairStates) -> dict[str, int]:
+    return {"unsafe": train.count, "safe": train.count, "negative": len(train.sad)}
+
+
+def _method(settings: ExtractSettings) -> dict[str, str]:
+    return {key: value for key, value in asdict(settings).items() if key in ("pooling", "valence")}
+
+
+def _provenance(
+    prompts: PromptSet,
+    source: str,
+    anchors: Sequence[str],
+    evidence: Sequence[Mapping[str, Any]],
+    directions: Mapping[str, Direction],
+) -> dict[str, Any]:
+    return {
+        "step": "extract",
+        "source": source,
+        "prompts": prompts.name,
+        "anchors": len(anchors),
+        "anchors_sha256": hashlib.sha256(json.dumps(list(anchors)).encode()).hexdigest(),
+        "evidence": [
+            {**row, "outlier_share": outlier_share(directions[row["category"]].direction[0])} for row in evidence
+        ],
+    }

@@ -1,0 +1,1 @@
+"""What steering did to a prompt set: rates, distances, reports."""

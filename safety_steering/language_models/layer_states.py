@@ -1,0 +1,111 @@
+"""Reading a transformer's layers: hooks on its layer list that pool each text's tokens while the model runs.
+
+    pooled_b = sum_n w_bn h_bn
+
+A pooling is nothing but the weights w (batch, tokens): 1 / n on a text's n tokens for their mean, 1 on one token for
+that token, 0 on padding at either end. Only the pooled states are kept: what a layer returns may be overwritten later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ..errors import SafetySteeringError
+
+# parts of models that read pictures or sound
+_OTHER_TOWERS = ("vision", "visual", "audio")
+
+
+def find_layers(model: torch.nn.Module) -> torch.nn.ModuleList:
+    """A language model's transformer layers: its longest module list that lies in no other one, nor in a tower that
+    reads pictures or sound.
+
+    Raises:
+        SafetySteeringError: the model has no such list.
+    """
+    found = list(_lists(model))
+    if not found:
+        raise SafetySteeringError(f"{type(model).__name__} has no list of layers to read. Choose a language model.")
+    return max(found, key=len)
+
+
+def _lists(module: torch.nn.Module) -> Iterator[torch.nn.ModuleList]:
+    """Module lists, outermost only: a layer may hold a longer list of experts."""
+    for name, child in module.named_children():
+        if any(word in name for word in _OTHER_TOWERS):
+            continue
+        if isinstance(child, torch.nn.ModuleList):
+            yield child
+        else:
+            yield from _lists(child)
+
+
+@contextmanager
+def pooled_states(
+    layers: torch.nn.ModuleList, wanted: Sequence[int], weights: Callable[[], torch.Tensor]
+) -> Iterator[Mapping[int, torch.Tensor]]:
+    """While open, each forward pass leaves the pooled states (batch, D) of the wanted layers in the mapping.
+
+    wanted: k is what comes out after k layers, 0 what goes into the first. weights: gives the (batch, tokens) of the
+    pass that runs. Pooled in float32, or in float64 where the model runs in it; on the model's device.
+    """
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(number: int, states: torch.Tensor) -> None:
+        kept[number] = pool(states, weights())
+
+    def before(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        keep(0, next(value for value in (*args, *kwargs.values()) if torch.is_tensor(value) and value.ndim == 3))
+
+    def after(number: int) -> Callable[..., None]:
+        return lambda module, args, output: keep(number, output[0] if isinstance(output, tuple) else output)
+
+    handles = []
+    try:
+        for number in sorted(set(wanted)):
+            if number == 0:
+                handles.append(layers[0].register_forward_pre_hook(before, with_kwargs=True))
+            else:
+                handles.append(layers[number - 1].register_forward_hook(after(number)))
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def pool(states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted sums (batch, D) of states (batch, tokens, D); what weighs nothing may hold anything, even NaN."""
+    weights = weights.to(torch.promote_types(states.dtype, torch.float32)).to(states.device)
+    clean = states.to(weights.dtype).masked_fill((weights == 0)[..., None], 0)
+    return torch.einsum("bn,bnd->bd", weights, clean)
+
+
+def mean_weights(mask: torch.Tensor, drop_first: bool) -> torch.Tensor:
+    """Weights of the mean over a text's tokens; mask (batch, tokens) bool, padding at either end.
+
+    drop_first: without each text's first token, where language models park their attention, unless it is the only one.
+    """
+    order = mask.long().cumsum(dim=1)
+    alone = mask.sum(dim=1, keepdim=True) <= 1
+    kept = (mask & ((order > 1) | alone)) if drop_first else mask
+    return kept.double() / kept.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def last_weights(mask: torch.Tensor) -> torch.Tensor:
+    """Weights that pick each text's last token."""
+    order = mask.long().cumsum(dim=1)
+    return (mask & (order == mask.sum(dim=1, keepdim=True))).double()
+
+
+def token_weights(mask: torch.Tensor, places: Sequence[float]) -> torch.Tensor:
+    """Weights that pick one token a text, by its place in [0, 1); the first token only where it is the only one."""
+    counts = mask.sum(dim=1)
+    numbers = [
+        1 if count <= 1 else 2 + int(place * (count - 1)) for count, place in zip(counts.tolist(), places, strict=True)
+    ]
+    order = mask.long().cumsum(dim=1)
+    return (mask & (order == torch.tensor(numbers, device=mask.device)[:, None])).double()

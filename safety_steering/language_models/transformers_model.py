@@ -1,0 +1,259 @@
+"""A language model from a Hugging Face folder or a GGUF file, run by transformers, as a source of directions.
+
+Nothing is ever downloaded and no code of the model's folder is run: only local files, only safetensors or GGUF weights.
+The model is loaded when it is first asked, and let go when the last `open` block ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import SafetySteeringError
+from ..model_files import check_files, slug, weight_files
+from .layer_states import find_layers, last_weights, mean_weights, pooled_states, token_weights
+from .source_model import ONE_TOKEN, POOLINGS, Progress, check_request, place_of
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+SAMPLED = 2**20
+LONGEST = 512  # tokens; a caption has two dozen
+LOCAL_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+
+class LanguageModel:
+    """A language model on disk. path: a folder with config.json, or a .gguf file; its name becomes the space's.
+
+    Raises:
+        SafetySteeringError: on construction, if files are missing; later, if they cannot be read as a language model.
+    """
+
+    def __init__(self, path: str | Path, *, device: str = "cpu", dtype: str = "float32", batch: int = 16) -> None:
+        self.path = Path(path)
+        check_files(self.path)
+        if dtype not in DTYPES:
+            raise SafetySteeringError(f"The dtype is '{dtype}', expected one of {', '.join(DTYPES)}.")
+        if batch < 1:
+            raise SafetySteeringError(f"The batch size is {batch}, expected 1 or more.")
+        self.device, self.dtype, self.batch = torch.device(device), DTYPES[dtype], batch
+        self.name = slug(self.path.stem if self._gguf else self.path.name)
+        self._model: torch.nn.Module | None = None
+        self._users = 0
+
+    @property
+    def layers(self) -> int:
+        return int(self._text_config.num_hidden_layers)
+
+    @property
+    def width(self) -> int:
+        return int(self._text_config.hidden_size)
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        has_template = bool(getattr(self.tokenizer, "chat_template", None))
+        return tuple(name for name in POOLINGS if name != "chat" or has_template)
+
+    def space(self, layer: int) -> str:
+        return f"{self.name}/source.{layer}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of each weight file's size, first and last megabyte: the same for every copy, quick for any size."""
+        digest = hashlib.sha256(repr((self.layers, self.width)).encode())
+        for file in weight_files(self.path):
+            with open(file, "rb") as opened:
+                digest.update(opened.read(SAMPLED))
+                size = opened.seek(0, 2)
+                opened.seek(max(0, size - SAMPLED))
+                digest.update(opened.read() + str(size).encode())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many numbers the model has; what it takes in memory is this times the dtype's size."""
+        with torch.device("meta"), _explained(self.path):
+            model = _transformers().AutoModel.from_config(self._config, trust_remote_code=False)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    @contextmanager
+    def open(self) -> Iterator[LanguageModel]:
+        """Keep the model loaded inside the block; blocks may be nested."""
+        self._users += 1
+        try:
+            yield self
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._model = None
+
+    def states(
+        self, texts: Sequence[str], layers: Sequence[int], pooling: str = "mean", progress: Progress | None = None
+    ) -> torch.Tensor:
+        """As `SourceModel.states`. A text that is longer than 512 tokens is cut there."""
+        check_request(self, texts, layers, pooling)
+        tokens = self._tokens(texts, pooling)
+        result = torch.empty(len(texts), len(layers), self.width)
+        # texts of like length share a batch, so that little of it is padding
+        order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
+        with self.open(), torch.inference_mode():
+            model = self._loaded()
+            for start in range(0, len(order), self.batch):
+                rows = order[start : start + self.batch]
+                places = [place_of(texts[i]) for i in rows]
+                found = self._pass(model, [tokens[i] for i in rows], layers, pooling, places)
+                result[rows] = torch.stack([found[layer].float().cpu() for layer in layers], dim=1)
+                if progress is not None:
+                    progress(start + len(rows), len(texts))
+        if not bool(result.isfinite().all()):
+            raise SafetySteeringError(
+                f"{self.name} gave states that are not finite in {self.dtype}. Use float32 or bfloat16."
+            )
+        return result
+
+    def _pass(
+        self,
+        model: torch.nn.Module,
+        tokens: Sequence[Sequence[int]],
+        layers: Sequence[int],
+        pooling: str,
+        places: Sequence[float],
+    ) -> dict[int, torch.Tensor]:
+        padded = self.tokenizer.pad({"input_ids": [list(row) for row in tokens]}, return_tensors="pt")
+        mask = padded["attention_mask"].bool()
+        weights = {
+            "mean": lambda: mean_weights(mask, drop_first=True),
+            ONE_TOKEN: lambda: token_weights(mask, places),
+        }.get(pooling, lambda: last_weights(mask))()
+        # where padding is on the left, a text's positions still count from its own first token
+        positions = (mask.long().cumsum(dim=1) - 1).clamp_min(0)
+        with pooled_states(find_layers(model), layers, lambda: weights) as kept:
+            model(
+                input_ids=padded["input_ids"].to(self.device),
+                attention_mask=mask.long().to(self.device),
+                position_ids=positions.to(self.device),
+                use_cache=False,
+            )
+        return dict(kept)
+
+    def _tokens(self, texts: Sequence[str], pooling: str) -> list[list[int]]:
+        tokenizer = self.tokenizer
+        if pooling == "chat":
+            texts = [
+                tokenizer.apply_chat_template(
+                    [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+                )
+                for text in texts
+            ]
+        encoded = tokenizer(list(texts), truncation=True, max_length=LONGEST, add_special_tokens=pooling != "chat")[
+            "input_ids"
+        ]
+        # an empty text has no token of its own
+        return [list(row) or [tokenizer.pad_token_id] for row in encoded]
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer."""
+        with _explained(self.path):
+            tokenizer = _transformers().AutoTokenizer.from_pretrained(self._folder, **self._gguf_file, **LOCAL_ONLY)
+        if tokenizer.pad_token_id is None:
+            # padding is masked, so any token will do
+            tokenizer.pad_token_id = tokenizer.eos_token_id or 0
+        return tokenizer
+
+    @cached_property
+    def _config(self) -> Any:
+        with _explained(self.path):
+            config = _transformers().AutoConfig.from_pretrained(self._folder, **self._gguf_file, **LOCAL_ONLY)
+        if config.is_encoder_decoder:
+            raise SafetySteeringError(
+                f"{self.path.name} is an encoder-decoder ({config.model_type}). Load it as a text encoder in ComfyUI "
+                "and connect its CLIP."
+            )
+        return config
+
+    @property
+    def _text_config(self) -> Any:
+        return self._config.get_text_config()
+
+    @property
+    def _gguf(self) -> bool:
+        return self.path.suffix.lower() == ".gguf"
+
+    @property
+    def _folder(self) -> str:
+        return str(self.path.parent if self._gguf else self.path)
+
+    @property
+    def _gguf_file(self) -> dict[str, str]:
+        return {"gguf_file": self.path.name} if self._gguf else {}
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the weights are in memory."""
+        return self._model is not None
+
+    def _loaded(self) -> torch.nn.Module:
+        if self._model is None:
+            self._model = self._load()
+        return self._model
+
+    def _load(self) -> torch.nn.Module:
+        options = {"dtype": self.dtype, "output_loading_info": True, **LOCAL_ONLY}
+        with _explained(self.path), _quietly():
+            if self._gguf:
+                # names of tensors are known for the whole model only, so its head is loaded too
+                whole, about = _transformers().AutoModelForCausalLM.from_pretrained(
+                    self._folder, **self._gguf_file, **options
+                )
+                model = whole.base_model
+            else:
+                model, about = _transformers().AutoModel.from_pretrained(self._folder, use_safetensors=True, **options)
+        missing = sorted(name for name in about["missing_keys"] if not name.startswith("lm_head"))
+        if missing:
+            raise SafetySteeringError(
+                f"{self.path.name} lacks {len(missing)} of its tensors, the first is {missing[0]}. Download it again."
+            )
+        loaded: torch.nn.Module = model.eval().requires_grad_(False).to(self.device)
+        return loaded
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What transformers complains about becomes one sentence that opens with the model's name."""
+    try:
+        yield
+    except SafetySteeringError:
+        raise
+    except ImportError as error:
+        packages = "the packages gguf and accelerate (pip install gguf accelerate)" if path.suffix else "a package"
+        raise SafetySteeringError(f"{path.name} needs {packages}: {_first_line(error)}") from error
+    except Exception as error:  # a damaged file makes its reader stumble in ways that nobody lists
+        raise SafetySteeringError(f"{path.name} cannot be read as a language model: {_first_line(error)}") from error
+
+
+def _transformers() -> Any:
+    """The library, imported when it is first needed; parts of it have no types."""
+    import transformers
+
+    return transformers
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' report of a head that is not needed; what is missing is checked here."""
+    logging = _transformers().utils.logging
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

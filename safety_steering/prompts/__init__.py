@@ -1,0 +1,1 @@
+"""Prompt sets: pairs, splits, and the files they come from."""

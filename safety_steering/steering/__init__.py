@@ -1,0 +1,1 @@
+"""What a direction does to hidden states, and the trace of it."""

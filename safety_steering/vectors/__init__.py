@@ -1,0 +1,1 @@
+"""The safety vector, its file and its mix."""

@@ -1,0 +1,295 @@
+"""The safety vector's file, `*.safetensors`, format version 1.
+
+Tensors are named as in `SafetyVector.tensors`; metadata values are strings, those of structured fields JSON. Unknown
+metadata keys and tensors are ignored, a minimum set is demanded, and everything is checked before a vector exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..errors import SafetySteeringError, VectorFileError, shortened
+from ..files import write_tensors
+from .vector import STATISTICS, Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
+
+FORMAT = "safety_vector"
+FORMAT_VERSION = 1
+REQUIRED_METADATA = ("format", "format_version", "kind", "gap_kind", "spaces", "categories")
+# What a file can make the loader allocate is bounded before it is parsed: `[]` takes 2 bytes in JSON, 56 in Python.
+MAX_HEADER_BYTES = 2 * 1024 * 1024
+MAX_JSON_ITEMS = 50_000
+MAX_JSON_DEPTH = 32
+MAX_COMPLAINT = 500
+_DTYPES = ("F32", "F16", "BF16")
+_TEXT_FIELDS = {f.name for f in fields(VectorInfo) if f.type == "str"}
+
+
+def save_vector(vector: SafetyVector, path: str | os.PathLike[str], *, overwrite: bool = True) -> Path:
+    """Write `vector` to `path`, whole or not at all; returns the path. `load_vector` reads it back bit-exactly.
+
+    Raises:
+        VectorFileError: the name does not end in `.safetensors`, or there is more metadata than `load_vector` takes.
+        FileExistsError: the file exists and `overwrite` is False.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise VectorFileError(f"'{Path(path).name}' must end in .safetensors.")
+    tensors, metadata = _compact(vector.tensors()), _metadata(vector)
+    _check_readable(metadata, tensors)
+    return write_tensors(path, tensors, metadata, overwrite=overwrite)
+
+
+def _compact(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Anchors, by far the largest tensor, in half precision where that holds their values exactly."""
+    kept = dict(tensors)
+    states = kept.get("anchors/activations")
+    if states is not None and torch.equal(states.half().float(), states):
+        kept["anchors/activations"] = states.half()
+    return kept
+
+
+def _check_readable(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise VectorFileError for what `load_vector` would refuse for its size."""
+    read_info(metadata)
+    read_json(metadata, "anchor_texts", list, [])
+    header = len(json.dumps(dict(metadata))) + sum(len(name) + 128 for name in tensors)
+    if header > MAX_HEADER_BYTES:
+        raise VectorFileError(
+            f"the vector's texts and names take {header} bytes, more than the {MAX_HEADER_BYTES} a file may hold. "
+            "Use fewer anchors, hook points or categories."
+        )
+
+
+def load_vector(path: str | os.PathLike[str]) -> SafetyVector:
+    """Read and check a safety vector. Tensors that no vector needs are never read.
+
+    Raises:
+        VectorFileError: the file is missing, damaged, of another format or a newer version, or its content is invalid.
+    """
+    path = Path(path)
+    with one_sentence(path):
+        metadata = _read_metadata(path)
+        with safe_open(path, framework="pt") as file:
+            return _assemble(metadata, file)
+
+
+def is_vector(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's header says that it is a safety vector, of whatever version, and also if the rest is cut off."""
+    try:
+        check_header_size(Path(path))
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+        return bool(header["__metadata__"]["format"] == FORMAT)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, VectorFileError):
+        return False
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read a vector file's metadata without its tensors, and check that it is a safety vector we can read.
+
+    Raises:
+        VectorFileError: as `load_vector`.
+    """
+    path = Path(path)
+    with one_sentence(path):
+        return _read_metadata(path)
+
+
+@contextmanager
+def one_sentence(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside becomes a short VectorFileError that opens with the file's name."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise VectorFileError(f"{path.name}: there is no such file. Check its name and its folder.") from error
+    except (SafetensorError, OSError) as error:
+        complaint = f"not a readable safetensors file: {error}. Download or save it again."
+        raise VectorFileError(f"{path.name}: {shortened(complaint, MAX_COMPLAINT)}") from error
+    except SafetySteeringError as error:
+        raise VectorFileError(f"{path.name}: {shortened(str(error), MAX_COMPLAINT)}") from error
+
+
+def _read_metadata(path: Path) -> dict[str, str]:
+    check_header_size(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise VectorFileError(
+            "a safetensors file, but not a safety vector (its format is "
+            f"'{metadata.get('format', 'not given')}'). Choose a file made by Save Safety Vector."
+        )
+    missing = [key for key in REQUIRED_METADATA if key not in metadata]
+    if missing:
+        raise VectorFileError(f"it lacks the metadata {', '.join(missing)}. The file was not written whole.")
+    version = metadata["format_version"][:20]
+    if not (version.isascii() and version.isdecimal() and 1 <= int(version) <= FORMAT_VERSION):
+        raise VectorFileError(
+            f"it has format version {version}; this pack reads versions 1 to {FORMAT_VERSION}. Update Safety Steering."
+        )
+    return metadata
+
+
+def read_label(path: str | os.PathLike[str]) -> str:
+    """What a vector file fits, in a few words: family or model, and the space of its suggested or first hook point.
+
+    Raises:
+        VectorFileError: as `load_vector`.
+    """
+    path = Path(path)
+    with one_sentence(path):
+        metadata = _read_metadata(path)
+        info, spaces = read_info(metadata), read_json(metadata, "spaces", dict)
+    places = [name for name in info.suggestion.hook_points if name in spaces] or list(spaces)
+    more = f" +{len(spaces) - 1}" if len(spaces) > 1 else ""
+    return f"{info.model_name or info.family or info.kind}, {spaces[places[0]]}{more}" if places else info.kind
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The sha256 of a file's bytes, as a host's policy pins it."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def check_header_size(path: Path) -> None:
+    """A safetensors file opens with the length of its header; check it before anything allocates that much."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if size < 10 or not 2 <= header <= min(size - 8, MAX_HEADER_BYTES):
+        raise VectorFileError(
+            f"not a whole safetensors file: its header claims {header} bytes of {size}. Download or save it again."
+        )
+
+
+def _metadata(vector: SafetyVector) -> dict[str, str]:
+    """`vector`'s metadata as strings; fields at their default are left out."""
+    metadata = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "spaces": json.dumps({name: point.space for name, point in vector.hook_points.items()}),
+        "categories": json.dumps(vector.categories),
+    }
+    for info_field in fields(VectorInfo):
+        value = getattr(vector.info, info_field.name)
+        default = info_field.default
+        if info_field.default_factory is not MISSING:
+            default = info_field.default_factory()
+        if value != default:
+            plain = asdict(value) if isinstance(value, Suggestion) else value
+            metadata[info_field.name] = value if info_field.name in _TEXT_FIELDS else json.dumps(plain)
+    if vector.anchors is not None:
+        metadata["anchor_hook_point"] = vector.anchors.hook_point
+        metadata["anchor_texts"] = json.dumps(vector.anchors.texts)
+    return metadata
+
+
+def _assemble(metadata: Mapping[str, str], file: Any) -> SafetyVector:
+    names = frozenset(file.keys())
+
+    def tensor(name: str) -> torch.Tensor:
+        if name not in names:
+            raise VectorFileError(f"the tensor {name} is missing.")
+        dtype, shape = file.get_slice(name).get_dtype(), file.get_slice(name).get_shape()
+        if dtype not in _DTYPES or len(shape) > 2:
+            raise VectorFileError(
+                f"the tensor {name} is {dtype} of shape {shape}, expected F32 in one or two dimensions."
+            )
+        values: torch.Tensor = file.get_tensor(name)
+        return values.float()
+
+    spaces = read_json(metadata, "spaces", dict)
+    categories = read_json(metadata, "categories", list)
+    if not all(isinstance(name, str) for name in [*spaces, *spaces.values(), *categories]):
+        raise VectorFileError("the metadata 'spaces' and 'categories' must hold names.")
+    hook_points = {
+        name: HookPointDirections(
+            space=space,
+            sigma_edges=tensor(f"{name}/sigma_edges"),
+            token_norm=tensor(f"{name}/token_norm"),
+            categories={
+                category: Direction(
+                    direction=tensor(f"{name}/{category}/direction"),
+                    **{statistic: tensor(f"{name}/{category}/{statistic}") for statistic in STATISTICS},
+                )
+                for category in categories
+            },
+        )
+        for name, space in spaces.items()
+    }
+    anchors = None
+    if "anchors/activations" in names:
+        # a file that does not say where its anchors were taken means its first, mostly its only, hook point
+        anchors = Anchors(
+            hook_point=metadata.get("anchor_hook_point", next(iter(spaces), "")),
+            texts=tuple(map(str, read_json(metadata, "anchor_texts", list))),
+            states=tensor("anchors/activations"),
+        )
+    return SafetyVector(hook_points, read_info(metadata), anchors=anchors)
+
+
+def read_info(metadata: Mapping[str, str]) -> VectorInfo:
+    """The VectorInfo written in a file's metadata.
+
+    Raises:
+        VectorFileError: a structured field does not read as JSON of the right type.
+    """
+    values: dict[str, Any] = {name: metadata[name] for name in _TEXT_FIELDS if name in metadata}
+    for name in ("block_counts", "parameters", "counts", "validation_auc"):
+        values[name] = read_json(metadata, name, dict, {})
+    values["provenance"] = tuple(read_json(metadata, "provenance", list, []))
+    values["validated_on"] = tuple(map(str, read_json(metadata, "validated_on", list, [])))
+    suggestion = read_json(metadata, "suggestion", dict, {})
+    window = read_json(metadata, "window", list, [0.0, 1.0])
+    try:
+        start, end = (float(edge) for edge in window)
+        values["window"] = (start, end)
+        values["block_counts"] = {name: int(count) for name, count in values["block_counts"].items()}
+        values["validation_auc"] = {name: float(auc) for name, auc in values["validation_auc"].items()}
+        values["suggestion"] = Suggestion(
+            strength=float(suggestion.get("strength", 1.0)),
+            hook_points=tuple(map(str, suggestion.get("hook_points", ()))),
+            intervention=str(suggestion.get("intervention", "")),
+            mix={str(name): float(weight) for name, weight in dict(suggestion.get("mix", {})).items()},
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        raise VectorFileError(f"the metadata holds a value of the wrong kind: {error}.") from error
+    return VectorInfo(**values)
+
+
+def read_json(metadata: Mapping[str, str], key: str, kind: type, default: Any = None) -> Any:
+    """The JSON value under `key`, checked to be a `kind`."""
+    if key not in metadata and default is not None:
+        return default
+    text = metadata.get(key, "")
+    if sum(map(text.count, "[{,")) > MAX_JSON_ITEMS:
+        raise VectorFileError(f"the metadata '{key}' holds more than {MAX_JSON_ITEMS} items.")
+    try:
+        value = json.loads(text)
+        _check_plain(value, MAX_JSON_DEPTH)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, kind):
+        raise VectorFileError(f"the metadata '{key}' does not read as a JSON {kind.__name__}.")
+    return value
+
+
+def _check_plain(value: Any, depth: int) -> None:
+    """Raise ValueError for JSON nested deeper than `depth`, or with half a surrogate pair that no file can hold."""
+    if depth < 0:
+        raise ValueError("nested too deeply")
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, dict):
+        _check_plain([*value, *value.values()], depth)
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item, depth - 1)

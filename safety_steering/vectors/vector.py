@@ -1,0 +1,253 @@
+"""The safety vector: per hook point and category a direction from unsafe to safe, with the statistics to use it.
+
+A vector is frozen. Changing it (`with_mix`, `with_info`) makes a new one; arithmetic is in `algebra`, files in
+`vector_file`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from ..errors import MismatchError, SafetySteeringError
+from ..hook_point import parse_hook_point
+from .mix import check_mix
+
+KINDS = ("source", "native", "transferred")
+GAP_KINDS = ("measured", "estimated")
+STATISTICS = ("gap", "center", "std_pooled", "std_token")
+UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """One category's direction at one hook point, for each of K sigma bins.
+
+    direction: (K, D) float32, unit rows, pointing from unsafe to safe.
+    gap: (K,) distance between the two class means along `direction`, in the units of the hidden state.
+    center: (K,) benign mean of <h, direction>.
+    std_pooled, std_token: (K,) standard deviation of <h, direction> over benign data, pooled per prompt and per token.
+    """
+
+    direction: torch.Tensor
+    gap: torch.Tensor
+    center: torch.Tensor
+    std_pooled: torch.Tensor
+    std_token: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class HookPointDirections:
+    """All categories' directions at one hook point.
+
+    space: id of the coordinate system the directions live in.
+    sigma_edges: (K + 1,) ascending noise levels; bin k holds for sigma in [edge k, edge k + 1); the outer bins also
+        hold beyond their ends.
+    token_norm: (K,) median norm of a token's state.
+    """
+
+    space: str
+    sigma_edges: torch.Tensor
+    token_norm: torch.Tensor
+    categories: Mapping[str, Direction]
+
+    @property
+    def width(self) -> int:
+        """D, the number of channels of the hidden state."""
+        return int(next(iter(self.categories.values())).direction.shape[1])
+
+    @property
+    def bins(self) -> int:
+        """K, the number of sigma bins."""
+        return int(self.token_norm.shape[0])
+
+    def bin_of(self, sigma: float) -> int:
+        """The bin that holds at noise level `sigma`."""
+        inner = self.sigma_edges[1:-1]
+        return int(torch.bucketize(torch.tensor(sigma, dtype=inner.dtype), inner, right=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """A portable vector's source states on benign texts, by which another model's space is aligned with its own.
+
+    hook_point: where they were taken, one of the vector's own.
+    texts: n of them.
+    states: (n, D) float32, pooled per text as `VectorInfo.pooling` says, as wide as the directions there.
+    """
+
+    hook_point: str
+    texts: tuple[str, ...]
+    states: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Settings that validation chose. Empty fields mean: nothing was measured."""
+
+    strength: float = 1.0
+    hook_points: tuple[str, ...] = ()
+    intervention: str = ""
+    mix: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VectorInfo:
+    """Where a vector comes from and what it fits. Plain data, stored as strings in the file's metadata.
+
+    validation_auc, counts: per category. block_counts: block list -> length, in running order.
+    validated_on: names of models on which the vector was *measured*. provenance: one record per step that made it.
+    """
+
+    kind: str
+    gap_kind: str
+    family: str = ""
+    model_name: str = ""
+    weight_fingerprint: str = ""
+    block_counts: Mapping[str, int] = field(default_factory=dict)
+    pooling: str = ""
+    window: tuple[float, float] = (0.0, 1.0)
+    branch: str = ""
+    method: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    prompts_sha256: str = ""
+    validation_auc: Mapping[str, float] = field(default_factory=dict)
+    suggestion: Suggestion = field(default_factory=Suggestion)
+    validated_on: tuple[str, ...] = ()
+    licence: str = ""
+    provenance: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class SafetyVector:
+    """A checked, frozen safety vector.
+
+    hook_points: hook point name -> its directions; every hook point has the same categories.
+    mix: the weights with which Apply combines the categories (category -> weight; categories not named weigh 0).
+
+    Raises:
+        SafetySteeringError: on construction, if shapes, values or names are not as documented here.
+    """
+
+    hook_points: Mapping[str, HookPointDirections]
+    info: VectorInfo
+    mix: Mapping[str, float] = field(default_factory=dict)
+    anchors: Anchors | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hook_points", MappingProxyType(dict(self.hook_points)))
+        check_vector(self)
+        weights = self.mix or self.info.suggestion.mix or dict.fromkeys(self.categories, 1.0)
+        check_mix(weights, self.categories)
+        object.__setattr__(self, "mix", MappingProxyType(dict(weights)))
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names of the categories, in the file's order."""
+        return tuple(next(iter(self.hook_points.values())).categories)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the content (tensors and info; not of the mix), the same for every copy of the vector."""
+        digest = hashlib.sha256(json.dumps(asdict(self.info), sort_keys=True).encode())
+        for name, tensor in sorted(self.tensors().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+        if self.anchors is not None:
+            digest.update(json.dumps([self.anchors.hook_point, self.anchors.texts]).encode())
+        return digest.hexdigest()
+
+    def at(self, hook_point: str) -> HookPointDirections:
+        """The directions at one hook point; MismatchError if the vector has none there."""
+        if hook_point not in self.hook_points:
+            raise MismatchError(f"This vector has no hook point '{hook_point}'. It has: {', '.join(self.hook_points)}.")
+        return self.hook_points[hook_point]
+
+    def with_mix(self, mix: Mapping[str, float]) -> SafetyVector:
+        """The same vector with other category weights; MismatchError if a category is unknown."""
+        check_mix(mix, self.categories)
+        return replace(self, mix=mix)
+
+    def with_info(self, **changes: Any) -> SafetyVector:
+        """The same directions with some fields of `info` replaced."""
+        return replace(self, info=replace(self.info, **changes))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor under its name in the file: `<hook point>/<category>/<statistic>` and so on."""
+        tensors: dict[str, torch.Tensor] = {}
+        for name, point in self.hook_points.items():
+            tensors[f"{name}/sigma_edges"] = point.sigma_edges
+            tensors[f"{name}/token_norm"] = point.token_norm
+            for category, direction in point.categories.items():
+                tensors[f"{name}/{category}/direction"] = direction.direction
+                for statistic in STATISTICS:
+                    tensors[f"{name}/{category}/{statistic}"] = getattr(direction, statistic)
+        if self.anchors is not None:
+            tensors["anchors/activations"] = self.anchors.states
+        return tensors
+
+
+def check_vector(vector: SafetyVector) -> None:
+    """Raise SafetySteeringError unless every shape, value and name is as documented on the classes above."""
+    info = vector.info
+    _require(info.kind in KINDS, f"kind is '{info.kind}', expected one of {', '.join(KINDS)}")
+    _require(info.gap_kind in GAP_KINDS, f"gap_kind is '{info.gap_kind}', expected one of {', '.join(GAP_KINDS)}")
+    _require(math.isfinite(info.suggestion.strength), "the suggested strength is not a finite number")
+    _require(bool(vector.hook_points), "it has no hook point")
+    names = {tuple(point.categories) for point in vector.hook_points.values()}
+    _require(len(names) == 1 and names != {()}, "its hook points do not all have the same, non-empty categories")
+    for category in next(iter(names)):
+        # '=', ',' are the mix string's syntax and '/' separates the names of tensors
+        _require(bool(category.strip()) and not set(category) & set("=,/"), f"'{category}' is no category name")
+    for name, tensor in vector.tensors().items():
+        _require(tensor.dtype == torch.float32, f"tensor {name} is {tensor.dtype}, expected torch.float32")
+        _require(bool(torch.isfinite(tensor).all()), f"tensor {name} holds NaN or infinite values")
+    for name, point in vector.hook_points.items():
+        parse_hook_point(name)
+        _check_hook_point(name, point)
+    if vector.anchors is not None:
+        _check_anchors(vector.anchors, vector.hook_points)
+
+
+def _check_anchors(anchors: Anchors, points: Mapping[str, HookPointDirections]) -> None:
+    place = anchors.hook_point
+    _require(place in points, f"its anchors were taken at '{place}', where it has no directions")
+    shape, expected = tuple(anchors.states.shape), (len(anchors.texts), points[place].width)
+    _require(bool(anchors.texts) and shape == expected, f"its anchors have shape {shape}, expected {expected}")
+
+
+def _check_hook_point(name: str, point: HookPointDirections) -> None:
+    bins = point.token_norm.shape[0] if point.token_norm.ndim == 1 else 0
+    _require(bins > 0, f"{name}/token_norm has shape {tuple(point.token_norm.shape)}, expected (K,)")
+    _require(
+        point.sigma_edges.shape == (bins + 1,) and bool((point.sigma_edges.diff() > 0).all()),
+        f"{name}/sigma_edges are not {bins + 1} ascending values",
+    )
+    _require(bool(point.space), f"{name} names no space")
+    for category, direction in point.categories.items():
+        where = f"{name}/{category}"
+        shape = tuple(direction.direction.shape)
+        _require(len(shape) == 2 and shape[0] == bins and shape[1] > 0, f"{where}/direction has shape {shape}")
+        norms = direction.direction.double().norm(dim=1)
+        _require(bool(((norms - 1).abs() < UNIT_TOLERANCE).all()), f"{where}/direction is not of unit length")
+        for statistic in STATISTICS:
+            value = getattr(direction, statistic)
+            _require(value.shape == (bins,), f"{where}/{statistic} has shape {tuple(value.shape)}, expected ({bins},)")
+        for statistic in ("gap", "std_pooled", "std_token"):
+            _require(bool((getattr(direction, statistic) >= 0).all()), f"{where}/{statistic} is negative")
+    widths = {direction.direction.shape[1] for direction in point.categories.values()}
+    _require(len(widths) == 1, f"{name} mixes directions of widths {sorted(widths)}")
+
+
+def _require(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise SafetySteeringError(f"Not a valid safety vector: {complaint}.")

@@ -1,0 +1,1 @@
+"""Builds every workflow that is shipped."""
