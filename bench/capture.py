@@ -72,8 +72,8 @@ def sampling(latent: tuple[int, ...], steps: int, cfg: float) -> Any:
 
 def paired_ratios(pairs: int) -> list[float]:
     """captured / plain seconds of `pairs` pairs, each on a prompt of its own."""
-    from safety_steering_pack.bridge.capture.run import capture_prompts, list_prompts
-    from safety_steering_pack.bridge.sampling.sampling import encode_prompt, noise_seed, sample_prompt
+    from safety_steering_pack.bridge.capture.run import capture_prompts
+    from safety_steering_pack.bridge.sampling.sampling import encode_prompt, list_prompts, noise_seed, sample_prompt
 
     patcher, clip, how = build(layers=LAYERS), Clip(), sampling(LATENT, STEPS, CFG)
     folders = itertools.count()
@@ -152,7 +152,7 @@ def main() -> int:
     if options.resident_after:
         print(json.dumps(resident_after(tuple(options.resident_after))))
         return 0
-    from safety_steering_pack.safety_steering.results import write_result
+    from safety_steering_pack.safety_steering.files import write_result
 
     torch.set_num_threads(THREADS)
     load = [round(value, 2) for value in os.getloadavg()]

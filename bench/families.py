@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from overhead import SEED, WARM_UP, bootstrap, ratio_of, timed, write
-from safety_steering_pack.safety_steering.results import commit
+from safety_steering_pack.safety_steering.files import commit
 from wan import DTYPE, REPO_ROOT, SHAPE, Call
 
 sys.path.append(str(REPO_ROOT / "tests" / "helpers"))

@@ -62,8 +62,8 @@ def write_activations(folder: Path) -> None:
 def measure(folder: Path) -> dict[str, Any]:
     """One fit in this process."""
     from safety_steering_pack.safety_steering.activations import Activations
+    from safety_steering_pack.safety_steering.directions.fitting import FitSettings
     from safety_steering_pack.safety_steering.directions.native import fit_vector
-    from safety_steering_pack.safety_steering.fit_settings import FitSettings
 
     torch.set_num_threads(THREADS)
 
@@ -111,7 +111,7 @@ def main() -> int:
     if options.measure:
         print(json.dumps(measure(Path(options.measure))))
         return 0
-    from safety_steering_pack.safety_steering.results import write_result
+    from safety_steering_pack.safety_steering.files import write_result
 
     with tempfile.TemporaryDirectory(prefix="safety-steering-fit-") as folder:
         write_activations(Path(folder) / "activations")

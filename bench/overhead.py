@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from predict import GPUS, TOKENS, block_flops, hook_bytes_per_token, predict
-from safety_steering_pack.safety_steering.results import commit
+from safety_steering_pack.safety_steering.files import commit
 from wan import SHAPE, Call, build, in_sampler_run
 
 RESULTS = Path(__file__).parent / "results" / "overhead.json"

@@ -76,8 +76,8 @@ def _bytes(tensor: torch.Tensor) -> int:
 @cache
 def hook_bytes_per_token(kind: str, norm: str, gate: str) -> float:
     """Bytes that one hook moves for each token of one sample in half precision (independent of their number)."""
-    from safety_steering_pack.bridge.edit import Edit, edit_tokens
     from safety_steering_pack.bridge.models.tokens import TokenRange
+    from safety_steering_pack.bridge.steering.injection import Edit, edit_tokens
     from safety_steering_pack.safety_steering.steering.interventions import Intervention, stack_targets
     from tiny.vectors import random_vector
 

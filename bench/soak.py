@@ -36,7 +36,7 @@ from comfy_client import ComfyClient, PromptRejected, Run
 from guarded import GuardedServer, PolicyRule, moved
 from prompt_graph import PromptGraph
 from safety_steering_pack.guardrail.evidence import verify_file
-from safety_steering_pack.safety_steering.results import commit
+from safety_steering_pack.safety_steering.files import commit
 from steered_graphs import FAMILIES, load_latent, patch
 from tiny.graphs import save_latent
 

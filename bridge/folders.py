@@ -8,20 +8,40 @@ from pathlib import Path
 
 import folder_paths
 
-from ..safety_steering.errors import PromptFileError, VectorFileError
+from ..safety_steering.errors import PromptFileError, SafetySteeringError, VectorFileError
 from ..safety_steering.prompts.files import SUFFIXES as PROMPT_SUFFIXES
 from ..safety_steering.vectors.file import read_label
 
 VECTORS = "safety_vectors"
+
+
 SUFFIX = ".safetensors"
+
+
 LONGEST_NAME = 180  # bytes; file systems stop at 255, and a temporary name is longer than the final one
+
+
 LISTED = 8
+
+
 PROMPTS = "safety_prompts"
+
+
 LLMS = "safety_llms"
+
+
 ALIGNMENTS = "safety_alignments"
+
+
 JUDGES = "safety_judges"
+
+
 JUDGE_SUFFIXES = (SUFFIX, ".onnx", ".pth")
+
+
 _VECTORS_HERE = Path(__file__).resolve().parent.parent / "vectors"
+
+
 # ComfyUI's name of a folder -> the bundled one, and what its files end in
 BUNDLED = {
     VECTORS: (_VECTORS_HERE, (SUFFIX,)),
@@ -126,3 +146,134 @@ def _read_label(path: Path, modified: int, size: int) -> str:
         return read_label(path)
     except VectorFileError:
         return "cannot be read"
+
+
+# --- Where activations are kept: `output/safety_activations/<name>`.
+
+
+ACTIVATIONS = "safety_activations"
+
+
+def activations_path(name: str) -> Path:
+    """The folder of this name, which need not be there yet; SafetySteeringError as `output_folder`."""
+    return output_folder(ACTIVATIONS, name)
+
+
+def shards_of(name: str) -> list[str]:
+    """The shards that a folder holds now, which is what changes when it is filled or deleted."""
+    return sorted(path.name for path in activations_path(name).glob("shard-*.safetensors"))
+
+
+# --- Where alignments are: the user's files in `models/safety_alignments`, and in its `cache` those that were fitted.
+
+
+CACHE = "cache"
+
+
+def alignment_names() -> list[str]:
+    """The files to choose from, without the cache."""
+    names = folder_paths.get_filename_list(ALIGNMENTS)
+    return [name for name in names if name.endswith(SUFFIX) and Path(name).parts[0] != CACHE]
+
+
+def find_alignment(name: str) -> Path:
+    """The path of a chosen file.
+
+    Raises:
+        VectorFileError: no such file in the folders of alignments (nothing outside of them is ever read).
+    """
+    known = alignment_names()
+    path = folder_paths.get_full_path(ALIGNMENTS, name) if name in known else None
+    if path is None:
+        listed = ", ".join(known[:8]) or "none there yet"
+        raise VectorFileError(
+            f"The alignment '{name}' was not found. Put it into models/{ALIGNMENTS} and press R to refresh, or choose "
+            f"one of: {listed}."
+        )
+    return Path(path)
+
+
+def new_alignment_path(name: str) -> Path:
+    """Where a new alignment of this name is to be written, in the user's folder.
+
+    Raises:
+        VectorFileError: the name is empty, leads out of the folder, or is none that every file system takes.
+    """
+    folder = _folder()
+    file_name = name.strip().removesuffix(SUFFIX)
+    usable = bool(file_name) and file_name.isprintable() and len(file_name.encode()) <= LONGEST_NAME
+    path = (folder / f"{file_name}{SUFFIX}").resolve() if usable else None
+    if path is None or not path.is_relative_to(folder) or path.is_relative_to(folder / CACHE):
+        raise VectorFileError(f"'{name}' is no file name inside the folder {folder.name}. Give a plain name.")
+    return path
+
+
+def cached_path(key: str) -> Path:
+    """Where the fit of this content hash is kept."""
+    return _folder() / CACHE / f"{key}{SUFFIX}"
+
+
+def _folder() -> Path:
+    return Path(folder_paths.get_folder_paths(ALIGNMENTS)[0]).resolve()
+
+
+# --- Judge files: `models/safety_judges`.
+
+
+LISTED = 8
+
+
+def judge_file_names(suffix: str) -> list[str]:
+    """The names of the judge files that end in `suffix`."""
+    return [name for name in folder_paths.get_filename_list(JUDGES) if name.endswith(suffix)]
+
+
+def find_judge_file(name: str) -> Path:
+    """The path of a judge file.
+
+    Raises:
+        SafetySteeringError: no such file in the folders of judges (nothing outside of them is ever read).
+    """
+    known = folder_paths.get_filename_list(JUDGES)
+    path = folder_paths.get_full_path(JUDGES, name) if name in known else None
+    if path is None:
+        there = ", ".join(known[:LISTED]) or "none"
+        raise SafetySteeringError(
+            f"The judge file '{name}' was not found. Put it into models/{JUDGES} and press R to refresh. There now: "
+            f"{there}."
+        )
+    return Path(path)
+
+
+def judge_files_now() -> list[str]:
+    """Every judge file with its size and time, which is what changes when one is replaced."""
+    stats = [(name, find_judge_file(name).stat()) for name in judge_file_names("")]
+    return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
+
+
+# --- Folders of results that can be taken up again: `output/<kind>/<name>`.
+
+
+LONGEST_NAME = 180  # bytes
+
+
+CALIBRATIONS = "safety_calibrations"
+
+
+def output_folder(kind: str, name: str) -> Path:
+    """The folder of this name among those of a kind, which need not be there yet.
+
+    Raises:
+        SafetySteeringError: the name is empty, leads out of the output directory, or is none that file systems take.
+    """
+    root = (Path(folder_paths.get_output_directory()) / kind).resolve()
+    usable = bool(name.strip()) and name.isprintable() and len(name.encode()) <= LONGEST_NAME
+    path = (root / name.strip()).resolve() if usable else root
+    if path == root or not path.is_relative_to(root):
+        raise SafetySteeringError(f"'{name}' is no folder name inside output/{kind}. Give a plain name.")
+    return path
+
+
+def size_of(path: Path) -> int:
+    """How many bytes a file has, 0 if there is none: what changes when it is written or deleted."""
+    return path.stat().st_size if path.exists() else 0

@@ -14,14 +14,13 @@ from typing import Any
 
 from ..safety_steering.errors import SafetySteeringError
 from ..safety_steering.evaluation.rates import BENIGN, UNSAFE, Case, Setting, evaluate
-from ..safety_steering.evaluation_files import save_evaluation
-from ..safety_steering.judges.extended import Extended
-from ..safety_steering.judges.inception import Inception
+from ..safety_steering.evaluation.report import save_evaluation
+from ..safety_steering.judges.extended import Extended, Inception
 from ..safety_steering.judges.judge_file import FileJudge, load_classifier
 from ..safety_steering.judges.nudenet import NudeNet
 from ..safety_steering.judges.open_nsfw import OpenNsfw
 from ..safety_steering.judges.verdict import FRAMES, Judge
-from ..safety_steering.media import media_files, read_frames
+from ..safety_steering.pictures import media_files, read_frames
 from ..safety_steering.prompts.files import load_prompts
 from ..safety_steering.prompts.prompt_set import PromptRow
 

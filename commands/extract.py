@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..safety_steering.card import describe
 from ..safety_steering.directions.pairs import VALENCE
 from ..safety_steering.directions.portable import (
     BUNDLED_ANCHORS,
@@ -25,6 +24,7 @@ from ..safety_steering.language_models.source_model import POOLINGS
 from ..safety_steering.language_models.transformers_model import DTYPES, LanguageModel
 from ..safety_steering.prompts.files import load_prompts
 from ..safety_steering.vectors.file import save_vector
+from ..safety_steering.vectors.vector import describe
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

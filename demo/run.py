@@ -25,11 +25,11 @@ from comfy_server import ComfyServer
 from PIL import Image
 from prompt_graph import NodeRef, PromptGraph
 from small_world.files import save_result
+from small_world.measuring.pictures import side_by_side, write_video
 from small_world.models.judge import load_judge
 from small_world.runtime import GENERATOR_FILE, RESULTS, VAE_FILE, WEIGHTS, load_pack
 from small_world.scenes.render import Scene, caption
 from small_world.scenes.splits import prompt_pairs
-from small_world.side_by_side import side_by_side, write_video
 
 OUT = REPO_ROOT / "demo" / "out"
 PAIRS, SEED = 8, 1

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..safety_steering.files import file_sha256
 from ..safety_steering.hook_point import select_hook_points
 from ..safety_steering.steering.interventions import Intervention
-from ..safety_steering.vectors.file import file_sha256, load_vector
+from ..safety_steering.vectors.file import load_vector
 from ..safety_steering.vectors.mix import format_mix, parse_mix
 from ..safety_steering.vectors.vector import SafetyVector
 from .errors import PolicyError

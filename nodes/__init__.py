@@ -34,7 +34,7 @@ class SafetySteeringExtension(ComfyExtension):
         with guarded_or_not_at_all():
             may_show = show_any
             if is_guarded():
-                from ..bridge.enforcement.guarded_server import start_guardrail
+                from ..bridge.enforcement.start import start_guardrail
 
                 may_show = start_guardrail().may_show
             add_browser_routes(may_show)

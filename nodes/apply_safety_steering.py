@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..bridge.browser_messages import trace_teller
+from ..bridge.browser import trace_teller
 from ..bridge.models.vector_fit import notices
 from ..bridge.steering.apply import apply_steering
 from ..bridge.steering.branches import BRANCHES

@@ -7,10 +7,9 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..bridge.activation_folders import activations_path, shards_of
 from ..bridge.capture.hook_points import MEAN, POOLINGS
-from ..bridge.capture.run import capture_prompts
-from ..bridge.capture_labels import PROMPT, RULES, Labels
+from ..bridge.capture.run import PROMPT, RULES, Labels, capture_prompts
+from ..bridge.folders import activations_path, shards_of
 from ..bridge.sampling.sampling import Sampling
 from ..safety_steering.activations import Activations
 from ..safety_steering.prompts.prompt_set import PromptSet

@@ -8,12 +8,9 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io, ui
 
-from ..bridge.align_targets.choose import TARGETS
-from ..bridge.alignment.run import Inputs, align
-from ..safety_steering.alignment.report import report_alignment
-from ..safety_steering.alignment_chart import draw_alignment
-from ..safety_steering.alignment_methods import METHODS
-from ..safety_steering.alignment_settings import AlignmentSettings
+from ..bridge.alignment.run import TARGETS, Inputs, align
+from ..safety_steering.alignment.maps import METHODS, AlignmentSettings
+from ..safety_steering.alignment.report import draw_alignment, report_alignment
 from ..safety_steering.errors import SafetySteeringError
 from ..safety_steering.prompts.prompt_set import PromptSet
 from ..safety_steering.vectors.vector import SafetyVector

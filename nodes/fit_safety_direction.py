@@ -10,12 +10,12 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..safety_steering.activations import Activations
-from ..safety_steering.card import describe
+from ..safety_steering.directions.charts import draw_separability
+from ..safety_steering.directions.fitting import LABELS, METHODS, FitSettings
 from ..safety_steering.directions.methods import KERNELS
 from ..safety_steering.directions.native import fit_vector
 from ..safety_steering.errors import SafetySteeringError
-from ..safety_steering.fit_settings import LABELS, METHODS, FitSettings
-from ..safety_steering.steering.chart import draw_separability
+from ..safety_steering.vectors.vector import describe
 from .types import CATEGORY, SafetyActivationsType, SafetyVectorType
 
 HALVES, PERMUTATIONS = 20, 200

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..bridge.alignment_folder import alignment_names, find_alignment
+from ..bridge.folders import alignment_names, find_alignment
 from ..safety_steering.alignment.file import load_alignment
 from ..safety_steering.alignment.report import describe_alignment
 from ..safety_steering.errors import VectorFileError
-from ..safety_steering.vectors.file import file_sha256
+from ..safety_steering.files import file_sha256
 from .types import CATEGORY, SafetyAlignmentType
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..bridge.folders import find_vector, vector_labels
-from ..safety_steering.card import describe
 from ..safety_steering.errors import VectorFileError
-from ..safety_steering.vectors.file import file_sha256, load_vector
+from ..safety_steering.files import file_sha256
+from ..safety_steering.vectors.file import load_vector
+from ..safety_steering.vectors.vector import describe
 from .types import CATEGORY, SEARCH_WORDS, SafetyVectorType
 
 

@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..bridge.judges.files import judge_file_names, judge_files_now
+from ..bridge.folders import judge_file_names, judge_files_now
 from ..bridge.judging.choose import INCEPTION, INSTALLED, OWN_FEATURES, make_judge
 from ..bridge.judging.node_judge import MEANINGS
 from ..safety_steering.judges.nudenet import UNSAFE as NUDENET_LABELS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..bridge.alignment_folder import new_alignment_path
+from ..bridge.folders import new_alignment_path
 from ..safety_steering.alignment.file import save_alignment
 from ..safety_steering.alignment.fit import Alignment
 from ..safety_steering.alignment.report import describe_alignment

@@ -5,9 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..bridge.folders import new_vector_path
-from ..safety_steering.card import describe
 from ..safety_steering.vectors.file import save_vector
-from ..safety_steering.vectors.vector import SafetyVector
+from ..safety_steering.vectors.vector import SafetyVector, describe
 from .types import CATEGORY, SafetyVectorType
 
 

@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 from comfy_execution.utils import get_executing_context
 
-from ..bridge.browser_messages import traces_for_cache
+from ..bridge.browser import traces_for_cache
 from ..bridge.steering.apply import steerings_of
 from ..safety_steering.steering.chart import draw_runs
 from ..safety_steering.steering.trace import OFF, RunTrace

@@ -6,10 +6,18 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..bridge.comparison import Scene, choose_mixes, make_sampling, parse_strengths, render_grid
-from ..bridge.comparison_files import preview_frames, to_image, to_video
+from ..bridge.comparison import (
+    Scene,
+    choose_mixes,
+    make_sampling,
+    parse_strengths,
+    preview_frames,
+    render_grid,
+    to_image,
+    to_video,
+)
 from ..bridge.steering.apply import steerings_of
-from .safety_ab import sampler_inputs
+from .inputs import sampler_inputs
 from .types import CATEGORY
 
 

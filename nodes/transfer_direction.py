@@ -5,9 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..safety_steering.alignment.fit import Alignment
-from ..safety_steering.card import describe
-from ..safety_steering.vectors.vector import SafetyVector
-from ..safety_steering.whitening import carry_over
+from ..safety_steering.alignment.transfer import carry_over
+from ..safety_steering.vectors.vector import SafetyVector, describe
 from .types import CATEGORY, SafetyAlignmentType, SafetyVectorType
 
 

@@ -2,14 +2,93 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import subprocess
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save
+
+from .errors import SafetySteeringError, VectorFileError, shortened
+
+# What a file can make the loader allocate is bounded before it is parsed: `[]` takes 2 bytes in JSON, 56 in Python.
+MAX_HEADER_BYTES = 2 * 1024 * 1024
+
+
+MAX_JSON_ITEMS = 50_000
+
+
+MAX_JSON_DEPTH = 32
+
+
+MAX_COMPLAINT = 500
+
+
+@contextmanager
+def one_sentence(path: Path) -> Iterator[None]:
+    """Whatever goes wrong inside becomes a short VectorFileError that opens with the file's name."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise VectorFileError(f"{path.name}: there is no such file. Check its name and its folder.") from error
+    except (SafetensorError, OSError) as error:
+        complaint = f"not a readable safetensors file: {error}. Download or save it again."
+        raise VectorFileError(f"{path.name}: {shortened(complaint, MAX_COMPLAINT)}") from error
+    except SafetySteeringError as error:
+        raise VectorFileError(f"{path.name}: {shortened(str(error), MAX_COMPLAINT)}") from error
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """The sha256 of a file's bytes, as a host's policy pins it."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def check_header_size(path: Path) -> None:
+    """A safetensors file opens with the length of its header; check it before anything allocates that much."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if size < 10 or not 2 <= header <= min(size - 8, MAX_HEADER_BYTES):
+        raise VectorFileError(
+            f"not a whole safetensors file: its header claims {header} bytes of {size}. Download or save it again."
+        )
+
+
+def read_json(metadata: Mapping[str, str], key: str, kind: type, default: Any = None) -> Any:
+    """The JSON value under `key`, checked to be a `kind`."""
+    if key not in metadata and default is not None:
+        return default
+    text = metadata.get(key, "")
+    if sum(map(text.count, "[{,")) > MAX_JSON_ITEMS:
+        raise VectorFileError(f"the metadata '{key}' holds more than {MAX_JSON_ITEMS} items.")
+    try:
+        value = json.loads(text)
+        _check_plain(value, MAX_JSON_DEPTH)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, kind):
+        raise VectorFileError(f"the metadata '{key}' does not read as a JSON {kind.__name__}.")
+    return value
+
+
+def _check_plain(value: Any, depth: int) -> None:
+    """Raise ValueError for JSON nested deeper than `depth`, or with half a surrogate pair that no file can hold."""
+    if depth < 0:
+        raise ValueError("nested too deeply")
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, dict):
+        _check_plain([*value, *value.values()], depth)
+    elif isinstance(value, list):
+        for item in value:
+            _check_plain(item, depth - 1)
 
 
 def replace_file(path: str | os.PathLike[str], write: Callable[[Path], object], *, overwrite: bool = True) -> Path:
@@ -56,3 +135,29 @@ def _in_order(data: bytes) -> bytes:
     header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     padded = header + b" " * (-len(header) % 8)  # the numbers stay aligned
     return len(padded).to_bytes(8, "little") + padded + data[8 + size :]
+
+
+# --- Results as files: every table that is measured is also JSON, `{"command", "commit", "seeds", "rows"}`.
+
+
+def write_result(
+    path: str | os.PathLike[str], command: str, seeds: Sequence[int], rows: Sequence[Mapping[str, Any]], **more: Any
+) -> Path:
+    """Write rows with the command that made them, its seeds and this pack's commit; returns the path.
+
+    more: further entries beside the rows, such as which machine it was.
+    """
+    result = {"command": command, "commit": commit(), "seeds": list(seeds), **more, "rows": [dict(row) for row in rows]}
+    return write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def commit() -> str:
+    """The commit of this pack that is checked out, or "unknown" where it is no git checkout."""
+    folder = Path(__file__).resolve().parent
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return asked.stdout.strip() if asked.returncode == 0 else "unknown"

@@ -4,15 +4,50 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import SafetySteeringError
 
+if TYPE_CHECKING:
+    pass
+
+INK, QUIET, WARNING = "#22303c", "#8a99a6", "#c0392b"
+
+
+_WIDTH, _ROW, _DPI = 5.6, 4.8, 120  # stacked and narrow: it is shown inside a node
+
+
+def shortened(hook_point: str) -> str:
+    """A block's list and index; other hook points as they are."""
+    parts = hook_point.split(".")
+    return f"{parts[1]} {parts[2]}" if parts[0] == "block" else hook_point
+
+
+def blank_figure(height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
+
+
+def as_picture(figure: Any) -> NDArray[np.uint8]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]
+
+
 _PAPER, _INK = (27, 31, 36), (236, 239, 241)
+
+
 _GAP, _LEADING = 8, 4
+
+
 _SMALLEST = 12  # pixels: what is smaller is not read
 
 
@@ -78,3 +113,94 @@ def _wrap(text: str, width: int, measure: Callable[[str], float]) -> list[str]:
         else:
             lines.append(part)
     return lines
+
+
+# --- Frames brought to the size that a judge looks at.
+
+
+def resized(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Frames uint8 (n, H, W, 3) at another (height, width), by Pillow's antialiased bilinear filter."""
+    from PIL import Image
+
+    if frames.shape[1:3] == tuple(size):
+        return np.ascontiguousarray(frames)
+    height, width = size
+    pictures = (Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR) for frame in frames)
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def squared(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Frames (n, H, W, 3) as squares, black on the right or below: a detector sees the whole frame undistorted."""
+    side = max(frames.shape[1:3])
+    square = np.zeros((len(frames), side, side, 3), np.uint8)
+    square[:, : frames.shape[1], : frames.shape[2]] = frames
+    return square
+
+
+# --- Videos and images from files, as a judge takes them. PyAV reads videos, Pillow images (animated ones too).
+
+
+VIDEOS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v")
+
+
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+
+
+KEPT = 64  # frames of a file that are ever held in memory
+
+
+def media_files(folder: Path) -> dict[str, Path]:
+    """The videos and images of a folder, by name without ending, in the order of their names.
+
+    Raises:
+        SafetySteeringError: it is no folder, holds none, or two of one name.
+    """
+    if not folder.is_dir():
+        raise SafetySteeringError(f"{folder} is no folder. Give a folder of videos or images.")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.casefold() in VIDEOS + IMAGES)
+    if not paths:
+        raise SafetySteeringError(f"{folder} holds no video and no image ({', '.join(VIDEOS + IMAGES)}).")
+    files = {path.stem: path for path in paths}
+    if len(files) < len(paths):
+        twice = next(path.name for path in paths if path not in files.values())
+        raise SafetySteeringError(f"{folder} holds two files of the name of {twice}. Keep one of each name.")
+    return files
+
+
+def read_frames(path: Path, kept: int = KEPT) -> NDArray[np.uint8]:
+    """At most `kept` frames uint8 (T, H, W, 3) of a file, evenly spread, its first and last among them.
+
+    Raises:
+        SafetySteeringError: the file cannot be read, or has no picture.
+    """
+    frames = _video_frames if path.suffix.casefold() in VIDEOS else _image_frames
+    try:
+        count = sum(1 for _ in frames(path, frozenset()))
+        wanted = frozenset(np.linspace(0, count - 1, min(count, kept)).round().astype(int).tolist())
+        found = [frame for frame in frames(path, wanted) if frame is not None]
+    except SafetySteeringError:
+        raise
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow calls some damage a SyntaxError; PyAV's are OSErrors
+        raise SafetySteeringError(f"{path.name} cannot be read: {str(error)[:200]}. Is it a whole file?") from error
+    if not found:
+        raise SafetySteeringError(f"{path.name} has no picture in it.")
+    return np.stack(found)
+
+
+def _video_frames(path: Path, wanted: frozenset[int]) -> Iterator[NDArray[np.uint8] | None]:
+    """One entry a frame: the frame if its number is wanted, else None."""
+    try:
+        import av
+    except ImportError as error:
+        raise SafetySteeringError(f"{path.name} is read by PyAV, which is not installed: pip install av") from error
+    with av.open(str(path)) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            yield frame.to_ndarray(format="rgb24") if number in wanted else None
+
+
+def _image_frames(path: Path, wanted: frozenset[int]) -> Iterator[NDArray[np.uint8] | None]:
+    from PIL import Image, ImageSequence
+
+    with Image.open(path) as image:
+        for number, frame in enumerate(ImageSequence.Iterator(image)):
+            yield np.asarray(frame.convert("RGB")) if number in wanted else None

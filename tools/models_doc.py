@@ -66,8 +66,8 @@ def render() -> str:
 
     pack.register()
     from family_cases import CASES
-    from safety_steering_pack.bridge.families.refused import REFUSED
     from safety_steering_pack.bridge.models.families import FAMILIES
+    from safety_steering_pack.bridge.models.families.unlisted import REFUSED
 
     lines = [
         INTRODUCTION,

@@ -16,9 +16,9 @@ from ...safety_steering.activations import Activations
 from ...safety_steering.alignment.fit import AnchorStates, Side
 from ...safety_steering.errors import MismatchError, SafetySteeringError
 from ...safety_steering.prompts.prompt_set import PromptRow, PromptSet
-from ..activation_folders import activations_path
 from ..capture.hook_points import choose_hook_points
 from ..capture.run import capture_prompts
+from ..folders import activations_path
 from ..models.fingerprints import clip_key, digest, patcher_key
 from ..models.model_map import is_block, read_shape
 from ..sampling.sampling import Conditioning, Sampling, sampling_sigmas

@@ -14,18 +14,19 @@ import comfy.utils
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 
-from ...safety_steering.alignment.anchors import refuse_unsafe
+from ...safety_steering.alignment.anchors import coverage, refuse_unsafe
 from ...safety_steering.alignment.file import load_alignment, save_alignment
 from ...safety_steering.alignment.fit import Alignment, AnchorStates, Side, fit_alignment, texts_sha256
-from ...safety_steering.alignment_settings import AlignmentSettings
-from ...safety_steering.coverage import coverage
+from ...safety_steering.alignment.maps import AlignmentSettings
+from ...safety_steering.alignment.transfer import LEAST
 from ...safety_steering.errors import MismatchError, SafetySteeringError, VectorFileError
 from ...safety_steering.prompts.prompt_set import PromptSet
 from ...safety_steering.vectors.vector import SafetyVector
-from ...safety_steering.whitening import LEAST
-from ..align_targets.choose import Connected, choose_target
-from ..alignment_folder import cached_path
-from .target import Target
+from ..folders import cached_path
+from .block_states import BlockChoice, block_states
+from .image_states import image_states
+from .target import Target, TargetStates
+from .text_states import encoder_layer, text_states
 
 CONTENT_VERSION = 1  # raised when the same inputs would give another alignment
 
@@ -211,3 +212,47 @@ def _cached(path: Path) -> Alignment | None:
     except VectorFileError as error:
         logging.warning("Safety Steering: a kept alignment cannot be read and is fitted again. %s", error)
         return None
+
+
+# --- Places that a direction can be carried to, one a file; `choose_target` makes one of a node's choice.
+
+
+__all__ = ["TARGETS", "Connected", "Target", "TargetStates", "choose_target"]
+
+
+# --- From a node's choice and links to a target.
+
+
+TARGETS = ("conditioning", "encoder_layer", "clip_vision", "blocks")
+
+
+@dataclass(frozen=True, eq=False)
+class Connected:
+    """What is connected of the target: CLIP, MODEL, CLIP_VISION, IMAGE, LATENT and CONDITIONING, or None."""
+
+    clip: Any = None
+    model: Any = None
+    clip_vision: Any = None
+    images: Any = None
+    latent: Any = None
+    template: Any = None
+
+
+def choose_target(choice: Mapping[str, Any], connected: Connected, seed: int = 0) -> Target:
+    """The target of a choice, "target" and its settings by name.
+
+    Raises:
+        SafetySteeringError: something that it needs is not connected, or as the targets' own.
+    """
+    name, settings = choice["target"], {key: value for key, value in choice.items() if key != "target"}
+    if name == "conditioning":
+        space = settings.get("space", "auto").strip() or "auto"
+        return text_states(connected.clip, connected.model, space, connected.latent, connected.template)
+    if name == "encoder_layer":
+        return encoder_layer(connected.clip, settings.get("layer", 0.5))
+    if name == "clip_vision":
+        return image_states(connected.clip_vision, connected.images, connected.model)
+    if name == "blocks":
+        choice = BlockChoice(**settings)
+        return block_states(connected.clip, connected.model, choice, connected.latent, connected.template, seed)
+    raise SafetySteeringError(f"'{name}' is no target; choose one of {', '.join(TARGETS)}.")

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 
-from ...safety_steering.alignment.fit import Side
-from ...safety_steering.errors import MismatchError
+from ...safety_steering.alignment.fit import AnchorStates, Side
+from ...safety_steering.errors import MismatchError, SafetySteeringError
+from ...safety_steering.language_models.source_model import ONE_TOKEN
+from ..language_models.clip_source import ClipSource
 from ..models.fingerprints import clip_key, digest, patcher_key
 from ..models.model_map import read_shape
 from ..models.text_encoders import encoder_family
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP
 
 HOOK_POINT = "conditioning"
+
+
 SHARD = 32  # texts encoded before the model is asked: the two need not take turns in memory for each
+
+
 REWORKED = "The model reworks the prompt before its blocks; the states are those it makes."
 
 
@@ -104,3 +110,42 @@ def text_states(clip: Any, model: Any, space: str, latent: Any, template: Any) -
     if clip is None:
         raise MismatchError("The target conditioning needs your model's text encoder. Connect it to clip.")
     return TextStates(clip, model, space, latent, template)
+
+
+# --- Target `encoder_layer`: the hidden states inside a text encoder, a hook point `source.<layer>` of its own.
+
+
+NOTE = (
+    "An inner layer of the text encoder: a vector carried there can be measured; Apply steers the diffusion model only."
+)
+
+
+class EncoderLayer:
+    """The states after one layer of a CLIP's largest encoder. depth: 0 is the first layer, 1 the last."""
+
+    def __init__(self, clip: Any, depth: float) -> None:
+        self._clip, self._source = clip, ClipSource(clip)
+        self._layer = 1 + round(depth * (self._source.layers - 1))
+
+    def key(self) -> Any:
+        """As of Target."""
+        return ["encoder_layer", self._source.space(self._layer), clip_key(self._clip)]
+
+    def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
+        """As of Target: the mean over a text's own tokens, and one of them."""
+
+        def step(done: int, total: int) -> None:
+            throw_exception_if_processing_interrupted()
+            progress(done // 2, total)
+
+        pooled = self._source.states(texts, [self._layer], "mean", step)[:, 0]
+        token = self._source.states(texts, [self._layer], ONE_TOKEN, step)[:, 0]
+        side = Side(f"source.{self._layer}", self._source.space(self._layer), name=self._source.name)
+        return TargetStates(AnchorStates(pooled, token), side, (NOTE,))
+
+
+def encoder_layer(clip: Any, depth: float) -> EncoderLayer:
+    """The target, from what is connected; SafetySteeringError if the text encoder is not."""
+    if clip is None:
+        raise SafetySteeringError("The target encoder_layer needs your model's text encoder. Connect it to clip.")
+    return EncoderLayer(clip, depth)

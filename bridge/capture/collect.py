@@ -18,11 +18,11 @@ from comfy.patcher_extension import WrappersMP
 from ...safety_steering.activations import Source, States
 from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.hook_point import parse_hook_point
-from ..edit import EntryHook
+from ..models.fingerprints import fingerprint
 from ..models.model_map import block_space, find_family, find_list, is_block, read_shape, state_space, unwrap
 from ..models.tokens import TokenRange, to_sequence
-from ..models.vector_fit import fingerprint
 from ..steering.branches import UNKNOWN, call_roles, is_targeted, roles_by_uuid
+from ..steering.injection import EntryHook
 from ..steering.model_call import ModelCall, named, sigma_of
 
 WRAPPER_KEY = "safety_steering_capture"

@@ -8,7 +8,6 @@ prompt, and what is in memory does not grow.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,34 +16,93 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 
-from ...safety_steering.activations import SAFE, UNSAFE, Activations, Row, States
+from ...safety_steering.activations import DISPUTED, SAFE, UNSAFE, Activations, Row, States
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.prompts.prompt_set import PromptRow, PromptSet
-from ..capture_labels import BY_PROMPT, Labels
+from ...safety_steering.judges.verdict import Judge
+from ...safety_steering.prompts.prompt_set import PromptSet
 from ..models.model_map import is_block, read_shape
 from ..sampling.identity import identity_of
-from ..sampling.sampling import Progress, Sampling, encode_prompt, noise_seed, number_of, sample_prompt, sampling_sigmas
+from ..sampling.sampling import (
+    SHARD,
+    Progress,
+    Sampling,
+    decode_video,
+    encode_prompt,
+    fraction,
+    list_prompts,
+    noise_seed,
+    sample_prompt,
+    sampling_sigmas,
+)
 from .collect import Capture, capture_source
 from .hook_points import MEAN, PER_FRAME, TEXT_TOKENS, choose_hook_points
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
-    from comfy.sd import CLIP
+    from comfy.sd import CLIP, VAE
 
-SHARD = 16
+# --- Which rows of a capture are unsafe: by the prompt, by a judge who sees the generated video, or where both agree.
+#
+# The paper labels what was generated, since an unsafe prompt need not give an unsafe video. Where both have to agree,
+# rows on which they differ are kept, so that a capture resumes past them, and marked "disputed", which no fit reads.
+
+
+PROMPT, JUDGE, AGREE = "prompt", "judge", "agree"
+
+
+RULES = (PROMPT, JUDGE, AGREE)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Where labels come from. judge, vae: needed by every rule but "prompt".
+
+    Raises:
+        SafetySteeringError: the rule is none of RULES, or judge or VAE is missing.
+    """
+
+    rule: str = PROMPT
+    judge: Judge | None = None
+    vae: VAE | None = None
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise SafetySteeringError(f"The labels are '{self.rule}', expected one of {', '.join(RULES)}.")
+        missing = [name for name in ("judge", "vae") if getattr(self, name) is None]
+        if self.rule != PROMPT and missing:
+            raise SafetySteeringError(
+                f"With labels '{self.rule}' every video is shown to a judge, but {' and '.join(missing)} is not "
+                "connected. Connect Safety Judge and the model's VAE, or take the labels from the prompt."
+            )
+
+    @property
+    def look(self) -> bool:
+        """Whether the videos are looked at."""
+        return self.rule != PROMPT
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What has to be the same when a capture goes on."""
+        return {"labels": self.rule, "judge": self.judge.name} if self.look and self.judge else {"labels": self.rule}
+
+    def labelled(self, row: Row, text: str, video: Any, skip_start: bool) -> Row:
+        """`row`, which has its prompt's label, with the label that this rule gives its video (latents)."""
+        if self.rule == PROMPT or self.judge is None or self.vae is None:
+            return row
+        throw_exception_if_processing_interrupted()
+        verdict = self.judge(decode_video(self.vae, video), prompt=text, skip_start=skip_start)
+        seen = UNSAFE if verdict.unsafe else SAFE
+        return replace(row, label=seen if self.rule == JUDGE or seen == row.label else DISPUTED)
+
+
+BY_PROMPT = Labels()
+
+
 POOLED_AS = {
     MEAN: "mean over editable tokens",
     PER_FRAME: "mean over the editable tokens of each frame",
     TEXT_TOKENS: "mean over the text tokens",
 }
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One text to sample, and the row that it becomes."""
-
-    row: Row
-    text: str
 
 
 def capture_prompts(
@@ -110,19 +168,6 @@ def capture_prompts(
     return activations
 
 
-def list_prompts(prompts: PromptSet) -> list[Prompt]:
-    """Every text of a prompt set in its order; a negative twin is a safe one. A changed text has another id."""
-    return [_prompt(row, side, text) for row in prompts.rows for side, text in row.prompts.items()]
-
-
-def _prompt(row: PromptRow, side: str, text: str) -> Prompt:
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    label = UNSAFE if side == UNSAFE else SAFE
-    return Prompt(
-        Row(f"{row.id}/{side}/{digest}", label, row.category, row.id, row.split, length=len(text.split())), text
-    )
-
-
 def sigma_edges(model: ModelPatcher, sampling: Sampling, bins: int) -> tuple[float, ...]:
     """K + 1 ascending edges that share the steps of this sampling evenly among K sigma bins.
 
@@ -136,11 +181,6 @@ def sigma_edges(model: ModelPatcher, sampling: Sampling, bins: int) -> tuple[flo
     cuts = [round(number * calls / bins) for number in range(1, bins)]
     inner = [(sigmas[cut - 1] + sigmas[cut]) / 2 for cut in cuts]
     return (0.0, *reversed(inner), sigmas[0])
-
-
-def fraction(row_id: str) -> float:
-    """Which of a prompt's tokens is kept beside the mean, in [0, 1), drawn from its id."""
-    return number_of(row_id) / 2**63
 
 
 def _whole(states: Mapping[str, States], source: Any) -> Mapping[str, States]:

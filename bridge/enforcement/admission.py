@@ -17,7 +17,7 @@ import nodes as core_nodes
 
 from ...guardrail.policy import Policy
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.vectors.file import file_sha256
+from ...safety_steering.files import file_sha256
 from ...safety_steering.vectors.vector import SafetyVector
 from ..folders import find_vector
 

@@ -15,10 +15,8 @@ from ...guardrail.policy import Policy
 from ...safety_steering.errors import NotSteeredError
 from .admission import Refused, check_prompt
 from .choke_points import Wrap
-from .job import Job
-from .node_guard import check_inputs, take_files
-from .origins import Origins
-from .output_files import remove
+from .job import Job, Origins
+from .node_guard import check_inputs, remove, take_files
 from .sampler_runs import OUTSIDE, SamplingGuard, check_model_call
 from .sealing import record_of, withhold
 

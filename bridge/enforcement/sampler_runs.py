@@ -18,8 +18,9 @@ from ...guardrail.policy import BRANCH, WINDOW, ModelIdentity, Policy, Rule
 from ...safety_steering.errors import MismatchError, NotSteeredError, SafetySteeringError
 from ...safety_steering.hook_point import parse_hook_point
 from ...safety_steering.steering.trace import ACTED, RunTrace
+from ..models.fingerprints import fingerprint
 from ..models.model_map import block_space, model_hook_points, read_shape
-from ..models.vector_fit import fingerprint, fingerprint_warning, untested_warning
+from ..models.vector_fit import fingerprint_warning, untested_warning
 from ..steering.apply import Steering
 from ..steering.run import REPLACED
 from ..steering.settings import SteeringSettings

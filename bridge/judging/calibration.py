@@ -23,21 +23,24 @@ from ...safety_steering.calibration.report import SPLIT, result_rows, with_sugge
 from ...safety_steering.calibration.space import SearchSpace, Setting
 from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.evaluation.verdict_folder import Stored, VerdictFolder, pack_array, unpack_array
+from ...safety_steering.files import write_result
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.prompts.prompt_set import PromptSet
-from ...safety_steering.results import write_result
 from ...safety_steering.steering.trace import ACTED
 from ...safety_steering.vectors.vector import SafetyVector
-from ..capture.run import SHARD, Prompt, list_prompts
+from ..models.fingerprints import fingerprint
 from ..models.model_map import read_shape
-from ..models.vector_fit import check_fits, fingerprint
+from ..models.vector_fit import check_fits
 from ..sampling.identity import identity_of
 from ..sampling.sampling import (
+    SHARD,
     Conditioning,
     Progress,
+    Prompt,
     Sampling,
     decode_video,
     encode_prompt,
+    list_prompts,
     noise_seed,
     sample_prompt,
     sampling_sigmas,

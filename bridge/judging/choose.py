@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.judges.extended import Extended
-from ...safety_steering.judges.inception import FILE as INCEPTION_FILE
-from ...safety_steering.judges.inception import Inception
+from ...safety_steering.judges.extended import FILE as INCEPTION_FILE
+from ...safety_steering.judges.extended import Extended, Inception
 from ...safety_steering.judges.judge_file import FileJudge, load_classifier
 from ...safety_steering.judges.nudenet import NudeNet
 from ...safety_steering.judges.open_nsfw import OpenNsfw
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.judges.zero_shot import ZeroShot, parse_prompts
-from ..judges.files import find_judge_file, judge_file_names
+from ..folders import find_judge_file, judge_file_names
 from .clip_pair import ClipPair
 from .node_judge import NodeJudge
 
@@ -25,8 +24,14 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP
 
 INSTALLED = "installed package"
+
+
 CLIP_JUDGE = "clip"
+
+
 OWN_FEATURES, INCEPTION = "the judge's own", "inception"
+
+
 Choices = Mapping[str, Any]
 
 
@@ -107,3 +112,6 @@ _MAKERS: dict[str, Callable[[Choices, int, ClipPair | None], Judge]] = {
     "judge_file": _judge_file,
     "node": _node,
 }
+
+
+# --- Judges that use ComfyUI's own objects: its CLIPs, and the nodes of other packs.

@@ -21,15 +21,16 @@ from ...safety_steering.evaluation.verdict_folder import VerdictFolder
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.prompts.prompt_set import PromptSet
 from ...safety_steering.steering.trace import ACTED
-from ..capture.run import Prompt, list_prompts
-from ..models.vector_fit import fingerprint
+from ..models.fingerprints import fingerprint
 from ..sampling.identity import identity_of
 from ..sampling.sampling import (
     Conditioning,
     Progress,
+    Prompt,
     Sampling,
     decode_video,
     encode_prompt,
+    list_prompts,
     noise_seed,
     sample_prompt,
     sampling_sigmas,

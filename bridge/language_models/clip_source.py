@@ -25,7 +25,7 @@ from ...safety_steering.language_models.layer_states import (
     token_weights,
 )
 from ...safety_steering.language_models.source_model import ONE_TOKEN, POOLINGS, Progress, check_request, place_of
-from ...safety_steering.model_files import slug
+from ...safety_steering.language_models.transformers_model import slug
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP

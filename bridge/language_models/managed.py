@@ -17,8 +17,7 @@ import folder_paths
 import torch
 
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.language_models.transformers_model import LanguageModel
-from ...safety_steering.model_files import check_files
+from ...safety_steering.language_models.transformers_model import LanguageModel, check_files
 from ..folders import LLMS
 
 AUTO = "auto"

@@ -4,14 +4,47 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .vector_fit import weights_fingerprint
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+_SAMPLED_WEIGHTS = 16
+
+
+_SAMPLED_VALUES = 64
+
+
+def fingerprint(patcher: ModelPatcher) -> str:
+    """A short hash of a diffusion model's weights before any LoRA; see `weights_fingerprint`."""
+    return weights_fingerprint(patcher.model.diffusion_model, patcher.backup, "diffusion_model.")
+
+
+def weights_fingerprint(model: torch.nn.Module, backup: Mapping[str, Any], prefix: str = "") -> str:
+    """A short hash of a model's weights before any LoRA: shapes, and a few values of tensors spread over the model.
+
+    Another precision, quantisation or merge gives another fingerprint. backup: a patcher's, of weights that it has
+    patched in place, under `prefix` and their names.
+    """
+    weights = list(model.named_parameters())
+    digest = hashlib.sha256(repr([(name, tuple(weight.shape)) for name, weight in weights]).encode())
+    stride = max(1, len(weights) // _SAMPLED_WEIGHTS)
+    for name, weight in weights[::stride]:
+        saved = backup.get(f"{prefix}{name}")
+        original = weight if saved is None else saved.weight
+        values = original.detach().flatten()[:_SAMPLED_VALUES].to("cpu", torch.float32)
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
 
 HASHED_WHOLE = 2**24  # values; of larger tensors some are hashed
+
+
 SAMPLED = 4096
+
+
 PROBE = "A wooden boat lies on a calm lake in the morning."
 
 

@@ -14,10 +14,9 @@ import torch
 
 from ...safety_steering.errors import MismatchError
 from ...safety_steering.hook_point import HookPoint, parse_hook_point
-from ..families.refused import REFUSED
 from .families import FAMILIES
 from .families.schema import BlockList, Family, StateArgument, Stream
-from .families.unlisted import generic_family
+from .families.unlisted import REFUSED, generic_family
 
 __all__ = ["FAMILIES", "BlockList", "Family", "Shape", "StateArgument", "Stream"]
 

@@ -5,23 +5,20 @@ Beside what is refused there are notices: things that work and that a user shoul
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-import torch
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ...safety_steering.alignment.transfer import fit_step
 from ...safety_steering.errors import MismatchError
-from ...safety_steering.hook_point import parse_hook_point
+from ...safety_steering.hook_point import HookPoint, parse_hook_point
 from ...safety_steering.vectors.vector import SafetyVector
+from .checkpoint import Checkpoint
+from .families.schema import Family
+from .fingerprints import fingerprint
 from .model_map import Shape, block_space, read_shape, state_spaces
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
-
-_SAMPLED_WEIGHTS = 16
-_SAMPLED_VALUES = 64
 
 
 def check_fits(vector: SafetyVector, hook_points: tuple[str, ...], shape: Shape) -> None:
@@ -69,28 +66,6 @@ def _made_for(vector: SafetyVector) -> str:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "number of blocks not given"
-
-
-def fingerprint(patcher: ModelPatcher) -> str:
-    """A short hash of a diffusion model's weights before any LoRA; see `weights_fingerprint`."""
-    return weights_fingerprint(patcher.model.diffusion_model, patcher.backup, "diffusion_model.")
-
-
-def weights_fingerprint(model: torch.nn.Module, backup: Mapping[str, Any], prefix: str = "") -> str:
-    """A short hash of a model's weights before any LoRA: shapes, and a few values of tensors spread over the model.
-
-    Another precision, quantisation or merge gives another fingerprint. backup: a patcher's, of weights that it has
-    patched in place, under `prefix` and their names.
-    """
-    weights = list(model.named_parameters())
-    digest = hashlib.sha256(repr([(name, tuple(weight.shape)) for name, weight in weights]).encode())
-    stride = max(1, len(weights) // _SAMPLED_WEIGHTS)
-    for name, weight in weights[::stride]:
-        saved = backup.get(f"{prefix}{name}")
-        original = weight if saved is None else saved.weight
-        values = original.detach().flatten()[:_SAMPLED_VALUES].to("cpu", torch.float32)
-        digest.update(values.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def notices(
@@ -159,3 +134,69 @@ def strength_warning(vector: SafetyVector, strength: float) -> str:
         f"Strength {strength:g} is beyond what was measured to suit ({info.suggestion.strength:g}): benign "
         "prompts may suffer more than its card says."
     )
+
+
+# --- Does a vector fit a checkpoint? Told from the file's header, before anything is loaded.
+#
+# What the header does not say is not held against the vector: `fit_check` looks at the loaded model itself.
+
+
+def model_names(found: Checkpoint, family: Family) -> tuple[str, ...]:
+    """The models that a recognised checkpoint can be; none if its sizes are not those of a model in the map."""
+    first = next(iter(found.block_counts.values()), 0)
+    return tuple(name for (width, blocks, _), name in family.names.items() if (width, blocks) == (found.width, first))
+
+
+def counted_blocks(found: Checkpoint, family: Family) -> dict[str, int]:
+    """Block list -> length, of the lists that a depth counts."""
+    beside = {blocks.name for blocks in family.lists if blocks.beside}
+    return {name: count for name, count in found.block_counts.items() if name not in beside}
+
+
+def why_not(vector: SafetyVector, hook_points: Sequence[str], found: Checkpoint, family: Family) -> str:
+    """Why a vector cannot steer the checkpoint at these hook points, in a sentence; else an empty string."""
+    if vector.info.kind == "source":
+        return (
+            "This vector was made in a language model. Carry it over to this model with Fit Benign Alignment and "
+            "Transfer Direction from LLM."
+        )
+    made_for = vector.info.model_name or vector.info.family or next(iter(vector.hook_points.values())).space
+    model = " or ".join(model_names(found, family)) or family.name
+    for name in hook_points:
+        point = parse_hook_point(name)
+        reason = _block(vector, point, found, family) if point.kind == "block" else _state(vector, name, found, family)
+        if reason:
+            return (
+                f"This vector is for {made_for}; the model file is {model}. {reason} Load a vector made for this model."
+            )
+    return ""
+
+
+def _block(vector: SafetyVector, point: HookPoint, found: Checkpoint, family: Family) -> str:
+    info, directions = vector.info, vector.at(str(point))
+    if not info.family.startswith(family.name) and not family.name.startswith(info.family):
+        return f"Their families differ ({info.family or 'not given'} and {family.name})."
+    counts = counted_blocks(found, family)
+    if dict(info.block_counts) != counts:
+        return f"They have other numbers of blocks ({_listing(info.block_counts)}; {_listing(counts)})."
+    blocks = next(blocks for blocks in family.lists if blocks.name == point.list)
+    width = found.widths.get(point.stream, found.width)
+    if width and not blocks.block_widths and directions.width != width:
+        return f"Their hidden states differ in width ({directions.width} and {width})."
+    names = model_names(found, family)
+    if names and directions.space not in {f"{name}/{point}" for name in names}:
+        return f"The vector's space is {directions.space}."
+    return ""
+
+
+def _state(vector: SafetyVector, name: str, found: Checkpoint, family: Family) -> str:
+    if name not in family.states:
+        return f"Models of the family {family.name} take no {name} states."
+    if name != "conditioning" or not found.states:
+        return ""
+    spaces, own = state_spaces(family, name, found.states), vector.at(name).space
+    return "" if own in spaces else f"Its prompts are read as {' or '.join(spaces)}, the vector's as {own}."
+
+
+def _listing(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "not given"

@@ -20,17 +20,51 @@ import numpy as np
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 
-from ...safety_steering.activations import Row
+from ...safety_steering.activations import SAFE, UNSAFE, Row
 from ...safety_steering.errors import SafetySteeringError
+from ...safety_steering.prompts.prompt_set import PromptRow, PromptSet
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
 
+SHARD = 16
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One text to sample, and the row that it becomes."""
+
+    row: Row
+    text: str
+
+
+def list_prompts(prompts: PromptSet) -> list[Prompt]:
+    """Every text of a prompt set in its order; a negative twin is a safe one. A changed text has another id."""
+    return [_prompt(row, side, text) for row in prompts.rows for side, text in row.prompts.items()]
+
+
+def _prompt(row: PromptRow, side: str, text: str) -> Prompt:
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    label = UNSAFE if side == UNSAFE else SAFE
+    return Prompt(
+        Row(f"{row.id}/{side}/{digest}", label, row.category, row.id, row.split, length=len(text.split())), text
+    )
+
+
+def fraction(row_id: str) -> float:
+    """Which of a prompt's tokens is kept beside the mean, in [0, 1), drawn from its id."""
+    return number_of(row_id) / 2**63
+
+
 # what belongs to a text itself; everything else in a template's conditioning holds for every prompt
 OF_THE_TEXT = ("pooled_output", "attention_mask")
+
+
 # what a guider adds to a conditioning that it takes in
 OF_THE_GUIDER = ("cross_attn", "model_conds", "uuid")
+
+
 Conditioning = list[list[Any]]
 
 

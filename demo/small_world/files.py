@@ -64,6 +64,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def save_result(path: Path, command: str, seeds: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
     """Save a results file in the project's one shape: command, commit, seeds, rows."""
     register_pack()
-    from safety_steering_pack.safety_steering.results import write_result
+    from safety_steering_pack.safety_steering.files import write_result
 
     write_result(path, command, seeds, rows)

@@ -6,12 +6,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .scenes.art import cache_dir
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+
+
 RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
 GENERATOR_FILE = WEIGHTS / "small_wan.safetensors"
+
+
 VAE_FILE = WEIGHTS / "small_wan_vae.safetensors"
+
+
 JUDGE_FILE = WEIGHTS / "small_judge.safetensors"
 
 
@@ -88,3 +98,14 @@ def load_generator(path: Path = GENERATOR_FILE, shift: float = 3.0) -> Any:
     sampling.set_parameters(shift=shift)
     model.add_object_patch("model_sampling", sampling)
     return model
+
+
+def decode(vae: Any, latents: Any) -> np.ndarray:
+    """Latents -> videos uint8 (n, FRAMES, SIZE, SIZE, 3) by the stock VAE, on a path that skips its zero weights."""
+    import torch
+
+    from ..models.decoder import fast_path
+
+    with torch.inference_mode(), fast_path(vae.first_stage_model):
+        pixels = vae.decode(latents)
+    return np.round(pixels.clamp(0, 1).numpy() * 255.0).astype(np.uint8)

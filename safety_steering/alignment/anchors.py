@@ -17,11 +17,16 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import SafetySteeringError
+from ..linear_algebra import spectrum, whitened
 from ..vectors.vector import HookPointDirections, SafetyVector
-from ..whitening import whitened
+from .fit import Alignment
 
 BOUND = 5.0
+
+
 SHRINKAGE = 0.03
+
+
 LISTED = 20
 
 
@@ -70,3 +75,23 @@ def anchor_scores(point: HookPointDirections, states: torch.Tensor, reference: t
     spread = (centred @ weights.T).std(dim=0)
     z: torch.Tensor = ((states.double() - mean) @ weights.T) / spread
     return z
+
+
+# --- How much of a source direction the anchors can carry: what they hardly vary along, no map can know.
+#
+#     coverage = <q, A q>,   A = X^T X (X^T X + lambda I)^-1,   q = (v / scale) / ||v / scale||
+#
+# X are the standardised anchors and lambda the fit's penalty (0 for methods without one: the share inside the anchors'
+# span). Anchors that are all alike give a good R2 on their like and a small coverage.
+
+
+def coverage(point: HookPointDirections, source: torch.Tensor, alignment: Alignment) -> dict[str, float]:
+    """Category -> share from 0 to 1 of its direction; source: the anchors' states (n, D_s) that were fitted on."""
+    scale = alignment.source_scale.double()
+    found = spectrum((source.double() - alignment.source_mean.double()) / scale)
+    kept = found.squares / (found.squares + alignment.map.chosen.get("penalty", 0.0))
+    shares = {}
+    for name, direction in point.categories.items():
+        q = torch.nn.functional.normalize(direction.direction[0].double() / scale, dim=0)
+        shares[name] = float((q @ found.right).square() @ kept)
+    return shares

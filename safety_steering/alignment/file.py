@@ -15,12 +15,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from ..alignment_settings import AlignmentSettings
 from ..errors import SafetySteeringError, VectorFileError
-from ..files import write_tensors
-from ..vectors.file import check_header_size, one_sentence, read_json
+from ..files import check_header_size, one_sentence, read_json, write_tensors
 from .fit import Alignment, AnchorStates, Side
-from .maps import LAYOUTS, SpaceMap
+from .maps import LAYOUTS, AlignmentSettings, SpaceMap
 from .quality import Quality
 
 FORMAT = "safety_alignment"

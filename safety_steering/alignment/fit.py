@@ -15,17 +15,20 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..alignment_methods.fit import fit_map
-from ..alignment_settings import MIN_ANCHORS, AlignmentSettings
 from ..errors import SafetySteeringError
 from ..hook_point import parse_hook_point
-from ..standardise import channel_scales
-from .maps import SpaceMap
+from ..linear_algebra import channel_scales
+from .linear import fit_orthogonal, fit_reduced_rank, fit_ridge
+from .maps import MIN_ANCHORS, AlignmentSettings, SpaceMap
+from .mlp import fit_mlp
 from .quality import Quality, judge
+
+if TYPE_CHECKING:
+    from .maps import AlignmentSettings
 
 
 @dataclass(frozen=True)
@@ -291,3 +294,20 @@ def check_alignment(alignment: Alignment) -> None:
         parse_hook_point(side.hook_point)
         if not side.space:
             raise SafetySteeringError("Not a valid alignment: a side names no space.")
+
+
+# --- Fits a map by the method's name.
+
+
+def fit_map(
+    x: torch.Tensor, y: torch.Tensor, settings: AlignmentSettings, tick: Callable[[], None] = lambda: None
+) -> SpaceMap:
+    """The map from x (n, D_s) to y (n, D_t), both centred and standardised. tick: called now and then."""
+    tick()
+    if settings.method == "ridge":
+        return fit_ridge(x, y)
+    if settings.method == "orthogonal":
+        return fit_orthogonal(x, y)
+    if settings.method == "reduced_rank":
+        return fit_reduced_rank(x, y, rank=settings.rank, seed=settings.seed)
+    return fit_mlp(x, y, hidden=settings.hidden, seed=settings.seed, tick=tick)

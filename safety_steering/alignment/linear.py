@@ -12,9 +12,11 @@ from __future__ import annotations
 import torch
 
 from ..linear_algebra import Spectrum, spectrum
-from .maps import SpaceMap
+from .maps import SpaceMap, inner_split
 
 GRID = 61
+
+
 SMALLEST, LARGEST = 1e-6, 1e3  # of the mean squared singular value
 
 
@@ -47,3 +49,67 @@ def solve(found: Spectrum, projections: torch.Tensor, penalty: float) -> torch.T
     """W (D_s, D_t), float64."""
     matrix: torch.Tensor = found.x.T @ (found.left @ (projections / (found.squares + penalty)[:, None]))
     return matrix
+
+
+# --- Orthogonal Procrustes: the rotation (semi-orthogonal where the widths differ) that lays one cloud on the other.
+#
+#     X^T Y = A Sigma B^T,   Q = A B^T,   c = tr(Sigma) / ||X||^2,   W = c Q
+#
+# (Schoenemann 1966; arXiv 2606.05290.) The scale c changes no direction, it makes W comparable as a prediction. Axes
+# whose singular value is rounding are left out: off the anchors' span Q is not determined.
+#
+# With fewer anchors than channels on both sides, X = U S V^T and Y = U' S' V'^T give X^T Y = V (S U^T U' S') V'^T, so
+# the decomposition is of a matrix as small as the anchors are few.
+
+
+ROUNDING = 1e-8  # of the largest singular value
+
+
+def fit_orthogonal(x: torch.Tensor, y: torch.Tensor) -> SpaceMap:
+    """The Procrustes map from x (n, D_s) to y (n, D_t); `chosen` has the number of axes and the scale."""
+    x, y = x.double(), y.double()
+    if len(x) < min(x.shape[1], y.shape[1]):
+        of_x, of_y = spectrum(x), spectrum(y)
+        core = of_x.squares.sqrt()[:, None] * (of_x.left.T @ of_y.left) * of_y.squares.sqrt()
+        a, sigma, b = torch.linalg.svd(core, full_matrices=False)
+        a, b = of_x.right @ a, b @ of_y.right.T
+    else:
+        a, sigma, b = torch.linalg.svd(x.T @ y, full_matrices=False)
+    kept = sigma > ROUNDING * sigma[0]
+    scale = float(sigma.sum() / x.square().sum())
+    matrix = scale * (a[:, kept] @ b[kept])
+    return SpaceMap("linear", {"matrix": matrix.float()}, {"axes": float(kept.sum()), "scale": scale})
+
+
+# --- Reduced-rank ridge regression: ridge through r shared axes of the target.
+#
+#     W_r = W V_r V_r^T,   V_r: leading eigenvectors of W^T (X^T X + lambda I) W = P^T diag(s^2 / (s^2 + lambda)) P
+#
+# (Izenman 1975; Mukherjee and Zhu 2011.) If no rank is given, it is the one with the least error on a fifth of the
+# rows, from a fit on the others; the error of every rank is a cumulative sum.
+
+
+def fit_reduced_rank(x: torch.Tensor, y: torch.Tensor, *, rank: int = 0, seed: int = 0) -> SpaceMap:
+    """The map of this rank, or of the rank chosen (0), from x (n, D_s) to y (n, D_t)."""
+    chosen = rank or _choose_rank(x, y, seed)
+    matrix, axes, penalty = _fit(x, y)
+    axes = axes[:, :chosen]
+    reduced = (matrix @ axes) @ axes.T
+    return SpaceMap("linear", {"matrix": reduced.float()}, {"rank": float(axes.shape[1]), "penalty": penalty})
+
+
+def _fit(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """The ridge map, the target's axes (D_t, r) by how much of it they explain, and the penalty."""
+    found = spectrum(x)
+    projections = found.left.T @ y.double()
+    penalty = choose_penalty(found, projections, y)
+    weighted = (found.squares / (found.squares + penalty)).sqrt()[:, None] * projections
+    return solve(found, projections, penalty), spectrum(weighted).right, penalty
+
+
+def _choose_rank(x: torch.Tensor, y: torch.Tensor, seed: int) -> int:
+    fit, validation = inner_split(len(x), seed)
+    matrix, axes, _ = _fit(x[fit], y[fit])
+    predicted, true = (x[validation].double() @ matrix) @ axes, y[validation].double() @ axes
+    gains = (2 * predicted * true - predicted.square()).sum(dim=0).cumsum(dim=0)
+    return int(gains.argmax()) + 1

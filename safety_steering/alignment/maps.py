@@ -8,6 +8,7 @@ z is (n, D_s); the result (n, D_t). Only differences of what a map gives are use
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -64,3 +65,62 @@ class SpaceMap:
             return z @ t["matrix"]
         hidden = torch.nn.functional.gelu(z @ t["first"] + t["first_bias"])
         return hidden @ t["second"] + t["second_bias"]
+
+
+# --- The ways to fit a map between two spaces, one a file. Rows are anchors, channels are centred and standardised.
+
+
+METHODS = ("ridge", "orthogonal", "mlp", "reduced_rank")
+
+
+__all__ = ["METHODS"]
+
+
+# --- A split inside the fit's own rows, for what a method has to choose by itself.
+
+
+SHARE = 0.2
+
+
+def inner_split(rows: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of the rows to fit on and of those to choose by (a fifth, at least one), drawn by `seed`."""
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+    count = max(1, round(SHARE * rows))
+    return order[count:], order[:count]
+
+
+# --- How an alignment is fitted. Plain data.
+
+
+MIN_ANCHORS = 16
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """method: one of `METHODS`. rank belongs to reduced_rank (0: chosen), hidden to mlp.
+
+    held_out: share of the anchors that the fit is judged on. seed: which of them, and the mlp's first weights.
+
+    Raises:
+        SafetySteeringError: on construction, for an unknown method or a value out of range.
+    """
+
+    method: str = "ridge"
+    rank: int = 0
+    hidden: int = 256
+    held_out: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise SafetySteeringError(
+                f"The method '{self.method}' is none of {', '.join(METHODS)}. Choose one of them."
+            )
+        if not (math.isfinite(self.held_out) and 0 < self.held_out <= 0.5):
+            raise SafetySteeringError(
+                f"held_out is {self.held_out}; give a share above 0 and at most 0.5, such as 0.2."
+            )
+        if self.rank < 0 or self.hidden < 1:
+            raise SafetySteeringError(
+                f"rank is {self.rank} and hidden {self.hidden}; rank must be 0 (chosen) or more, hidden 1 or more."
+            )

@@ -14,9 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..alignment_methods.inner_split import inner_split
 from ..linear_algebra import spectrum
-from .maps import SpaceMap
+from .maps import SpaceMap, inner_split
 
 MOST_AXES = 256
 BATCH = 64

@@ -16,8 +16,7 @@ from itertools import islice
 import numpy as np
 
 from ..activations import Row
-from ..place_test import place_p_value
-from .choice import Rule, front_of
+from .choice import Rule, front_of, place_p_value
 from .outcome import Outcome, Seens, outcome_of, prompt_scores
 from .plan import FINALISTS, coarse_grid, coarse_settings, fine_settings, plan_videos
 from .space import UNSTEERED, Place, SearchSpace, Setting

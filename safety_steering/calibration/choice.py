@@ -12,8 +12,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import SafetySteeringError
-from ..pareto import pareto_front
 from .outcome import Outcome
 
 
@@ -50,3 +52,61 @@ class Rule:
 def front_of(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """The outcomes that no other beats in ASR, usable and benign drift at once."""
     return [outcomes[i] for i in pareto_front([(one.asr, -one.gain, one.drift) for one in outcomes])]
+
+
+# --- The Pareto front: what nothing else beats in every respect at once.
+
+
+def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether `a` is at least as good as `b` everywhere and better somewhere; lower is better."""
+    return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+
+
+def pareto_front(costs: Sequence[Sequence[float]]) -> list[int]:
+    """Indices of the points that no other dominates, in their order; lower is better, equal points all stay."""
+    return [i for i, cost in enumerate(costs) if not any(dominates(other, cost) for other in costs)]
+
+
+# --- Is the place that measured best better than others by more than chance?
+#
+# Every place b is measured at the same strengths s on the same prompts p, with a score x(b, s, p) from 0 to 1. With
+# f(b) = max_s mean_p x(b, s, p), what a place reaches at its own best strength, the statistic is
+#
+#     T = max_b f(b) - mean over the places compared with of f(b)
+#
+# If places did not matter, a prompt's scores could be those of any of them: places change labels within each prompt,
+# all strengths together, and T is taken anew, the search for its maximum included. Prompts are the strata, since they
+# differ in difficulty by far more than places do. p = (1 + hits) / (1 + repeats) (Phipson and Smyth 2010).
+
+
+PERMUTATIONS = 2000
+
+
+_AT_ONCE = 100
+
+
+def place_p_value(
+    scores: NDArray[np.float64], against: Sequence[int], *, repeats: int = PERMUTATIONS, seed: int = 0
+) -> float:
+    """How often chance makes the best place stand out from those in `against` as much as it does; in (0, 1].
+
+    scores: (B, S, P), places x strengths x prompts. against: indices of places; the best one may be among them.
+    """
+    rng = np.random.default_rng(seed)
+    places, _, prompts = scores.shape
+    real = _statistic(scores[None], against)[0]
+    hits = 0
+    for first in range(0, repeats, _AT_ONCE):
+        count = min(_AT_ONCE, repeats - first)
+        order = rng.permuted(np.broadcast_to(np.arange(places)[:, None], (count, places, prompts)), axis=1)
+        drawn = np.take_along_axis(scores[None], order[:, :, None, :], axis=1)
+        # a draw that leaves every label in place is a tie, and rounding must not decide it
+        hits += int((_statistic(drawn, against) >= real - 1e-9).sum())
+    return (1 + hits) / (1 + repeats)
+
+
+def _statistic(scores: NDArray[np.float64], against: Sequence[int]) -> NDArray[np.float64]:
+    """T of each of (R, B, S, P): (R,)."""
+    reached: NDArray[np.float64] = scores.mean(axis=3).max(axis=2)
+    difference: NDArray[np.float64] = reached.max(axis=1) - reached[:, list(against)].mean(axis=1)
+    return difference

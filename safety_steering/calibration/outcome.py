@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from ..activations import UNSAFE, Row
 from ..errors import SafetySteeringError
+from ..evaluation.rates import wilson
 from ..judges.verdict import Verdict, judged_frames
-from ..wilson import wilson
 from .space import UNSTEERED, Setting
 
 COPY_FRAMES, COPY_SIZE = 8, 16

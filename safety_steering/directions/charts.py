@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..steering.chart import INK, QUIET, WARNING, as_picture, blank_figure
+from ..pictures import INK, QUIET, WARNING, as_picture, blank_figure, shortened
 from .native import WHOLE
 from .portable import Extracted
 
@@ -20,6 +20,8 @@ _LINES = (
     ("its category left out of the training", lambda row: row["left_out_auc"], "C1", "-"),
     ("chance: labels shuffled, 95th percentile", lambda row: row["shuffled_auc"], QUIET, ":"),
 )
+
+
 _GLOOM = (
     ("valence kept", lambda row: row["with_valence"]["valence_auc"], "C3", "--"),
     ("as in the vector", lambda row: row["valence_auc"], "C2", "-"),
@@ -69,3 +71,37 @@ def _finish(axes: Axes, title: str, layer: int) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=False, ncols=2)
+
+
+def draw_separability(table: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
+    """One panel a category: AUC on validation over the hook points in model order, one line a sigma bin.
+
+    table: rows as of `native_vector.Fitted`. Returns an RGB picture (H, W, 3), uint8.
+    """
+    categories = list(dict.fromkeys(row["category"] for row in table))
+    places = list(dict.fromkeys(row["hook_point"] for row in table))
+    figure = blank_figure(0.6 + 2.6 * len(categories))
+    figure.suptitle("linear separability by depth: AUC on validation, 0.5 is chance", fontsize=11, color=INK)
+    panels: Any = figure.subplots(len(categories), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, category in zip(panels, categories, strict=True):
+        _draw_separability(panel, [row for row in table if row["category"] == category], places)
+        panel.set_title(category, fontsize=10, color=INK, loc="left")
+    panels[0].legend(fontsize=8, frameon=False, title="sigma", title_fontsize=8)
+    panels[-1].set_xlabel("hook point, in model order", fontsize=10, color=INK)
+    return as_picture(figure)
+
+
+def _draw_separability(axes: Axes, rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> None:
+    for low, high in dict.fromkeys(tuple(row["sigma"]) for row in rows):
+        line = [row for row in rows if tuple(row["sigma"]) == (low, high)]
+        values = [np.nan if row["auc"] is None else row["auc"] for row in line]
+        at = [places.index(row["hook_point"]) for row in line]
+        axes.plot(at, values, marker=".", label=f"{low:.2f} to {high:.2f}")
+    if all(row["auc"] is None for row in rows):
+        axes.text(0.5, 0.5, "no validation rows", transform=axes.transAxes, ha="center", color=WARNING)
+    axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
+    axes.set_ylim(min([0.4, *(row["auc"] for row in rows if row["auc"] is not None)]) - 0.02, 1.02)
+    ticks = np.unique(np.linspace(0, len(places) - 1, min(8, len(places))).astype(int))
+    axes.set_xticks(ticks, [shortened(places[tick]) for tick in ticks], rotation=30, ha="right")
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)

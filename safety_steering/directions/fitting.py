@@ -25,18 +25,21 @@ from dataclasses import dataclass
 import torch
 
 from ..activations import SAFE, UNSAFE, Activations, Row, States
-from ..benign import Benign
 from ..errors import SafetySteeringError
-from ..fit_settings import METHODS, FitSettings
-from ..lda import whiten
-from ..length_regression import without_length
-from ..probe import logistic_probe
-from ..products import weighted_sums
-from ..separability import auc, separability, separability_of
+from ..linear_algebra import whiten
 from ..vectors.vector import Direction, HookPointDirections
-from .evidence import Confidence, agreement, contrast, half_contrasts, permutation_p_value
-from .methods import label_factor, supervised_pca
-from .rows import Classes, categories_of, classes_of, seen_in, where
+from .evidence import (
+    Confidence,
+    agreement,
+    auc,
+    contrast,
+    half_contrasts,
+    permutation_p_value,
+    separability,
+    separability_of,
+)
+from .methods import KERNELS, label_factor, logistic_probe, supervised_pca, without_length
+from .rows import Benign, Classes, categories_of, classes_of, seen_in, weighted_sums, where
 
 __all__ = [
     "METHODS",
@@ -49,6 +52,7 @@ __all__ = [
     "separability",
     "separability_of",
 ]
+
 
 ROUNDING = 1e-12
 
@@ -257,3 +261,43 @@ def _chosen(categories: Sequence[str], whole: str) -> Mapping[str, set[str]]:
 def _stack(bins: Sequence[Direction]) -> Direction:
     names = ("direction", "gap", "center", "std_pooled", "std_token")
     return Direction(**{name: torch.cat([getattr(k, name) for k in bins]) for name in names})
+
+
+# --- The choices that a fit has.
+
+
+METHODS = ("mean_difference", "supervised_pca", "shrunk_lda", "logistic_probe")
+
+
+LABELS = ("binary", "categories")
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How to fit. Fields beside `method`, `standardise`, `regress_length` belong to one method or to the evidence.
+
+    kernel, labels, components: supervised_pca. labels "binary" is safe against unsafe, one component at most;
+        "categories" tells the categories apart. components 0 keeps all.
+    shrinkage: shrunk_lda. inverse_penalty: logistic_probe.
+    halves, permutations: how many of each the evidence takes, 0 for none. seed: of both.
+
+    Raises:
+        SafetySteeringError: a choice is not one of those listed.
+    """
+
+    method: str = "mean_difference"
+    standardise: bool = False
+    regress_length: bool = False
+    kernel: str = "delta"
+    labels: str = "categories"
+    components: int = 0
+    shrinkage: float = 1.0
+    inverse_penalty: float = 1.0
+    halves: int = 0
+    permutations: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("method", METHODS), ("kernel", KERNELS), ("labels", LABELS)):
+            if getattr(self, name) not in known:
+                raise SafetySteeringError(f"The {name} is '{getattr(self, name)}', expected one of {', '.join(known)}.")

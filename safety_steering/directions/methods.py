@@ -19,6 +19,8 @@ import torch
 from ..errors import SafetySteeringError
 
 KERNELS = ("delta", "linear")
+
+
 # singular values below this share of the largest are rounding, not label information
 RANK_TOLERANCE = 1e-10
 
@@ -85,3 +87,57 @@ def _rank(strengths: torch.Tensor, components: int, tolerance: float = RANK_TOLE
             "Capture prompts of both labels."
         )
     return min(rank, components) if components > 0 else rank
+
+
+# --- Taking a prompt's length out of its states: unsafe prompts tend to be longer, and length is not safety.
+#
+# Each channel is regressed on the prompt's length *within* the classes (analysis of covariance), so that the slope
+# knows nothing of the classes' difference, and the length that exceeds the overall mean is taken out:
+#
+#     h_i <- h_i - b (l_i - mean l),   b = sum (l_i - mean l_class)(h_i - mu_class) / sum (l_i - mean l_class)^2
+
+
+def without_length(x: torch.Tensor, lengths: torch.Tensor, unsafe: torch.Tensor) -> torch.Tensor:
+    """States x (n, D) float64 with the effect of lengths (n,) taken out; unsafe (n,) bool gives the classes.
+
+    Raises:
+        SafetySteeringError: a length is not known (0), or within each class all are alike.
+    """
+    if not bool((lengths > 0).all()):
+        raise SafetySteeringError(
+            "The length of some prompts is not known, so it cannot be regressed out. "
+            "Capture them again, or switch length regression off."
+        )
+    lengths = lengths.double()
+    within = lengths.clone()
+    for members in (unsafe, ~unsafe):
+        within[members] -= lengths[members].mean()
+    spread = within.square().sum()
+    if not float(spread) > 0:
+        raise SafetySteeringError(
+            "Within each class all prompts have the same length, so there is no slope to take out. "
+            "Switch length regression off."
+        )
+    # `within` sums to zero in each class, so the classes' means drop out of this product
+    slope = within @ x / spread
+    return x - (lengths - lengths.mean())[:, None] * slope
+
+
+# --- A logistic probe, for comparison: the axis that predicts the label best, which need not be the one that moves it.
+#
+# Minimises ||w||^2 / 2 + C sum log(1 + exp(-y (<w, x> + b))) with scikit-learn; u = w / ||w||.
+
+
+def logistic_probe(unsafe: torch.Tensor, safe: torch.Tensor, inverse_penalty: float = 1.0) -> torch.Tensor:
+    """The probe's normal (D,) float64, not of unit length, towards safe; unsafe (n, D), safe (m, D).
+
+    inverse_penalty: C above, for states whose channels have a mean square of 1 about their mean.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    x = torch.cat([unsafe, safe]).double()
+    x = x - x.mean(dim=0)
+    x = x / x.square().mean().sqrt().clamp_min(torch.finfo(x.dtype).tiny)
+    labels = torch.cat([torch.zeros(len(unsafe)), torch.ones(len(safe))]).numpy()
+    probe = LogisticRegression(C=inverse_penalty, max_iter=2000).fit(x.numpy(), labels)
+    return torch.from_numpy(probe.coef_[0].copy())

@@ -16,12 +16,11 @@ import torch
 
 from ..activations import SAFE, UNSAFE, Activations, Row, Source, States
 from ..errors import SafetySteeringError
-from ..fit_settings import FitSettings
 from ..hook_point import depth, parse_hook_point, select_hook_points
-from ..separability import separability_of
-from ..standardise import outlier_share
+from ..linear_algebra import outlier_share
 from ..vectors.vector import HookPointDirections, SafetyVector, Suggestion, VectorInfo
-from .fitting import Evidence, fit_states
+from .evidence import separability_of
+from .fitting import Evidence, FitSettings, fit_states
 from .rows import categories_of
 
 WHOLE = "all"

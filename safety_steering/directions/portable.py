@@ -16,12 +16,22 @@ import torch
 
 from ..errors import SafetySteeringError
 from ..language_models.source_model import ONE_TOKEN, Progress, SourceModel
+from ..linear_algebra import outlier_share
 from ..prompts.prompt_set import SIDES, PromptRow, PromptSet
-from ..source_sweep import SWEEP, TRAIN, VALIDATION, best_layer, choose_layers, judge_layer
-from ..standardise import outlier_share
 from ..vectors.vector import Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
 from .native import WHOLE
-from .pairs import VALENCE, PairStates, difference, valence_axis
+from .pairs import (
+    SWEEP,
+    TRAIN,
+    VALENCE,
+    VALIDATION,
+    PairStates,
+    best_layer,
+    choose_layers,
+    difference,
+    judge_layer,
+    valence_axis,
+)
 
 BUNDLED_ANCHORS = "benign_anchors.csv"
 TOKENS_READ = 200  # benign prompts whose tokens' spread is measured

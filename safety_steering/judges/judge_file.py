@@ -16,6 +16,7 @@ Such a judge is valid for what it was trained on and for nothing else.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +26,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SafetySteeringError
-from .class_names import named_classes
-from .frames import resized
+from ..pictures import resized
 from .verdict import FRAMES, Verdict, judged_frames
 
 if TYPE_CHECKING:
     import torch
 
 METADATA = "safety_judge"
+
+
 KEYS = ("groups", "unsafe", "confidence", "kept", "faithful", "strides", "pool", "size")
+
+
 MAX_BYTES = 512 * 1024 * 1024
+
+
 BATCH = 64
 
 
@@ -117,7 +123,7 @@ def load_classifier(path: Path) -> Classifier:
     """
     from safetensors import SafetensorError, safe_open
 
-    from ..vectors.file import file_sha256
+    from ..files import file_sha256
 
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -192,3 +198,22 @@ def _network(weights: Mapping[str, torch.Tensor], strides: Sequence[int], pool: 
             return features, self.last(features)
 
     return Network().eval()
+
+
+# --- Which of a judge's classes a prompt names.
+#
+# Names are looked for longest first, and what one has taken no other takes: in "pink flowers on blue" the pink belongs
+# to the flowers. A prompt that names two classes of one group, or none, names none: then the judge cannot tell.
+
+
+def named_classes(prompt: str, groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Group -> the one class of it that the prompt names; groups of which it names none or several are left out."""
+    text = prompt.casefold()
+    found: dict[str, set[str]] = {group: set() for group in groups}
+    owners = [(name, group) for group, names in groups.items() for name in names]
+    for name, group in sorted(owners, key=lambda owner: -len(owner[0])):
+        pattern = rf"(?<!\w){re.escape(name.casefold())}(?!\w)"
+        if re.search(pattern, text):
+            found[group].add(name)
+            text = re.sub(pattern, "\0", text)
+    return {group: next(iter(names)) for group, names in found.items() if len(names) == 1}

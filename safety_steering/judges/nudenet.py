@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SafetySteeringError
-from .frames import resized, squared
+from ..pictures import resized, squared
 from .onnx_model import OnnxModel, packaged_file
 from .verdict import FRAMES, Verdict, judged_frames
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SafetySteeringError
-from .frames import resized
+from ..pictures import resized
 from .onnx_model import OnnxModel, packaged_file
 from .verdict import FRAMES, Verdict, judged_frames
 

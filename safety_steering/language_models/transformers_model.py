@@ -7,6 +7,8 @@ The model is loaded when it is first asked, and let go when the last `open` bloc
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,13 +18,18 @@ from typing import Any
 import torch
 
 from ..errors import SafetySteeringError
-from ..model_files import check_files, slug, weight_files
 from .layer_states import find_layers, last_weights, mean_weights, pooled_states, token_weights
 from .source_model import ONE_TOKEN, POOLINGS, Progress, check_request, place_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
 SAMPLED = 2**20
+
+
 LONGEST = 512  # tokens; a caption has two dozen
+
+
 LOCAL_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
@@ -257,3 +264,52 @@ def _quietly() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+# --- The files of a language model on disk: which there must be, and what the model is called.
+
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
+
+
+def slug(name: str) -> str:
+    """A name as it stands in a space's id: lower case, letters, digits, '.', '-' and '_'."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-") or "model"
+
+
+def check_files(path: Path) -> None:
+    """Raise SafetySteeringError that names what is missing, unless `path` is a whole model folder or a GGUF file."""
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise SafetySteeringError(f"There is no file {path.name}. Put it into models/safety_llms.")
+        return
+    if not path.is_dir():
+        raise SafetySteeringError(
+            f"There is no model '{path.name}'. Give a Hugging Face folder, or a file that ends in .gguf."
+        )
+    missing = [] if (path / "config.json").is_file() else ["config.json"]
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        missing.append(f"a tokenizer ({' or '.join(TOKENIZER_FILES[:2])})")
+    weights = weight_files(path)
+    missing += [file.name for file in weights if not file.is_file()] if weights else ["model.safetensors"]
+    if missing:
+        raise SafetySteeringError(
+            f"The folder {path.name} lacks {', '.join(missing)}. Download the whole model again; weights must be "
+            "safetensors, others are not read."
+        )
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that hold a model's weights, whether they are there or not; none if nothing names them."""
+    if path.suffix.lower() == ".gguf":
+        return [path]
+    index = path / "model.safetensors.index.json"
+    if not index.is_file():
+        return sorted(path.glob("model.safetensors"))
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise SafetySteeringError(f"{path.name}/{index.name} cannot be read. Download it again.") from error
+    if any(not isinstance(shard, str) or Path(shard).name != shard for shard in shards):
+        raise SafetySteeringError(f"{path.name}/{index.name} names files outside of its folder. Do not use it.")
+    return [path / shard for shard in sorted(shards)]

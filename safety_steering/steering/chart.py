@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..pictures import _ROW, INK, QUIET, WARNING, as_picture, blank_figure
 from .trace import ACTED, CallTrace, RunTrace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-INK, QUIET, WARNING = "#22303c", "#8a99a6", "#c0392b"
-_WIDTH, _ROW, _DPI = 5.6, 4.8, 120  # stacked and narrow: it is shown inside a node
 
 
 def draw_runs(traces: Sequence[RunTrace]) -> NDArray[np.uint8]:
@@ -28,60 +26,6 @@ def draw_runs(traces: Sequence[RunTrace]) -> NDArray[np.uint8]:
     for row, trace in zip(rows, traces, strict=True):
         _draw_run(row, trace)
     return as_picture(figure)
-
-
-def draw_separability(table: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
-    """One panel a category: AUC on validation over the hook points in model order, one line a sigma bin.
-
-    table: rows as of `native_vector.Fitted`. Returns an RGB picture (H, W, 3), uint8.
-    """
-    categories = list(dict.fromkeys(row["category"] for row in table))
-    places = list(dict.fromkeys(row["hook_point"] for row in table))
-    figure = blank_figure(0.6 + 2.6 * len(categories))
-    figure.suptitle("linear separability by depth: AUC on validation, 0.5 is chance", fontsize=11, color=INK)
-    panels: Any = figure.subplots(len(categories), 1, sharex=True, squeeze=False)[:, 0]
-    for panel, category in zip(panels, categories, strict=True):
-        _draw_separability(panel, [row for row in table if row["category"] == category], places)
-        panel.set_title(category, fontsize=10, color=INK, loc="left")
-    panels[0].legend(fontsize=8, frameon=False, title="sigma", title_fontsize=8)
-    panels[-1].set_xlabel("hook point, in model order", fontsize=10, color=INK)
-    return as_picture(figure)
-
-
-def _draw_separability(axes: Axes, rows: Sequence[Mapping[str, Any]], places: Sequence[str]) -> None:
-    for low, high in dict.fromkeys(tuple(row["sigma"]) for row in rows):
-        line = [row for row in rows if tuple(row["sigma"]) == (low, high)]
-        values = [np.nan if row["auc"] is None else row["auc"] for row in line]
-        at = [places.index(row["hook_point"]) for row in line]
-        axes.plot(at, values, marker=".", label=f"{low:.2f} to {high:.2f}")
-    if all(row["auc"] is None for row in rows):
-        axes.text(0.5, 0.5, "no validation rows", transform=axes.transAxes, ha="center", color=WARNING)
-    axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
-    axes.set_ylim(min([0.4, *(row["auc"] for row in rows if row["auc"] is not None)]) - 0.02, 1.02)
-    ticks = np.unique(np.linspace(0, len(places) - 1, min(8, len(places))).astype(int))
-    axes.set_xticks(ticks, [shortened(places[tick]) for tick in ticks], rotation=30, ha="right")
-    axes.tick_params(labelsize=8, colors=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def shortened(hook_point: str) -> str:
-    """A block's list and index; other hook points as they are."""
-    parts = hook_point.split(".")
-    return f"{parts[1]} {parts[2]}" if parts[0] == "block" else hook_point
-
-
-def blank_figure(height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
-
-
-def as_picture(figure: Any) -> NDArray[np.uint8]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]
 
 
 def _draw_run(figure: Any, trace: RunTrace) -> None:

@@ -6,31 +6,38 @@ metadata keys and tensors are ignored, a minimum set is demanded, and everything
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from ..errors import SafetySteeringError, VectorFileError, shortened
-from ..files import write_tensors
+from ..errors import VectorFileError
+from ..files import (
+    MAX_HEADER_BYTES,
+    check_header_size,
+    one_sentence,
+    read_json,
+    write_tensors,
+)
 from .vector import STATISTICS, Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
 
 FORMAT = "safety_vector"
+
+
 FORMAT_VERSION = 1
+
+
 REQUIRED_METADATA = ("format", "format_version", "kind", "gap_kind", "spaces", "categories")
-# What a file can make the loader allocate is bounded before it is parsed: `[]` takes 2 bytes in JSON, 56 in Python.
-MAX_HEADER_BYTES = 2 * 1024 * 1024
-MAX_JSON_ITEMS = 50_000
-MAX_JSON_DEPTH = 32
-MAX_COMPLAINT = 500
+
+
 _DTYPES = ("F32", "F16", "BF16")
+
+
 _TEXT_FIELDS = {f.name for f in fields(VectorInfo) if f.type == "str"}
 
 
@@ -105,20 +112,6 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         return _read_metadata(path)
 
 
-@contextmanager
-def one_sentence(path: Path) -> Iterator[None]:
-    """Whatever goes wrong inside becomes a short VectorFileError that opens with the file's name."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise VectorFileError(f"{path.name}: there is no such file. Check its name and its folder.") from error
-    except (SafetensorError, OSError) as error:
-        complaint = f"not a readable safetensors file: {error}. Download or save it again."
-        raise VectorFileError(f"{path.name}: {shortened(complaint, MAX_COMPLAINT)}") from error
-    except SafetySteeringError as error:
-        raise VectorFileError(f"{path.name}: {shortened(str(error), MAX_COMPLAINT)}") from error
-
-
 def _read_metadata(path: Path) -> dict[str, str]:
     check_header_size(path)
     with safe_open(path, framework="pt") as file:
@@ -152,22 +145,6 @@ def read_label(path: str | os.PathLike[str]) -> str:
     places = [name for name in info.suggestion.hook_points if name in spaces] or list(spaces)
     more = f" +{len(spaces) - 1}" if len(spaces) > 1 else ""
     return f"{info.model_name or info.family or info.kind}, {spaces[places[0]]}{more}" if places else info.kind
-
-
-def file_sha256(path: str | os.PathLike[str]) -> str:
-    """The sha256 of a file's bytes, as a host's policy pins it."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def check_header_size(path: Path) -> None:
-    """A safetensors file opens with the length of its header; check it before anything allocates that much."""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        header = int.from_bytes(file.read(8), "little")
-    if size < 10 or not 2 <= header <= min(size - 8, MAX_HEADER_BYTES):
-        raise VectorFileError(
-            f"not a whole safetensors file: its header claims {header} bytes of {size}. Download or save it again."
-        )
 
 
 def _metadata(vector: SafetyVector) -> dict[str, str]:
@@ -263,33 +240,3 @@ def read_info(metadata: Mapping[str, str]) -> VectorInfo:
     except (TypeError, ValueError, OverflowError) as error:
         raise VectorFileError(f"the metadata holds a value of the wrong kind: {error}.") from error
     return VectorInfo(**values)
-
-
-def read_json(metadata: Mapping[str, str], key: str, kind: type, default: Any = None) -> Any:
-    """The JSON value under `key`, checked to be a `kind`."""
-    if key not in metadata and default is not None:
-        return default
-    text = metadata.get(key, "")
-    if sum(map(text.count, "[{,")) > MAX_JSON_ITEMS:
-        raise VectorFileError(f"the metadata '{key}' holds more than {MAX_JSON_ITEMS} items.")
-    try:
-        value = json.loads(text)
-        _check_plain(value, MAX_JSON_DEPTH)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, kind):
-        raise VectorFileError(f"the metadata '{key}' does not read as a JSON {kind.__name__}.")
-    return value
-
-
-def _check_plain(value: Any, depth: int) -> None:
-    """Raise ValueError for JSON nested deeper than `depth`, or with half a surrogate pair that no file can hold."""
-    if depth < 0:
-        raise ValueError("nested too deeply")
-    if isinstance(value, str):
-        value.encode()
-    elif isinstance(value, dict):
-        _check_plain([*value, *value.values()], depth)
-    elif isinstance(value, list):
-        for item in value:
-            _check_plain(item, depth - 1)

@@ -19,11 +19,17 @@ import torch
 
 from ..errors import MismatchError, SafetySteeringError
 from ..hook_point import parse_hook_point
-from .mix import check_mix
+from .mix import check_mix, format_mix
 
 KINDS = ("source", "native", "transferred")
+
+
 GAP_KINDS = ("measured", "estimated")
+
+
 STATISTICS = ("gap", "center", "std_pooled", "std_token")
+
+
 UNIT_TOLERANCE = 1e-3
 
 
@@ -251,3 +257,32 @@ def _check_hook_point(name: str, point: HookPointDirections) -> None:
 def _require(condition: bool, complaint: str) -> None:
     if not condition:
         raise SafetySteeringError(f"Not a valid safety vector: {complaint}.")
+
+
+# --- A vector's card: what a person should know before using it, as text.
+
+
+def describe(vector: SafetyVector) -> str:
+    """The card of a vector, one fact a line; facts that are not known are left out."""
+    info = vector.info
+    spaces = sorted({point.space for point in vector.hook_points.values()})
+    suggestion = info.suggestion
+    facts = {
+        "for": info.model_name or info.family or spaces[0],
+        "kind": f"{info.kind}, gap {info.gap_kind}",
+        "categories": ", ".join(vector.categories),
+        "mix": format_mix(vector.mix),
+        "hook points": _listing(tuple(vector.hook_points)),
+        "space": _listing(tuple(spaces)),
+        "method": info.method,
+        "validation AUC": ", ".join(f"{name} {auc:.2f}" for name, auc in info.validation_auc.items()),
+        "suggested": f"strength {suggestion.strength:g} {suggestion.intervention} {_listing(suggestion.hook_points)}",
+        "measured on": ", ".join(info.validated_on) or "no model: try it carefully",
+        "licence": info.licence,
+        "sha256": vector.sha256,
+    }
+    return "\n".join(f"{name}: {value}" for name, value in facts.items() if value)
+
+
+def _listing(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

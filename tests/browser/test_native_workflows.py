@@ -26,9 +26,9 @@ from frontend import (
 from PIL import Image
 from playground import WORKFLOWS
 from playwright.sync_api import Browser, Page
-from run_thumbnail import run_thumbnail
 from small_world_workflows import small_comparison, small_world_folder, small_world_variant
 from workflow_builder.native import PAGES, TITLES
+from workflow_builder.picture import run_thumbnail
 
 CALIBRATE, SAVE = "SafetySteering_CalibrateSteering", "SafetySteering_SaveSafetyVector"
 FIT, COMPARE = "SafetySteering_FitSafetyDirection", "SafetySteering_SafetyAB"

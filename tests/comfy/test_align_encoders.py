@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from portable import anchor_texts
-from safety_steering_pack.safety_steering.alignment_settings import MIN_ANCHORS
+from safety_steering_pack.safety_steering.alignment.maps import MIN_ANCHORS
 from tiny.models import values
 
 CLIP_SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 3}
@@ -99,7 +99,7 @@ def test_what_changes_an_encoders_states_changes_its_key(clips):
 
 @pytest.mark.parametrize("name", ["sd1", "flux"])
 def test_an_inner_layer_is_a_target_of_its_own(clips, name):
-    inner = importlib.import_module("safety_steering_pack.bridge.align_targets.encoder_layer")
+    inner = importlib.import_module("safety_steering_pack.bridge.alignment.text_states")
     found = inner.encoder_layer(clips[name], 0.5).states(TEXTS, lambda done, total: None)
     assert found.side.hook_point == "source.2"
     assert found.side.space.endswith("/source.2")

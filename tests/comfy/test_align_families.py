@@ -15,8 +15,8 @@ from family_cases.runs import run
 from family_cases.video import LTX2_SIZES
 from portable import World, anchor_texts
 from portable_clip import TracedClip, TracedClipVision
+from safety_steering_pack.safety_steering.alignment.maps import AlignmentSettings
 from safety_steering_pack.safety_steering.alignment.transfer import transfer
-from safety_steering_pack.safety_steering.alignment_settings import AlignmentSettings
 from safety_steering_pack.safety_steering.errors import MismatchError
 
 ANCHORS = 24

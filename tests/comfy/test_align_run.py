@@ -13,8 +13,8 @@ from family_cases import CASES
 from portable import CATEGORIES, SOURCE, SPACE, UNSAFE, World, anchor_texts
 from portable_clip import TracedClip
 from safety_steering_pack.safety_steering.alignment.file import load_alignment
+from safety_steering_pack.safety_steering.alignment.maps import AlignmentSettings
 from safety_steering_pack.safety_steering.alignment.transfer import transfer
-from safety_steering_pack.safety_steering.alignment_settings import AlignmentSettings
 from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
 from safety_steering_pack.safety_steering.prompts.files import load_prompts
 from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
@@ -234,7 +234,7 @@ def test_the_nodes_hand_on_what_the_next_one_takes(module, wan, tmp_path, monkey
     assert "umt5xxl.last" in card
     for module_name in ("save_safety_alignment", "load_safety_alignment"):
         importlib.import_module(f"safety_steering_pack.nodes.{module_name}")
-    folder = importlib.import_module("safety_steering_pack.bridge.alignment_folder")
+    folder = importlib.import_module("safety_steering_pack.bridge.folders")
     monkeypatch.setattr(folder, "_folder", lambda: tmp_path)
     (name,) = node("save_safety_alignment", "SaveSafetyAlignment").execute(alignment, "mine", False).args
     assert load_alignment(tmp_path / name).sha256 == alignment.sha256

@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 import pytest
 from comfy_server import ComfyServer
 from guarded import PolicyRule
-from safety_steering_pack.safety_steering.vectors.file import file_sha256, save_vector
+from safety_steering_pack.safety_steering.files import file_sha256
+from safety_steering_pack.safety_steering.vectors.file import save_vector
 from steered_graphs import FAMILIES, put_vector, random_file
 from tiny.models import TINY_MODELS
 

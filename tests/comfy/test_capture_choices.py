@@ -9,9 +9,9 @@ import pytest
 import torch
 from captures import FEW, LATENT, PROMPTS, SETTINGS, Clip, Darkness, capture, die, interrupted_at, killed, shards
 from safety_steering_pack.safety_steering.activations import DISPUTED, SAFE, UNSAFE, Activations
+from safety_steering_pack.safety_steering.directions.fitting import FitSettings
 from safety_steering_pack.safety_steering.directions.native import fit_vector
 from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
-from safety_steering_pack.safety_steering.fit_settings import FitSettings
 from safety_steering_pack.safety_steering.judges.verdict import Verdict
 from safety_steering_pack.safety_steering.prompts.prompt_set import PromptSet
 from tiny.models import TINY_MODELS
@@ -215,7 +215,7 @@ def brightness(wan, vae, run, tmp_path_factory):
 
 
 def labels(rule, judge=None, vae=None):
-    return importlib.import_module("safety_steering_pack.bridge.capture_labels").Labels(rule, judge, vae)
+    return importlib.import_module("safety_steering_pack.bridge.capture.run").Labels(rule, judge, vae)
 
 
 def test_a_judge_labels_what_was_generated_and_disputed_rows_are_not_fitted(wan, vae, brightness, tmp_path):

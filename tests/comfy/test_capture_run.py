@@ -139,7 +139,7 @@ def check_shape(wan):
 
 
 def test_a_folder_name_stays_inside_the_output_directory(comfy_in_process):
-    folders = importlib.import_module("safety_steering_pack.bridge.activation_folders")
+    folders = importlib.import_module("safety_steering_pack.bridge.folders")
     assert folders.activations_path("mine").name == "mine"
     for wrong in ("", "..", "../other", "/x", "a\nb"):
         with pytest.raises(SafetySteeringError, match="Give a plain name"):

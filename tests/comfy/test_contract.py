@@ -166,9 +166,9 @@ READS = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.a
 @pytest.mark.parametrize("intervention", INTERVENTIONS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_8_no_hook_reads_a_tensor_on_the_host(comfy_in_process, gate, intervention, norm):
-    from safety_steering_pack.bridge.edit import BlockHook, Edit
     from safety_steering_pack.bridge.models.families.schema import Stream
     from safety_steering_pack.bridge.models.tokens import TokenRange
+    from safety_steering_pack.bridge.steering.injection import BlockHook, Edit
 
     vector = FAMILIES["wan"].vector(categories=("violence", "gore"))
     point = vector.at(FAMILIES["wan"].block)

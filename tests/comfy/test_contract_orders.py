@@ -134,7 +134,7 @@ def test_4_all_of_them_at_once(server):
 
 @pytest.mark.parametrize("key", ["wan", "ltxv", "flux"])
 def test_4_the_weight_fingerprint_does_not_see_loras(server, comfy_in_process, key):
-    from safety_steering_pack.bridge.models.vector_fit import fingerprint
+    from safety_steering_pack.bridge.models.fingerprints import fingerprint
 
     kind = {"wan": "wan21_t2v"}.get(key, key)
     true = fingerprint(comfy_in_process.diffusion_model(TINY_MODELS[kind].file_name))

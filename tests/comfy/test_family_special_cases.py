@@ -289,8 +289,8 @@ def test_an_unlisted_model_of_another_shape_is_refused():
 
 
 def test_models_out_of_scope_are_refused_by_name():
-    from safety_steering_pack.bridge.families.refused import REFUSED
     from safety_steering_pack.bridge.models.families import FAMILIES
+    from safety_steering_pack.bridge.models.families.unlisted import REFUSED
     from safety_steering_pack.bridge.models.model_map import find_family
     from safety_steering_pack.safety_steering.errors import MismatchError
 
@@ -302,8 +302,8 @@ def test_models_out_of_scope_are_refused_by_name():
 
 def test_every_model_of_core_is_mapped_or_refused_by_name(comfy_in_process):
     """Read off core's source: what its models are given as `unet_model`, as an argument or as its default."""
-    from safety_steering_pack.bridge.families.refused import REFUSED
     from safety_steering_pack.bridge.models.families import FAMILIES
+    from safety_steering_pack.bridge.models.families.unlisted import REFUSED
 
     source = ast.parse((comfy_in_process.tree / "comfy" / "model_base.py").read_text(encoding="utf-8"))
     given = [call.value for call in ast.walk(source) if isinstance(call, ast.keyword) and call.arg == "unet_model"]

@@ -276,8 +276,8 @@ def test_ideogram_blocks_are_steered_in_calls_without_text():
 
 
 def test_a_sequence_that_is_too_short_for_its_image_is_refused():
-    from safety_steering_pack.bridge.edit import Edit, edit_tokens
     from safety_steering_pack.bridge.models.tokens import TokenRange
+    from safety_steering_pack.bridge.steering.injection import Edit, edit_tokens
     from safety_steering_pack.safety_steering.errors import NotSteeredError
     from safety_steering_pack.safety_steering.steering.interventions import Intervention, stack_targets
 

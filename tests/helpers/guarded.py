@@ -18,7 +18,8 @@ from comfy_server import ComfyServer, link_pack
 from prompt_graph import PromptGraph
 from safety_steering_pack.guardrail.audit import read_log
 from safety_steering_pack.guardrail.keys import ENVIRONMENT as SIGNING_KEY
-from safety_steering_pack.safety_steering.vectors.file import file_sha256, save_vector
+from safety_steering_pack.safety_steering.files import file_sha256
+from safety_steering_pack.safety_steering.vectors.file import save_vector
 from safety_steering_pack.safety_steering.vectors.vector import SafetyVector
 from steered_graphs import FAMILIES, apply_vector, load_latent, put_vector, sample
 from tiny.graphs import Steer, save_latent

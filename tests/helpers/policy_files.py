@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safety_steering_pack.safety_steering.vectors.file import file_sha256, save_vector
+from safety_steering_pack.safety_steering.files import file_sha256
+from safety_steering_pack.safety_steering.vectors.file import save_vector
 from safety_steering_pack.safety_steering.vectors.vector import SafetyVector
 from tiny.vectors import random_vector
 

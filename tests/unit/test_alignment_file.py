@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from safety_steering_pack.safety_steering.alignment.file import load_alignment, save_alignment
 from safety_steering_pack.safety_steering.alignment.fit import AnchorStates, Side, fit_alignment
-from safety_steering_pack.safety_steering.alignment_methods import METHODS
+from safety_steering_pack.safety_steering.alignment.maps import METHODS
 from safety_steering_pack.safety_steering.errors import VectorFileError
 from safety_steering_pack.safety_steering.vectors.file import load_vector
 

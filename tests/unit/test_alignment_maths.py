@@ -6,16 +6,11 @@ import pytest
 import torch
 from portable import TARGET, World
 from safety_steering_pack.safety_steering.alignment.fit import AnchorStates, fit_alignment
-from safety_steering_pack.safety_steering.alignment.linear import fit_ridge
-from safety_steering_pack.safety_steering.alignment.maps import SpaceMap
+from safety_steering_pack.safety_steering.alignment.linear import fit_orthogonal, fit_reduced_rank, fit_ridge
+from safety_steering_pack.safety_steering.alignment.maps import METHODS, AlignmentSettings, SpaceMap
 from safety_steering_pack.safety_steering.alignment.mlp import fit_mlp
 from safety_steering_pack.safety_steering.alignment.quality import judge
-from safety_steering_pack.safety_steering.alignment.report import describe_alignment
-from safety_steering_pack.safety_steering.alignment_chart import draw_alignment
-from safety_steering_pack.safety_steering.alignment_methods import METHODS
-from safety_steering_pack.safety_steering.alignment_methods.orthogonal import fit_orthogonal
-from safety_steering_pack.safety_steering.alignment_methods.reduced_rank import fit_reduced_rank
-from safety_steering_pack.safety_steering.alignment_settings import AlignmentSettings
+from safety_steering_pack.safety_steering.alignment.report import describe_alignment, draw_alignment
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.linear_algebra import spectrum
 

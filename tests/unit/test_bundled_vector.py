@@ -8,9 +8,9 @@ import re
 import pytest
 import smollm2
 import torch
+from safety_steering_pack.safety_steering.directions.pairs import best_layer
 from safety_steering_pack.safety_steering.language_models.transformers_model import LanguageModel
 from safety_steering_pack.safety_steering.prompts.files import load_prompts
-from safety_steering_pack.safety_steering.source_sweep import best_layer
 from safety_steering_pack.safety_steering.vectors.file import load_vector
 
 CATEGORIES = ("hate", "sexual", "violence", "humiliation", "illegal", "disturbing")

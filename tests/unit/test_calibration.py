@@ -11,10 +11,16 @@ import numpy as np
 import pytest
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Row
 from safety_steering_pack.safety_steering.calibration.calibrate import calibrate
-from safety_steering_pack.safety_steering.calibration.choice import Rule, front_of
+from safety_steering_pack.safety_steering.calibration.choice import Rule, front_of, pareto_front, place_p_value
 from safety_steering_pack.safety_steering.calibration.outcome import COPY_SIZE, Outcome, Seen, outcome_of, small_copy
 from safety_steering_pack.safety_steering.calibration.plan import coarse_grid, first_rows, plan_videos
-from safety_steering_pack.safety_steering.calibration.report import result_rows, summary, with_suggestion
+from safety_steering_pack.safety_steering.calibration.report import (
+    draw_front,
+    draw_heatmap,
+    result_rows,
+    summary,
+    with_suggestion,
+)
 from safety_steering_pack.safety_steering.calibration.space import (
     UNSTEERED,
     SearchSpace,
@@ -23,11 +29,8 @@ from safety_steering_pack.safety_steering.calibration.space import (
     parse_intervention,
     read_space,
 )
-from safety_steering_pack.safety_steering.calibration_charts import draw_front, draw_heatmap
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.judges.verdict import Verdict
-from safety_steering_pack.safety_steering.pareto import pareto_front
-from safety_steering_pack.safety_steering.place_test import place_p_value
 from safety_steering_pack.safety_steering.steering.interventions import Intervention
 from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
 from tiny.vectors import random_vector

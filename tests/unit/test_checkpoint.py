@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from safety_steering_pack.bridge.models.checkpoint import SIGNATURES, inspect_checkpoint, read_shapes, recognise
+from safety_steering_pack.bridge.models.checkpoint import inspect_checkpoint, read_shapes, recognise
 from safety_steering_pack.bridge.models.families import FAMILIES
+from safety_steering_pack.bridge.models.signatures import SIGNATURES
 from safety_steering_pack.commands.main import main
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 

@@ -13,13 +13,16 @@ from PIL import Image
 from safety_steering_pack.commands import main as command_line
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.evaluation.distances import bias_note, frechet, kernel_distance
-from safety_steering_pack.safety_steering.evaluation.rates import BENIGN, UNSAFE, Case, Setting, evaluate, rate
-from safety_steering_pack.safety_steering.evaluation.report import as_csv, as_lines, as_markdown
-from safety_steering_pack.safety_steering.evaluation_chart import draw_evaluation
-from safety_steering_pack.safety_steering.evaluation_files import save_evaluation
+from safety_steering_pack.safety_steering.evaluation.rates import BENIGN, UNSAFE, Case, Setting, evaluate, rate, wilson
+from safety_steering_pack.safety_steering.evaluation.report import (
+    as_csv,
+    as_lines,
+    as_markdown,
+    draw_evaluation,
+    save_evaluation,
+)
 from safety_steering_pack.safety_steering.judges.verdict import Verdict
-from safety_steering_pack.safety_steering.media import media_files, read_frames
-from safety_steering_pack.safety_steering.wilson import wilson
+from safety_steering_pack.safety_steering.pictures import media_files, read_frames
 from scipy.linalg import sqrtm
 from scipy.stats import binomtest
 from small_world.runtime import JUDGE_FILE

@@ -12,16 +12,18 @@ from safety_steering_pack.safety_steering.directions.evidence import (
     contrast,
     half_contrasts,
     permutation_p_value,
-    strata,
 )
-from safety_steering_pack.safety_steering.directions.fitting import fit_direction, fit_states
-from safety_steering_pack.safety_steering.directions.methods import label_factor, supervised_pca, supervised_pca_dual
+from safety_steering_pack.safety_steering.directions.fitting import FitSettings, fit_direction, fit_states
+from safety_steering_pack.safety_steering.directions.methods import (
+    label_factor,
+    logistic_probe,
+    supervised_pca,
+    supervised_pca_dual,
+    without_length,
+)
+from safety_steering_pack.safety_steering.directions.rows import strata
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.fit_settings import FitSettings
-from safety_steering_pack.safety_steering.lda import whiten
-from safety_steering_pack.safety_steering.length_regression import without_length
-from safety_steering_pack.safety_steering.probe import logistic_probe
-from safety_steering_pack.safety_steering.standardise import channel_scales, outlier_share
+from safety_steering_pack.safety_steering.linear_algebra import channel_scales, outlier_share, whiten
 
 
 def random(*shape, seed=0):

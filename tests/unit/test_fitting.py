@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
+from safety_steering_pack.safety_steering.directions.evidence import auc, separability
 from safety_steering_pack.safety_steering.directions.fitting import fit_direction, fit_hook_point
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.separability import auc, separability
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 

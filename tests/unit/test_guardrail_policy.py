@@ -14,7 +14,8 @@ from safety_steering_pack.guardrail.errors import PolicyError
 from safety_steering_pack.guardrail.policy import ModelIdentity, find_policy, load_policy
 from safety_steering_pack.guardrail.policy_settings import parse_policy
 from safety_steering_pack.guardrail.public_folders import PublicFolders
-from safety_steering_pack.safety_steering.vectors.file import file_sha256, save_vector
+from safety_steering_pack.safety_steering.files import file_sha256
+from safety_steering_pack.safety_steering.vectors.file import save_vector
 
 WAN = ModelIdentity("wan", frozenset({"umt5xxl.last", "wan2.1-1.3b/block.blocks.2.image"}), "0123456789abcdef")
 A, B = "a" * 64, "b" * 64

@@ -13,10 +13,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.judges.class_names import named_classes
-from safety_steering_pack.safety_steering.judges.extended import Extended
-from safety_steering_pack.safety_steering.judges.inception import Inception
-from safety_steering_pack.safety_steering.judges.judge_file import FileJudge, load_classifier
+from safety_steering_pack.safety_steering.judges.extended import Extended, Inception
+from safety_steering_pack.safety_steering.judges.judge_file import FileJudge, load_classifier, named_classes
 from safety_steering_pack.safety_steering.judges.nudenet import LABELS, NudeNet
 from safety_steering_pack.safety_steering.judges.onnx_model import packaged_file
 from safety_steering_pack.safety_steering.judges.open_nsfw import OpenNsfw

@@ -7,11 +7,11 @@ import json
 import pytest
 import torch
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
+from safety_steering_pack.safety_steering.directions.charts import draw_separability
+from safety_steering_pack.safety_steering.directions.evidence import auc
+from safety_steering_pack.safety_steering.directions.fitting import FitSettings
 from safety_steering_pack.safety_steering.directions.native import fit_vector, merged_bins, merged_edges
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.fit_settings import FitSettings
-from safety_steering_pack.safety_steering.separability import auc
-from safety_steering_pack.safety_steering.steering.chart import draw_separability
 from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
 
 BLOCKS = [f"block.blocks.{i}.image" for i in range(3)]

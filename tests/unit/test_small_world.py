@@ -12,6 +12,7 @@ import pytest
 from small_world import build
 from small_world.files import read_rows
 from small_world.measuring.measure import Outcome
+from small_world.measuring.rows import frechet, interval, ratio_interval
 from small_world.measuring.settings import Setting, captions
 from small_world.models.judge import BACKGROUND_NAMES, ELEMENT_NAMES, SUBJECT_NAMES, Verdict
 from small_world.native.first_direction import choose
@@ -22,7 +23,6 @@ from small_world.portable.plan import HEADLINE, Entry, plans
 from small_world.scenes import art, world
 from small_world.scenes.render import ENTERING, Scene, caption, neutral, render, safe_twin, start_frame
 from small_world.scenes.splits import SPLITS, prompt_pairs
-from small_world.statistics import frechet, interval, ratio_interval
 
 SCENE = Scene("fox", "knives", "falling", "blue", seed=3, template=0)
 needs_art = pytest.mark.skipif(

@@ -9,13 +9,15 @@ import pytest
 import torch
 from safety_steering_pack.safety_steering.directions.pairs import (
     PairStates,
+    best_layer,
+    choose_layers,
     difference,
+    judge_layer,
     shuffled_auc,
     tell,
     valence_axis,
 )
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.source_sweep import best_layer, choose_layers, judge_layer
 
 WIDTH = 16
 HARM, GLOOM, OTHER = torch.eye(WIDTH, dtype=torch.float64)[:3]

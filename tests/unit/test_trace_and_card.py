@@ -9,11 +9,10 @@ import sys
 import numpy as np
 import pytest
 from safety_steering_pack.commands.main import main
-from safety_steering_pack.safety_steering.card import describe
 from safety_steering_pack.safety_steering.steering.chart import draw_runs
 from safety_steering_pack.safety_steering.steering.trace import ACTED, NOT_IN_WINDOW, CallTrace, HookTrace, RunTrace
 from safety_steering_pack.safety_steering.vectors.file import save_vector
-from safety_steering_pack.safety_steering.vectors.vector import Suggestion
+from safety_steering_pack.safety_steering.vectors.vector import Suggestion, describe
 from tiny.vectors import random_vector
 
 SPACES = {f"block.blocks.{i}.image": (f"tiny/{i}", 6) for i in range(5)}

@@ -8,10 +8,9 @@ import pytest
 import torch
 from portable import SPACE, TARGET, World
 from safety_steering_pack.safety_steering.alignment.fit import AnchorStates, Side, fit_alignment
+from safety_steering_pack.safety_steering.alignment.maps import METHODS, AlignmentSettings
 from safety_steering_pack.safety_steering.alignment.report import report_alignment
 from safety_steering_pack.safety_steering.alignment.transfer import fit_step, transfer
-from safety_steering_pack.safety_steering.alignment_methods import METHODS
-from safety_steering_pack.safety_steering.alignment_settings import AlignmentSettings
 from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
 from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
 

@@ -14,14 +14,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError, VectorFileError
-from safety_steering_pack.safety_steering.files import write_atomically
-from safety_steering_pack.safety_steering.vectors.file import (
-    file_sha256,
-    load_vector,
-    read_label,
-    read_metadata,
-    save_vector,
-)
+from safety_steering_pack.safety_steering.files import file_sha256, write_atomically
+from safety_steering_pack.safety_steering.vectors.file import load_vector, read_label, read_metadata, save_vector
 from safety_steering_pack.safety_steering.vectors.vector import (
     STATISTICS,
     Anchors,

@@ -18,10 +18,9 @@ from damage import MUTATIONS, flip_bytes, join, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
-from safety_steering_pack.safety_steering.card import describe
 from safety_steering_pack.safety_steering.errors import VectorFileError
 from safety_steering_pack.safety_steering.vectors.file import load_vector, read_label, save_vector
-from safety_steering_pack.safety_steering.vectors.vector import Anchors, SafetyVector
+from safety_steering_pack.safety_steering.vectors.vector import Anchors, SafetyVector, describe
 from tiny.vectors import random_vector
 
 CASES = 2000

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from portable import TARGET, World
+from safety_steering_pack.safety_steering.alignment.anchors import coverage
 from safety_steering_pack.safety_steering.alignment.file import load_alignment, save_alignment
 from safety_steering_pack.safety_steering.alignment.fit import AnchorStates, Side, fit_alignment
-from safety_steering_pack.safety_steering.alignment.transfer import fit_step, transfer
-from safety_steering_pack.safety_steering.coverage import coverage
+from safety_steering_pack.safety_steering.alignment.transfer import carry_over, fit_step, sharpen, transfer
+from safety_steering_pack.safety_steering.directions.evidence import auc
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.separability import auc
+from safety_steering_pack.safety_steering.linear_algebra import whitened
 from safety_steering_pack.safety_steering.vectors.vector import Direction, HookPointDirections
-from safety_steering_pack.safety_steering.whitening import carry_over, sharpen, whitened
 
 SIDES = {
     "source_side": Side("source.3", "tinylm/source.3"),

@@ -28,7 +28,8 @@ ORIGIN = "comes with Safety Steering: update the node pack"
 def vector_file(path: Path) -> VectorFile:
     """What a workflow says of the vector that it loads."""
     pack.register()
-    from safety_steering_pack.safety_steering.vectors.file import file_sha256, read_label
+    from safety_steering_pack.safety_steering.files import file_sha256
+    from safety_steering_pack.safety_steering.vectors.file import read_label
 
     return VectorFile(path.name, file_sha256(path), read_label(path), ORIGIN)
 

@@ -10,13 +10,29 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE = 768
+
+
 SHARPER = 2  # drawn larger, then scaled down
+
+
 MARGIN, GAP = 36, 34
+
+
 LARGE, MEDIUM, SMALL = 80, 46, 38  # of letters
+
+
 BACKGROUND, TEXT, GREEN, GREY, ARROW = "#17191c", "#f4f6f7", "#2a7d54", "#3a424b", "#57d08b"
+
+
 QUIET_ARROW = "#9aa5ae"
+
+
 TASKS = {"t2v": "text to video", "i2v": "image to video", "ti2v": "text or image to video", "t2i": "text to image"}
+
+
 CARRY = ("Safety\nvector", "Fit and\ncarry", "Mix")
+
+
 TOP, HEIGHT = (252, 444, 606), (118, 88, 118)  # of the three rows
 
 
@@ -96,3 +112,27 @@ class Canvas:
         for side in (-11, 11):
             head.append((x - tip * across[0] + side * across[1], y - tip * across[1] + side * across[0]))
         self._draw.polygon([(px * SHARPER, py * SHARPER) for px, py in head], colour)
+
+
+# --- A workflow's thumbnail from what a run of it showed: a title, and pictures side by side, with words below them.
+
+
+TOP, BOTTOM = 230, 40
+
+
+def run_thumbnail(title: str, subtitle: str, pictures: Sequence[Image.Image], words: Sequence[str] = ()) -> Image.Image:
+    """A square picture; `pictures` get one height that lets all of them stand side by side."""
+    canvas = Canvas()
+    canvas.title(title, subtitle)
+    shapes = [one.width / one.height for one in pictures]
+    below = SMALL + BOTTOM / 2 if words else 0
+    room = SIZE - 2 * MARGIN - GAP * (len(pictures) - 1)
+    height = min(SIZE - TOP - BOTTOM - below, room / sum(shapes))
+    gap = (SIZE - height * sum(shapes)) / (len(pictures) + 1)
+    x, y = gap, TOP + (SIZE - TOP - BOTTOM - below - height) / 2
+    for number, (picture, shape) in enumerate(zip(pictures, shapes, strict=True)):
+        end = canvas.paste(picture, x, y, height * shape)
+        if words:
+            canvas.text(x, end + BOTTOM / 2, words[number], SMALL)
+        x += height * shape + gap
+    return canvas.picture()

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-from safety_compare import Compared, compare
-
-from workflow_builder.chain import Steered, VectorFile, add_chain
+from workflow_builder.chain import Compared, Steered, VectorFile, add_chain, compare
 from workflow_builder.graph import Socket, flatten, load_template
 from workflow_builder.page import GREEN, WIDTH, Group, Note, Page
 

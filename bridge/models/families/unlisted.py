@@ -7,6 +7,8 @@ from torch import nn
 from .schema import BlockList, Family, StateArgument
 
 _WIDTHS = ("dim", "hidden_size", "inner_dim", "model_dim", "model_channels")
+
+
 _CHANNELS = ("in_channels", "in_dim", "out_channels")
 
 
@@ -36,3 +38,37 @@ def generic_family(model: nn.Module) -> Family | None:
         states={"conditioning": (StateArgument("c_crossattn", {}),)},
         tested=False,
     )
+
+
+# --- Models that are refused by name: what they make is no picture or video, they restore what another model made, or
+# the model map has no row for them yet.
+
+
+_AUDIO = "{} makes sound. Safety Steering steers image and video models; run it without Apply Safety Steering."
+
+
+_3D = "{} makes 3D shapes. Safety Steering steers image and video models; run it without Apply Safety Steering."
+
+
+_RESTORES = "{} sharpens what another model made. Apply Safety Steering to that model."
+
+
+_NOT_YET = "{} is not supported yet: its blocks have no row in the model map. Choose another model to steer."
+
+
+_SEES = "{} reads images and makes none. Apply Safety Steering to the model that makes the picture."
+
+
+# class of `model.diffusion_model` -> why it is refused
+REFUSED = {
+    class_name: sentence.format(name)
+    for sentence, models in (
+        (_AUDIO, {"AudioDiffusionTransformer": "Stable Audio", "ACEStepTransformer2DModel": "ACE-Step"}),
+        (_AUDIO, {"AceStepConditionGenerationModel": "ACE-Step 1.5"}),
+        (_3D, {"Hunyuan3Dv2": "Hunyuan3D 2", "HunYuanDiTPlain": "Hunyuan3D 2.1", "LatentSeqMMFlowModel": "TripoSplat"}),
+        (_RESTORES, {"NaDiT": "SeedVR2", "PidNet": "PiD"}),
+        (_NOT_YET, {"StageC": "Stable Cascade C", "StageB": "Stable Cascade B", "MiniMaxH3Model": "MiniMax H3"}),
+        (_SEES, {"RTv4": "RT-DETR", "DepthAnything3Net": "Depth Anything 3", "SAM3Model": "SAM 3"}),
+    )
+    for class_name, name in models.items()
+}

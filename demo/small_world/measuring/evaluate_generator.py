@@ -21,8 +21,8 @@ from ..models.judge import Judge, load_judge
 from ..runtime import GENERATOR_FILE, RESULTS, load_generator, load_vae
 from ..scenes.dataset import random_scenes
 from ..scenes.render import Scene, caption, neutral, render, start_frame
-from ..statistics import share
 from .pictures import contact_sheet
+from .rows import share
 from .sampling import Sampling, generate
 
 

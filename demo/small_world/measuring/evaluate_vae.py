@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from ..files import save_result
-from ..runtime import RESULTS, load_vae
+from ..runtime import RESULTS, decode, load_vae
 from ..scenes.dataset import random_scenes, render_many
 from ..scenes.render import caption
 from .pictures import contact_sheet
-from .sampling import decode
 
 
 def main() -> None:

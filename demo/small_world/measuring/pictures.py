@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,3 +44,63 @@ def contact_sheet(
         sheet.paste(Image.fromarray(strip), (x, y + 18))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
+
+
+# --- Unsteered and steered videos beside each other, labelled: as one picture a frame, and as a film.
+
+
+SCALE, GAP, TITLE, LINE = 2, 6, 22, 16
+
+
+COLOURS = {"unsafe": "#c0392b", "safe, spoilt": "#b9770e"}
+
+
+GOOD = "#1e8449"
+
+
+def side_by_side(
+    plain: np.ndarray, steered: np.ndarray, captions: Sequence[str], before: Sequence[str], after: Sequence[str]
+) -> list[Any]:
+    """One RGB picture a frame of videos (n, frames, height, width, 3) uint8: each cell shows a caption, the unsteered
+    frame with its verdict below, and the steered one with its own."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    count, frames, height, width, _ = plain.shape
+    font, columns = ImageFont.load_default(size=11), 4
+    wide, high = 2 * width * SCALE + GAP, height * SCALE
+    cell = (wide + 3 * GAP, TITLE + high + LINE + 2 * GAP)
+    size = (cell[0] * columns, cell[1] * -(-count // columns))
+    pictures = []
+    for frame in range(frames):
+        sheet = Image.new("RGB", size, "white")
+        draw = ImageDraw.Draw(sheet)
+        for i in range(count):
+            x, y = i % columns * cell[0] + GAP, i // columns * cell[1] + GAP
+            text = captions[i]
+            while font.getlength(text) > wide:
+                text = text[:-2] + "\u2026"
+            draw.text((x, y), text, fill="black", font=font)
+            for left, video, verdict, name in (
+                (x, plain[i], before[i], "unsteered"),
+                (x + width * SCALE + GAP, steered[i], after[i], "steered"),
+            ):
+                picture = Image.fromarray(video[frame]).resize((width * SCALE, high), Image.Resampling.NEAREST)
+                sheet.paste(picture, (left, y + TITLE - GAP))
+                label = f"{name}: {verdict}"
+                draw.text((left, y + TITLE + high - GAP + 2), label, fill=COLOURS.get(verdict, GOOD), font=font)
+        pictures.append(sheet)
+    return pictures
+
+
+def write_video(pictures: Sequence[Any], path: Path, frames_a_second: int = 4, rounds: int = 6) -> None:
+    """Write the pictures as an H.264 film that shows them `rounds` times over."""
+    import av
+
+    width, height = (side - side % 2 for side in pictures[0].size)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=frames_a_second, options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for picture in [*pictures] * rounds:
+            frame = av.VideoFrame.from_image(picture.crop((0, 0, width, height)))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..models.text import encode_text
+from ..runtime import decode
 from ..scenes.world import FRAMES, SIZE
 
 Encode = Callable[[Sequence[str]], tuple[Any, Any]]
@@ -105,17 +106,6 @@ def generate_latents(
             disable_pbar=True,
             seed=int(seeds[0]),
         )
-
-
-def decode(vae: Any, latents: Any) -> np.ndarray:
-    """Latents -> videos uint8 (n, FRAMES, SIZE, SIZE, 3) by the stock VAE, on a path that skips its zero weights."""
-    import torch
-
-    from ..models.decoder import fast_path
-
-    with torch.inference_mode(), fast_path(vae.first_stage_model):
-        pixels = vae.decode(latents)
-    return np.round(pixels.clamp(0, 1).numpy() * 255.0).astype(np.uint8)
 
 
 def generate(

@@ -56,8 +56,7 @@ def _with_baseline(model: Any, setting: Setting, vectors: Path) -> Any:
     import torch
     from safetensors.torch import load_file
 
-    from small_world.measuring import baseline_patches
-
+    from . import baseline_patches
     from .baselines import SLD_PRESETS
 
     how = setting.parameters

@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from ..files import save_result, save_weights
-from ..measuring.sampling import decode
-from ..runtime import JUDGE_FILE, RESULTS, load_vae
+from ..runtime import JUDGE_FILE, RESULTS, decode, load_vae
 from ..scenes.render import Scene
 from .judge import ELEMENT_NAMES, NONE, SUBJECT_NAMES, Judge, Verdict, build_network, description, split_heads
 from .judge_data import JUNK, Labelled, junk, labelled_scenes

@@ -60,7 +60,7 @@ def capture(seed: int) -> None:
 
     load_pack()
     from safety_steering_pack.bridge.capture.collect import Capture, capture_source
-    from safety_steering_pack.bridge.capture.run import fraction
+    from safety_steering_pack.bridge.sampling.sampling import fraction
     from safety_steering_pack.safety_steering.activations import Activations
 
     model = load_generator()

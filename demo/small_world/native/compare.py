@@ -24,16 +24,14 @@ import numpy as np
 
 from ..files import save_result
 from ..measuring.measure import PLAIN, Outcome, measure, reference_features
-from ..measuring.rows import row
+from ..measuring.rows import row, share
 from ..measuring.settings import LABELS, Prompts, Setting
-from ..reins_controls import backwards, matched
 from ..runtime import RESULTS
 from ..scenes.splits import PromptPair
 from ..scenes.world import CATEGORIES
-from ..statistics import share
 from .first_direction import choose, setting_of
 from .held_out import held_out_scenes, measure_held_out
-from .methods import AS_ONE, METHODS
+from .methods import AS_ONE, METHODS, backwards, matched
 from .vectors import RANDOM, SHUFFLED, TEXT, all_vectors, category_vectors, fold_vectors
 
 PER_FOLD, SEED = 6, 5

@@ -36,8 +36,8 @@ def all_activations() -> dict[tuple[str, ...], Any]:
 
 def fit(method: str, folders: Mapping[tuple[str, ...], Any]) -> tuple[Any, list[dict[str, Any]]]:
     """A native vector from the rows of split "train" in `folders`, and the rows of its separability table."""
+    from safety_steering_pack.safety_steering.directions.fitting import FitSettings
     from safety_steering_pack.safety_steering.directions.native import fit_vector
-    from safety_steering_pack.safety_steering.fit_settings import FitSettings
 
     fitted = [fit_vector(folder, FitSettings(method=method), categories=CATEGORIES) for folder in folders.values()]
     points = {name: point for one in fitted for name, point in one.vector.hook_points.items()}

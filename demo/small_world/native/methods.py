@@ -7,21 +7,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from ..measuring.settings import Setting
+from ..measuring.settings import Prompts, Setting, captions
+from ..measuring.steered import movement
 from ..scenes.world import CATEGORIES, HELD_OUT_ELEMENTS, UNSAFE_ELEMENTS
 from .capture_states import BLOCK_HOOKS
 from .fit_native import WHOLE
-from .vectors import BLOCKS_LDA, BLOCKS_LDA_K1, BLOCKS_MEAN, BLOCKS_MEAN_K1, CASTEER, ELEMENTS, LDA, MEAN, TEXT, WORDS
+from .vectors import (
+    BLOCKS_LDA,
+    BLOCKS_LDA_K1,
+    BLOCKS_MEAN,
+    BLOCKS_MEAN_K1,
+    CASTEER,
+    ELEMENTS,
+    LDA,
+    MEAN,
+    RANDOM,
+    SHUFFLED,
+    TEXT,
+    WORDS,
+)
 
 BUDGET = 4
+
+
 BY_CATEGORY, AS_ONE = dict.fromkeys(CATEGORIES, 1.0), {WHOLE: 1.0}
+
+
 # what a user may know: held-out elements are unknown to the fits, so they are to the baselines
 KNOWN = [element for element in UNSAFE_ELEMENTS if element.name not in HELD_OUT_ELEMENTS]
+
+
 NAMES, THEMES = ", ".join(element.name for element in KNOWN), ", ".join(CATEGORIES)
+
+
 FEW = ", ".join(next(e.name for e in KNOWN if e.category == category) for category in CATEGORIES)
+
+
 EVERY_SECOND = ", ".join([element.name for element in KNOWN][::2])
+
+
 MIDDLE = BLOCK_HOOKS[2:6]
 
 
@@ -128,3 +155,45 @@ METHODS: Mapping[str, tuple[Setting, ...]] = {
     name: tuple(replace(setting, name=f"{name} {number}") for number, setting in enumerate(settings, 1))
     for name, settings in _methods().items()
 }
+
+
+# --- Controls: directions that should do nothing, moved as far as the best one; and the right directions, backwards.
+#
+# How far a setting moves the text states is computed, not generated: steering there acts on the states alone.
+
+
+ON = Prompts("validation", 60, (5,))
+
+
+def matched(best: Setting, vectors: Path) -> list[Setting]:
+    """A random and a shuffled-labels direction that move every prompt's tokens by the share of their norm by which the
+    best setting moves those of unsafe prompts.
+
+    They have no gate: its own gate would hardly ever open for such a direction, and the control would be too kind.
+    """
+    prompts = captions(ON.all_scenes("unsafe"), "t2v")
+    wanted = movement(best, vectors, prompts)
+    controls = []
+    for name, vector in (("random", RANDOM), ("shuffled", SHUFFLED)):
+        one = Setting(f"{name} direction", vector, name, TEXT, "add", strength=1.0, mix=AS_ONE)
+        controls.append(replace(one, strength=round(wanted / movement(one, vectors, prompts), 2)))
+    return controls
+
+
+def backwards() -> list[Setting]:
+    """Strength -1 and -4 on benign prompts, with the gap of pooled means and with that of the words that differ."""
+    return [
+        Setting(
+            f"strength {strength:g} on benign prompts, {gap}",
+            vector,
+            "native",
+            TEXT,
+            "add",
+            strength=strength,
+            mix=AS_ONE,
+            labels=("benign",),
+        )
+        for vector, gap in ((LDA, "pooled gap"), (WORDS, "gap of the words"))
+        for strength in (-1.0, -4.0)
+        if not (vector == WORDS and strength == -4.0)
+    ]

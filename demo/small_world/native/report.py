@@ -199,7 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--into", type=Path, default=README, help="the Markdown file whose tables are renewed")
     target = parser.parse_args().into
-    from ..reins_figure import draw_depth
+    from .depth import draw_depth
 
     validation, test, depth = rows_of(VALIDATION_FILE), rows_of(RESULT_FILE), rows_of(DEPTH_FILE)
     write_atomically(FIGURE, lambda path: draw_depth(rows_of(SEPARABILITY_FILE), depth, path))

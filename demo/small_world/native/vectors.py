@@ -15,14 +15,15 @@ generation; blocks need `capture_states`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 from ..files import save_weights
-from ..reins_text import TextStates, read_texts
+from ..models.text import encode_text, token_ids
 from ..runtime import WEIGHTS, load_pack
-from ..scenes.splits import prompt_pairs
+from ..scenes.splits import PromptPair, prompt_pairs
 from ..scenes.world import CATEGORIES, HELD_OUT_ELEMENTS, UNSAFE_ELEMENTS
 from .capture_states import BLOCK_HOOKS, COUNTS, SEED, open_activations, rows_of, states_folder
 from .casteer import casteer_directions
@@ -30,11 +31,19 @@ from .fit_native import METHODS, WHOLE, random_like
 from .held_out import fold_folder, pairs_with
 
 TEXT = ("conditioning",)
+
+
 NAMES = ("mean", "lda", "elements", "words", "shuffled", "random", "casteer")
+
+
 MEAN, LDA, ELEMENTS, WORDS, SHUFFLED, RANDOM, CASTEER = (f"{name}.safetensors" for name in NAMES)
+
+
 BLOCKS_MEAN, BLOCKS_LDA, BLOCKS_MEAN_K1, BLOCKS_LDA_K1 = (
     f"blocks_{name}.safetensors" for name in ("mean", "lda", "mean_k1", "lda_k1")
 )
+
+
 Read = Callable[[str], tuple[list[Any], Any, Sequence[float]]]
 
 
@@ -145,8 +154,7 @@ def exchanged(rows: Sequence[Any]) -> list[Any]:
 
 def _fit(method: str, hooks: Sequence[str], read: Read, categories: Sequence[str]) -> Any:
     """A native vector, from the rows of split "train"; which model it fits is read off the committed one."""
-    from safety_steering_pack.safety_steering.directions.fitting import fit_states
-    from safety_steering_pack.safety_steering.fit_settings import FitSettings
+    from safety_steering_pack.safety_steering.directions.fitting import FitSettings, fit_states
     from safety_steering_pack.safety_steering.vectors.file import load_vector
     from safety_steering_pack.safety_steering.vectors.vector import SafetyVector
 
@@ -163,3 +171,48 @@ def _fit(method: str, hooks: Sequence[str], read: Read, categories: Sequence[str
     unknown = {"counts": {}, "validation_auc": {}, "validated_on": (), "provenance": ()}
     info = replace(committed.info, method=method, suggestion=suggestion, **unknown)
     return SafetyVector(points, info)
+
+
+# --- The text states that directions are fitted on, pooled over a prompt's tokens or over the words that matter.
+
+
+@dataclass(frozen=True, eq=False)
+class TextStates:
+    """Rows in the order of `capture_states.rows_of`: pooled and token, each (n, D) float32."""
+
+    pooled: Any
+    token: Any
+
+    def states(self) -> Any:
+        """As a fit takes them, with one sigma bin."""
+        from safety_steering_pack.safety_steering.activations import States
+
+        return States(self.pooled[:, None], self.token[:, None])
+
+
+def read_texts(pairs: Sequence[PromptPair], pooling: str) -> TextStates:
+    """The states of both prompts of each pair.
+
+    pooling: "all" is the mean over a prompt's tokens, which is what a capture of the conditioning holds. "words" is,
+    for an unsafe prompt, the mean over the tokens that its twin does not share, and for a safe one a token drawn at
+    random: an unsafe word against any benign one. token: a token drawn at random.
+    """
+    import torch
+
+    states, mask = encode_text([text for pair in pairs for text in pair.prompts])
+    lengths = mask.sum(dim=1)
+    places = (torch.rand(len(states), generator=torch.Generator().manual_seed(SEED)) * lengths).long()
+    token = states[torch.arange(len(states)), places]
+    if pooling == "all":
+        return TextStates(states.sum(dim=1) / lengths[:, None], token)
+    pooled = token.clone()
+    for number, pair in enumerate(pairs):
+        pooled[2 * number] = states[2 * number, differing_tokens(pair)].mean(dim=0)
+    return TextStates(pooled, token)
+
+
+def differing_tokens(pair: PromptPair) -> list[int]:
+    """Places of the unsafe prompt's tokens that its twin does not share."""
+    unsafe, safe = token_ids(pair.prompts)
+    parts = SequenceMatcher(None, unsafe, safe, autojunk=False).get_opcodes()
+    return [place for kind, start, end, _, _ in parts if kind != "equal" for place in range(start, end)]

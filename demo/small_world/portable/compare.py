@@ -25,13 +25,12 @@ import numpy as np
 
 from ..files import read_rows, save_result
 from ..measuring.measure import PLAIN, Outcome, join, measure, reference_features
-from ..measuring.rows import row
+from ..measuring.rows import interval, row, share
 from ..measuring.settings import Prompts
 from ..native import compare as reins
 from ..native.first_direction import choose as best_of
 from ..runtime import RESULTS
 from ..scenes.world import CATEGORIES
-from ..statistics import interval, share
 from .plan import (
     BLOCK,
     BUNDLED,

@@ -16,8 +16,8 @@ from ..models.encoder_layer import INNER
 from ..native import compare as reins
 from ..native.first_direction import setting_of
 from ..native.fit_native import WHOLE
+from ..native.methods import ON
 from ..native.vectors import all_vectors
-from ..reins_controls import ON
 from ..scenes.world import CATEGORIES
 from .vectors import Recipe, make_vectors
 

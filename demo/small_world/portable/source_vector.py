@@ -68,12 +68,12 @@ def main() -> int:
     from smollm2 import smollm2_folder
 
     pack.register()
-    from safety_steering_pack.safety_steering.card import describe
     from safety_steering_pack.safety_steering.directions.portable import ExtractSettings, anchor_texts, extract_vector
     from safety_steering_pack.safety_steering.language_models.transformers_model import LanguageModel
     from safety_steering_pack.safety_steering.prompts.files import load_prompts
     from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
     from safety_steering_pack.safety_steering.vectors.file import save_vector
+    from safety_steering_pack.safety_steering.vectors.vector import describe
 
     rows = [
         PromptRow(f"{split}-{number}", pair.category, *pair.prompts, split=split)

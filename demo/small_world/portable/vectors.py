@@ -111,7 +111,7 @@ def transferred(recipe: Recipe) -> tuple[Any, Any]:
 def sharpened(vector: Any, recipe: Recipe) -> Any:
     """The vector sharpened on benign captions of this world."""
     from safety_steering_pack.safety_steering.alignment.fit import AnchorStates
-    from safety_steering_pack.safety_steering.whitening import sharpen
+    from safety_steering_pack.safety_steering.alignment.transfer import sharpen
 
     texts = benign_captions(STYLE.get(recipe.place, STYLE_AT_BLOCKS), SEED)
     return sharpen(vector, AnchorStates(*target_states(tuple(texts), recipe.place)), recipe.sharpen)
@@ -178,7 +178,7 @@ def target_states(texts: tuple[str, ...], place: str) -> tuple[Any, Any]:
 
 def _one_token(states: Any, mask: Any, texts: Sequence[str]) -> Any:
     import torch
-    from safety_steering_pack.bridge.capture.run import fraction
+    from safety_steering_pack.bridge.sampling.sampling import fraction
 
     counts = mask.sum(dim=1)
     places = torch.tensor([int(fraction(text) * int(count)) for text, count in zip(texts, counts, strict=True)])
@@ -189,7 +189,7 @@ def _block_states(texts: Sequence[str], place: str) -> tuple[Any, Any]:
     """States of a block while the captions are generated, all steps together."""
     import torch
     from safety_steering_pack.bridge.capture.collect import Capture, capture_source
-    from safety_steering_pack.bridge.capture.run import fraction
+    from safety_steering_pack.bridge.sampling.sampling import fraction
 
     model = load_generator()
     capture = Capture(capture_source(model, (place,), (0.0, 1.0), WIDTH))

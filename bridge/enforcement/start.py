@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ...guardrail.policy import find_policy
+from ...guardrail.policy_store import PolicyStore
+from ...guardrail.public_folders import PublicFolders
+from ..guarded_mode import private_folder
+from .choke_points import Guarded
+from .guarded_server import GuardedServer
+from .health_check import check_health
+from .job_guard import JobGuard
+from .routes import add_routes
+
+
+def start_guardrail() -> GuardedServer:
+    """Guard this server: check core, stand in front of its functions, try one tiny steered run, add the routes.
+
+    Raises:
+        SafetySteeringError: core is not as expected, the policy lies where clients can write, or steering does not act.
+    """
+    public = _public_folders()
+    path = find_policy(private_folder())
+    assert path is not None  # nobody starts a guardrail without one
+    public.refuse(path, f"The policy {path.name}")
+    server = GuardedServer(PolicyStore(path, public), public)
+    jobs = JobGuard(server)
+    server.guarded = Guarded(jobs.wraps())
+    check_health(jobs)
+    add_routes(server)
+    logging.info("Safety Steering: this server is guarded. %s", server.problem() or "The policy is in force.")
+    return server
+
+
+def _public_folders() -> PublicFolders:
+    import folder_paths
+
+    folders = (folder_paths.get_input_directory(), folder_paths.get_output_directory())
+    return PublicFolders(
+        folders=tuple(Path(folder) for folder in (*folders, folder_paths.get_temp_directory())),
+        users=Path(folder_paths.get_user_directory()),
+    )
