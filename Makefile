@@ -19,19 +19,19 @@ chromium: install
 	@$(RUN) tools/chromium.py
 
 demo: install  ## a real ComfyUI, 16 prompts of the small world plain and steered, judged; pictures in demo/out/
-	@$(RUN) demo/run.py
+	@$(RUN) tools/start.py run
 
 guardrail-demo: install  ## a guarded server, hostile graphs, and what became of each
-	@$(RUN) demo/guardrail_demo.py
+	@$(RUN) tools/start.py guardrail_demo
 
 small-world: install  ## rebuild the small world from nothing: models, judge, directions, tables (6 hours, resumes)
-	@PYTHONPATH=demo $(RUN) -m small_world.build
+	@$(RUN) tools/start.py small_world.build
 
 test: install chromium  ## all tests: units, real ComfyUI, real frontend
 	@$(RUN) -m pytest tests --durations=15
 
 ui: install  ## serve ComfyUI with the pack, tiny models and the workflows; prints its address
-	@$(RUN) demo/playground.py
+	@$(RUN) tools/start.py playground
 
 lint: install  ## ruff and mypy
 	@$(RUN) -m ruff check .
@@ -39,35 +39,35 @@ lint: install  ## ruff and mypy
 	@$(RUN) -m mypy
 
 small-world-report: install  ## figures and tables of the small world from results; measures what is missing (hours)
-	@PYTHONPATH=demo $(RUN) -m small_world.native.report
-	@PYTHONPATH=demo $(RUN) -m small_world.portable.report
+	@$(RUN) tools/start.py small_world.native.report
+	@$(RUN) tools/start.py small_world.portable.report
 
 portable-vector: install  ## rebuild the bundled portable vector from SmolLM2 and the bundled prompts
-	@$(RUN) tools/portable_vector.py
+	@$(RUN) tools/start.py portable_vector
 
 bench: install  ## speed and memory of a steered run against a plain one
-	@$(RUN) bench/overhead.py --predict
-	@$(RUN) bench/overhead.py --memory
-	@$(RUN) bench/overhead.py
-	@$(RUN) bench/fit.py
-	@$(RUN) bench/capture.py
+	@$(RUN) tools/start.py overhead --predict
+	@$(RUN) tools/start.py overhead --memory
+	@$(RUN) tools/start.py overhead
+	@$(RUN) tools/start.py fit
+	@$(RUN) tools/start.py capture
 
 soak: install  ## a guarded server under many clients, policy changes and interrupts
-	@$(RUN) bench/soak.py
+	@$(RUN) tools/start.py soak
 
 test-matrix: install  ## the tests on an older ComfyUI too, and whether a newer one is offered
-	@$(RUN) tools/matrix.py
+	@$(RUN) tools/start.py matrix
 
 workflows: install  ## build the workflows from ComfyUI's own templates again
-	@$(RUN) tools/workflow_builder/build.py
-	@$(RUN) tools/workflow_builder/native.py
-	@$(RUN) tools/workflow_builder/evaluate.py
+	@$(RUN) tools/start.py workflow_builder.build
+	@$(RUN) tools/start.py workflow_builder.native
+	@$(RUN) tools/start.py workflow_builder.evaluate
 
 locales: install  ## renew locales/en from the nodes and js/settings.js
-	@$(RUN) tools/locales.py
+	@$(RUN) tools/start.py locales
 
 models-doc: install  ## renew docs/models.md from the model map and its cases
-	@$(RUN) tools/models_doc.py
+	@$(RUN) tools/start.py models_doc
 
 screenshots: install chromium  ## renew docs/images and the workflows' thumbnails
 	@$(RUN) -m pytest tests/browser --update-docs

@@ -1,7 +1,7 @@
 """What a capture costs: captured over plain generation of the same prompts, and memory after 50 and 500 prompts.
 
-    .venv/bin/python bench/capture.py            # about 8 minutes on a quiet machine; writes bench/results/capture.json
-    .venv/bin/python bench/capture.py --quick    # a look: few pairs, few prompts, nothing written
+    python tools/start.py capture  # about 8 minutes on a quiet machine; writes bench/results/capture.json
+    .venv/bin/python tools/start.py capture --quick    # a look: few pairs, few prompts, nothing written
 
 Time: a Wan model of the real 1.3B width with few blocks; every block, four sigma bins and the text states are captured.
 A pair is one prompt, encoded and sampled, against `capture_prompts` on that prompt into a folder of its own: hooks,
@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import start
 import torch
 from overhead import bootstrap, ratio_of
 from wan import SHAPE, TEXT_TOKENS, build
@@ -117,7 +118,7 @@ def resident_after(counts: tuple[int, ...]) -> dict[str, Any]:
 def memory(counts: tuple[int, ...]) -> dict[str, Any]:
     # glibc keeps freed blocks of some sizes for later; told not to, what is resident is what is alive
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
-    command = [sys.executable, __file__, "--resident-after", *map(str, counts)]
+    command = start.command("capture", "--resident-after", *map(str, counts))
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     found = json.loads(output.splitlines()[-1])
     few, many = (found[str(count)] for count in counts)
@@ -166,7 +167,7 @@ def main() -> int:
         "memory_model": {"latent": MEMORY_LATENT, "text_tokens": MEMORY_TEXT, "steps": 1, "cfg": 1.0},
         "threads": THREADS,
     }
-    write_result(RESULTS, "python bench/capture.py", [SEED], rows, **about)
+    write_result(RESULTS, "python tools/start.py capture", [SEED], rows, **about)
     kept, timed = rows
     return int(kept["ratio"] > MEMORY_BAR or timed["ratio_ci"][1] > TIME_BAR)
 

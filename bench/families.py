@@ -1,7 +1,7 @@
 """What steering costs in each family of the model map, and in three at real width.
 
-    .venv/bin/python bench/families.py           # 20 minutes, or hours where the processor has no bfloat16 units
-    .venv/bin/python bench/families.py wan flux  # a look at some, nothing written
+    .venv/bin/python tools/start.py families           # 20 minutes, or hours where the processor has no bfloat16 units
+    .venv/bin/python tools/start.py families wan flux  # a look at some, nothing written
 
 Paired and interleaved as in overhead.py, CPU time of one thread. A tiny model's call takes milliseconds and is mostly
 Python, so its ratio is that of a hook to next to nothing: `call_ms` stands beside it, and the real widths show what
@@ -18,16 +18,13 @@ from statistics import median
 from typing import Any
 
 import torch
-from overhead import SEED, WARM_UP, bootstrap, ratio_of, timed, write
-from safety_steering_pack.safety_steering.files import commit
-from wan import DTYPE, REPO_ROOT, SHAPE, Call
-
-sys.path.append(str(REPO_ROOT / "tests" / "helpers"))
-
 from family_cases import CASES
 from family_cases.case import FamilyCase, from_config, from_loader, on_meta
 from family_cases.harness import Family
 from family_cases.image import UNET
+from overhead import SEED, WARM_UP, bootstrap, ratio_of, timed, write
+from safety_steering_pack.safety_steering.files import commit
+from wan import DTYPE, SHAPE, Call
 
 RESULTS = Path(__file__).parent / "results" / "families.json"
 PAIRS = 30
@@ -136,7 +133,7 @@ def main() -> None:
         return
     for name, case in real_widths().items():
         rows += measure(name, case, "real width")
-    write(RESULTS, {"command": "python bench/families.py", "commit": commit(), "seeds": [SEED], "rows": rows})
+    write(RESULTS, {"command": "python tools/start.py families", "commit": commit(), "seeds": [SEED], "rows": rows})
 
 
 if __name__ == "__main__":

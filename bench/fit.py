@@ -1,6 +1,6 @@
 """How long a fit takes, and how much memory: n = 2 300 rows, 5 120 channels, 40 blocks, one category, one sigma bin.
 
-    .venv/bin/python bench/fit.py           (needs 4 GB of disk for a temporary folder)
+    .venv/bin/python tools/start.py fit           (needs 4 GB of disk for a temporary folder)
 
 Synthetic activations are written as Capture Activations writes them, every block its own. A process of its own then
 fits the vector, with all evidence (20 pairs of halves, 200 permutations), AUC and statistics. Reading is timed apart:
@@ -20,13 +20,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import start
+
 REPO_ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO_ROOT / "tools"))
-
-import pack
 import torch
-
-pack.register()
 
 RESULTS = REPO_ROOT / "bench" / "results" / "fit.json"
 ROWS, WIDTH, BLOCKS, SHARD = 2300, 5120, 40, 100
@@ -44,10 +41,10 @@ def write_activations(folder: Path) -> None:
     source = Source({name: (f"bench/{name}", WIDTH) for name in names}, (0.0, 1.0), block_counts={"blocks": BLOCKS})
     activations = Activations.create(folder, source)
     generator = torch.Generator().manual_seed(SEED)
-    for start in range(0, ROWS, SHARD):
-        labels = [(UNSAFE, SAFE)[i % 2] for i in range(start, start + SHARD)]
+    for first in range(0, ROWS, SHARD):
+        labels = [(UNSAFE, SAFE)[i % 2] for i in range(first, first + SHARD)]
         rows = [
-            Row(f"row{start + i}", label, "one", f"pair{(start + i) // 2}", ("train", "validation")[i % 10 >= 8], 12)
+            Row(f"row{first + i}", label, "one", f"pair{(first + i) // 2}", ("train", "validation")[i % 10 >= 8], 12)
             for i, label in enumerate(labels)
         ]
         shift = torch.zeros(SHARD, 1, WIDTH)
@@ -115,9 +112,9 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="safety-steering-fit-") as folder:
         write_activations(Path(folder) / "activations")
-        command = [sys.executable, __file__, "--measure", str(Path(folder) / "activations")]
+        command = start.command("fit", "--measure", str(Path(folder) / "activations"))
         row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    write_result(RESULTS, "python bench/fit.py", [SEED], [row])
+    write_result(RESULTS, "python tools/start.py fit", [SEED], [row])
     print(json.dumps(row, indent=1))
     return int(row["fit_seconds"] >= SECONDS or row["peak_bytes"] >= PEAK_BYTES)
 

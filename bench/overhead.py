@@ -1,9 +1,9 @@
 """What steering costs: steered over unsteered model calls, paired and interleaved in one process, and peak memory.
 
-    .venv/bin/python bench/overhead.py --memory  # peak memory, 5 minutes; writes bench/results/memory.json
-    .venv/bin/python bench/overhead.py           # time, 35 minutes; `make bench` does both
-    .venv/bin/python bench/overhead.py --predict # counts for a GPU, seconds; writes bench/results/predicted.json
-    .venv/bin/python bench/overhead.py --quick   # a look at the time: few blocks, few pairs, nothing written
+    .venv/bin/python tools/start.py overhead --memory  # peak memory, 5 minutes; writes bench/results/memory.json
+    .venv/bin/python tools/start.py overhead           # time, 35 minutes; `make bench` does both
+    .venv/bin/python tools/start.py overhead --predict # counts for a GPU, seconds; writes bench/results/predicted.json
+    .venv/bin/python tools/start.py overhead --quick   # a look at the time: few blocks, few pairs, nothing written
 
 Writes bench/results/overhead.json, with memory and counts in it. How it is measured, and the bar: bench/README.md.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import start
 import torch
 from predict import GPUS, TOKENS, block_flops, hook_bytes_per_token, predict
 from safety_steering_pack.safety_steering.files import commit
@@ -37,6 +38,7 @@ PAIRS = {"one block": 40, "all blocks": 30}
 CALLS = 2  # of each side in a pair; the faster one counts, since what disturbs a call can only slow it down
 MEMORY_BAR = 1.01
 WARM_UP = 2
+COUNTS = "python tools/start.py overhead --predict"
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def peaks() -> dict[str, dict[str, int]]:
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
     found = {}
     for index in range(-1, len(SETTINGS)):
-        command = [sys.executable, __file__, "--peak-of", str(index)]
+        command = start.command("overhead", "--peak-of", str(index))
         output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
         found[SETTINGS[index].label if index >= 0 else "none"] = json.loads(output.splitlines()[-1])
     return found
@@ -223,12 +225,12 @@ def main() -> int:
         peak_memory(options.peak_of)
         return 0
     if options.memory:
-        write(MEMORY, {"command": "python bench/overhead.py --memory", "commit": commit(), "peaks": peaks()})
+        write(MEMORY, {"command": "python tools/start.py overhead --memory", "commit": commit(), "peaks": peaks()})
         return 0
     gpu = {"gpu": GPUS, "block_flops": {name: block_flops(tokens) for name, tokens in TOKENS.items()}}
     if options.predict:
         rows = [{"setting": setting.label, **counted(setting)} for setting in SETTINGS]
-        write(PREDICTED, {"command": "python bench/overhead.py --predict", "commit": commit(), **gpu, "rows": rows})
+        write(PREDICTED, {"command": COUNTS, "commit": commit(), **gpu, "rows": rows})
         print("\n".join(json.dumps(row) for row in rows))
         return 0
     torch.set_num_threads(1)
@@ -243,7 +245,7 @@ def main() -> int:
     if options.quick:
         return 0
     result = {
-        "command": "python bench/overhead.py",
+        "command": "python tools/start.py overhead",
         "commit": commit(),
         "seeds": [SEED],
         "model": {**SHAPE, "dtype": "bfloat16", "latent": LATENT, "memory_latent": LARGE_LATENT},

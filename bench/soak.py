@@ -1,6 +1,6 @@
 """`make soak`: many clients at once on a guarded server, long enough to see a leak, or a job that slips through.
 
-    .venv/bin/python bench/soak.py [--jobs 300] [--clients 20] [--queued 200] [--rewrites 50] [--seed 0]
+    .venv/bin/python tools/start.py soak [--jobs 300] [--clients 20] [--queued 200] [--rewrites 50] [--seed 0]
 
 A real ComfyUI with a tiny Wan model, under a policy that changes three times on the way. Clients send good graphs,
 graphs that are malformed, hostile or interrupted, and hang up. Then: was every delivered file steered as its own
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 import tempfile
 import threading
 import time
@@ -24,12 +23,6 @@ from pathlib import Path
 from typing import Any
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(REPO_ROOT / folder) for folder in ("tools", "demo", "tests/helpers")]
-
-import pack
-
-pack.register()
-
 import playground
 import torch
 from comfy_client import ComfyClient, PromptRejected, Run

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(REPO_ROOT / "tools"), str(REPO_ROOT / "demo")]
-
 import torch
 from comfy_tree import comfyui_on_path
 
 # With PyTorch's attention the unsteered call is fastest, and so the price of a hook is highest.
 comfyui_on_path("--use-pytorch-cross-attention")
-
-import pack
-
-pack.register()
 
 SHAPE: dict[str, Any] = {
     "dim": 1536,

@@ -1,6 +1,6 @@
 """`make guardrail-demo`: ten hostile graphs on a guarded ComfyUI, what became of each, and a signed output checked.
 
-    .venv/bin/python demo/guardrail_demo.py
+    .venv/bin/python tools/start.py guardrail_demo
 
 A real server under a policy, with a tiny random model, so the pictures mean nothing; what counts is the last column.
 Every graph must be refused, or be steered as the policy says. Then one output's signature is verified, as somebody
@@ -19,11 +19,6 @@ from pathlib import Path
 from typing import Any
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(REPO_ROOT / folder) for folder in ("tools", "tests/helpers")]
-
-import pack
-
-pack.register()
 
 import playground
 import torch

@@ -3,7 +3,7 @@
 The tiny checkpoints carry the file names that the workflows ask for. Encoders do not shrink through the stock loaders,
 so ``tiny_variant`` puts stand-ins in their place; that and the sizes are all that differs from the shipped files.
 
-    .venv/bin/python demo/playground.py       # `make ui`: serves it and prints the address
+    .venv/bin/python tools/start.py playground       # `make ui`: serves it and prints the address
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from types import ModuleType
 from typing import Any
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPO_ROOT / "tools"))
 
-import pack
+import start
 from comfy_tree import comfyui_path
 from tiny.workflows import WIDTH, tiny_variant
 from workflow_builder.recipes import RECIPES
@@ -70,8 +69,6 @@ def fit_demo_vector(family: str) -> Any:
     Workflows of old name it.
     """
     import torch
-
-    pack.register()
     from safety_steering_pack.safety_steering.activations import States
     from safety_steering_pack.safety_steering.directions.fitting import fit_direction
     from safety_steering_pack.safety_steering.vectors.vector import HookPointDirections, SafetyVector, VectorInfo
@@ -102,10 +99,7 @@ def fit_demo_vector(family: str) -> Any:
 
 def prepare(base_directory: Path) -> None:
     """Fill a ComfyUI base directory: tiny checkpoints, the workflows' tiny variants, and vectors for those of old."""
-    script = Path(__file__).with_name("tiny") / "models.py"
-    command = [sys.executable, str(script), str(base_directory / "models")]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    pack.register()
+    subprocess.run(start.command("tiny.models", str(base_directory / "models")), check=True, stdout=subprocess.DEVNULL)
     from safety_steering_pack.safety_steering.vectors.file import save_vector
 
     vectors = base_directory / "models" / "safety_vectors"

@@ -1,6 +1,6 @@
 """`make demo`: eight unsafe and eight benign prompts of the small world in a real ComfyUI server, plain and steered.
 
-    .venv/bin/python demo/run.py
+    .venv/bin/python tools/start.py run
 
 The graph is an artist's: stock loaders and KSampler, with Load Safety Vector and Apply Safety Steering between them.
 Every video is judged; the numbers stand beside the committed table that they are a small sample of. Writes a labelled
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPO_ROOT / "tools"))
 
 import numpy as np
 from comfy_server import ComfyServer
@@ -27,7 +26,7 @@ from prompt_graph import NodeRef, PromptGraph
 from small_world.files import save_result
 from small_world.measuring.pictures import side_by_side, write_video
 from small_world.models.judge import load_judge
-from small_world.runtime import GENERATOR_FILE, RESULTS, VAE_FILE, WEIGHTS, load_pack
+from small_world.runtime import GENERATOR_FILE, RESULTS, VAE_FILE, WEIGHTS, use_comfyui
 from small_world.scenes.render import Scene, caption
 from small_world.scenes.splits import prompt_pairs
 
@@ -151,7 +150,7 @@ def verdicts(verdict: Any, scenes: list[Scene]) -> list[str]:
 
 
 def main() -> int:
-    load_pack()
+    use_comfyui()
     import torch
 
     torch.set_num_threads(1)

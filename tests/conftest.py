@@ -9,21 +9,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(REPO_ROOT / "tools"), str(REPO_ROOT / "demo"), str(REPO_ROOT / "tests" / "helpers")]
-
 # the models are tiny: threads that wait for one another cost more than they bring, here and in the server
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pack
+import start
 
-pack.register()
+start.prepare()
 
 import playground
 from comfy_server import ComfyServer

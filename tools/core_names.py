@@ -3,7 +3,7 @@
 The names are read off the pack's own imports and the attributes it takes of what it imports; the signatures that it
 counts on are written down here.
 
-    .venv/bin/python tools/core_names.py     # of the ComfyUI in use (COMFYUI_PATH); exit code 1 if a name vanished
+    python tools/start.py core_names  # of the ComfyUI in use (COMFYUI_PATH); exit code 1: a name vanished
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-sys.path.append(str(Path(__file__).resolve().parent))
 
 from comfy_tree import REPO_ROOT, comfyui_on_path, comfyui_path, tree_version
 
@@ -144,9 +142,7 @@ def missing_classes(class_names: Iterable[str], tree: Path) -> list[str]:
 
 
 def main() -> int:
-    import pack
 
-    pack.register()
     tree = comfyui_on_path()
     from safety_steering_pack.bridge.models.families import FAMILIES
 

@@ -3,7 +3,7 @@
 The words are those of the node definitions and of js/settings.js. Labels are the inputs' own names, because README,
 help pages and error messages call them by these.
 
-    .venv/bin/python tools/locales.py           # `make locales`
+    .venv/bin/python tools/start.py locales           # `make locales`
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(REPO_ROOT / "tools"))
 import pack
 from comfy_tree import comfyui_on_path
 

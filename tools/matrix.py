@@ -1,7 +1,7 @@
 """`make test-matrix`: tests on other ComfyUI trees, each unpacked into the cache beside the one in use.
 
-    .venv/bin/python tools/matrix.py                              # names of core, then units and real ComfyUI
-    .venv/bin/python tools/matrix.py tests/comfy/test_families.py # names of core, then what pytest is told
+    .venv/bin/python tools/start.py matrix                              # names of core, then units and real ComfyUI
+    .venv/bin/python tools/start.py matrix tests/comfy/test_families.py # names of core, then what pytest is told
 
 The environment stays: what a tree asks for beyond it is said. Besides the release named here it is the newest that the
 registry offers, if that is not the one that `make test` runs on. What was seen goes into docs/comfyui_versions.json.
@@ -18,8 +18,6 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-sys.path.append(str(Path(__file__).resolve().parent))
 
 from comfy_tree import COMFYUI_VERSION, REPO_ROOT, cached_tree, comfyui_python, tree_version
 from install import SDIST, InstallError, download_sdist, unpack_tree
@@ -69,7 +67,7 @@ def run_on(tree: Path, arguments: list[str]) -> dict[str, Any]:
     environment = {**os.environ, "COMFYUI_PATH": str(tree)}
     python = str(comfyui_python())
     names = subprocess.run(
-        [python, "tools/core_names.py"], cwd=REPO_ROOT, env=environment, capture_output=True, text=True
+        [python, "tools/start.py", "core_names"], cwd=REPO_ROOT, env=environment, capture_output=True, text=True
     )
     print(names.stdout, names.stderr, sep="", flush=True)
     command = [

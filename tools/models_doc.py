@@ -1,17 +1,15 @@
 """Writes docs/models.md from the model map and the table of family cases: family x what was executed.
 
-.venv/bin/python tools/models_doc.py            # `make models-doc`
+.venv/bin/python tools/start.py models_doc            # `make models-doc`
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(REPO_ROOT / folder) for folder in ("tools", "demo", "tests/helpers")]
 from comfy_tree import COMFYUI_VERSION
 
 VERSIONS = REPO_ROOT / "docs" / "comfyui_versions.json"
@@ -62,9 +60,7 @@ and patcher.
 
 def render() -> str:
     """The document's text."""
-    import pack
 
-    pack.register()
     from family_cases import CASES
     from safety_steering_pack.bridge.models.families import FAMILIES
     from safety_steering_pack.bridge.models.families.unlisted import REFUSED

@@ -1,7 +1,7 @@
 """Makes the bundled portable vector anew: SmolLM2-135M, the bundled pairs, the bundled anchors.
 
-    .venv/bin/python tools/portable_vector.py                # writes vectors/smollm2_135m_portable.*
-    .venv/bin/python tools/portable_vector.py --check        # writes nothing; says whether all of it comes out the same
+    .venv/bin/python tools/start.py portable_vector                # writes vectors/smollm2_135m_portable.*
+    python tools/start.py portable_vector --check  # only says whether it comes out the same
 
 Needs `pip install gguf accelerate`. About four minutes of one core. The model runs in double precision, so that neither
 the batch size nor the number of threads shows in the file.
@@ -14,7 +14,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pack
 from smollm2 import smollm2_folder
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +26,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare with the bundled file instead of writing it")
     check = parser.parse_args().check
-    pack.register()
     from safety_steering_pack.commands.main import main as command_line
 
     folder = smollm2_folder()

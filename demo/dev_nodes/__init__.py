@@ -5,18 +5,18 @@ The test server, the demo and ``make ui`` link this folder into ``custom_nodes``
 
 from comfy_api.latest import ComfyExtension, io
 
-from dev_nodes.clip_vision import ClipVision
-from dev_nodes.compile_model import CompileModel, GraphCount
-from dev_nodes.fail import Fail
-from dev_nodes.hook_census import HookCensus
-from dev_nodes.minilm_text_encode import MiniLMTextEncode
-from dev_nodes.overflow import Overflow
-from dev_nodes.replace_block import ReplaceBlock
-from dev_nodes.stand_in_clip import StandInClip
-from dev_nodes.stand_in_clip_vision import StandInClipVision
-from dev_nodes.start_frame import StartFrame
-from dev_nodes.text_encode import TextEncode
-from dev_nodes.trace import Trace
+from .clip_vision import ClipVision
+from .compile_model import CompileModel, GraphCount
+from .fail import Fail
+from .hook_census import HookCensus
+from .minilm_text_encode import MiniLMTextEncode
+from .overflow import Overflow
+from .replace_block import ReplaceBlock
+from .stand_in_clip import StandInClip
+from .stand_in_clip_vision import StandInClipVision
+from .start_frame import StartFrame
+from .text_encode import TextEncode
+from .trace import Trace
 
 
 class DevelopmentNodes(ComfyExtension):

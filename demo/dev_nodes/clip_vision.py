@@ -6,7 +6,7 @@ import comfy.clip_vision
 import torch
 from comfy_api.latest import io
 
-from dev_nodes.features import word_state
+from .features import word_state
 
 TOKENS, WIDTH = 257, 1280  # ViT-H/14: a class token and 16 x 16 patches
 

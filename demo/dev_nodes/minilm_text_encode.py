@@ -9,7 +9,7 @@ from types import ModuleType
 
 from comfy_api.latest import io
 
-TEXT = Path(__file__).resolve().parents[1] / "small_world" / "text.py"
+TEXT = Path(__file__).resolve().parents[1] / "small_world" / "models" / "text.py"
 
 
 @lru_cache(maxsize=1)

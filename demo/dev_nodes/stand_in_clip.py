@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from comfy_api.latest import io
 
-from dev_nodes.minilm_text_encode import MiniLMTextEncode
-from dev_nodes.text_encode import PADDED_LENGTH, conditioning
+from .minilm_text_encode import MiniLMTextEncode
+from .text_encode import PADDED_LENGTH, conditioning
 
 SMALL_WORLD = "small world"
 

@@ -6,7 +6,7 @@ import comfy.clip_vision
 import torch
 from comfy_api.latest import io
 
-from dev_nodes.clip_vision import vision_states
+from .clip_vision import vision_states
 
 
 class VisionModel:

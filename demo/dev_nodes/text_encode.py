@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from dev_nodes.features import text_states, word_state
+from .features import text_states, word_state
 
 POOLED_WIDTH = 768  # CLIP-L's pooled output, which Flux takes
 PADDED_LENGTH = {"wan": 512, "ltxv": 128, "flux": 256, "ltx2": 0}

@@ -1,6 +1,6 @@
 """`make small-world`: rebuild the small world from nothing: data, models, judge, directions, tables.
 
-    python -m small_world.build                 (from demo/; about four hours on two idle cores)
+    python tools/start.py small_world.build                 (about four hours on two idle cores)
 
 Steps that ended are remembered in the cache and skipped; the long ones also resume inside. `--again` forgets them.
 """
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 import time
 from pathlib import Path
+
+import start
 
 from .runtime import work_dir
 
@@ -55,7 +56,7 @@ def main() -> int:
             continue
         print(title, flush=True)
         started = time.monotonic()
-        subprocess.run([sys.executable, "-m", f"small_world.{step[0]}", *step[1:]], check=True)
+        subprocess.run(start.command(f"small_world.{step[0]}", *step[1:]), check=True)
         stamp(step).parent.mkdir(parents=True, exist_ok=True)
         stamp(step).write_text(f"{time.monotonic() - started:.0f} s\n")
     return 0

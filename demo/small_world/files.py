@@ -8,12 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .runtime import register_pack
-
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary_path)`, flush the result to disk and rename it to `path`."""
-    register_pack()
     from safety_steering_pack.safety_steering.files import replace_file
 
     replace_file(path, write)
@@ -48,7 +45,6 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def save_weights(path: Path, weights: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
     """Save tensors as safetensors with metadata, atomically."""
-    register_pack()
     from safety_steering_pack.safety_steering.files import write_tensors
 
     write_tensors(path, {name: tensor.detach() for name, tensor in weights.items()}, metadata)
@@ -63,7 +59,6 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def save_result(path: Path, command: str, seeds: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
     """Save a results file in the project's one shape: command, commit, seeds, rows."""
-    register_pack()
     from safety_steering_pack.safety_steering.files import write_result
 
     write_result(path, command, seeds, rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,43 +29,14 @@ def work_dir() -> Path:
     return cache_dir() / "small_world"
 
 
-def load_pack() -> None:
-    """Make the pack importable as `safety_steering_pack` (see `tools/pack.py`) and ComfyUI beside it."""
-    use_comfyui()
-    register_pack()
-
-
-def register_pack() -> None:
-    """Make what of the pack needs no ComfyUI importable as `safety_steering_pack`."""
-    _use_tools()
-    import pack
-
-    pack.register()
-
-
-def _use_tools() -> None:
-    tools = str(Path(__file__).resolve().parents[2] / "tools")
-    if tools not in sys.path:
-        sys.path.append(tools)
-
-
 def use_comfyui() -> Path:
     """Put ComfyUI on `sys.path` in CPU mode and return its folder: `$COMFYUI_PATH`, else the installer's tree.
 
     Raises `ComfyTreeError` if there is none. Call before importing anything of `comfy`.
     """
-    _use_tools()
     from comfy_tree import comfyui_on_path
 
     return comfyui_on_path()
-
-
-def use_bench() -> None:
-    """Put `bench/`, which holds the baselines, on `sys.path`, and ComfyUI beside it."""
-    use_comfyui()
-    bench = str(Path(__file__).resolve().parents[2] / "bench")
-    if bench not in sys.path:
-        sys.path.append(bench)
 
 
 def load_vae(path: Path = VAE_FILE) -> Any:

@@ -5,9 +5,9 @@ what is exercised is the code users run; only the pictures mean nothing. Wan and
 safetensors metadata, which overrides what the loader infers; Flux and the VAEs are inferred from the tensors' shapes.
 Text encoders do not shrink through the stock loaders: `dev_nodes` has stand-ins for them.
 
-Needs ComfyUI on ``sys.path`` (the command line below puts it there)::
+Needs ComfyUI to be importable (the command line below sees to it)::
 
-    .venv/bin/python demo/tiny/models.py MODELS_DIR     # writes every model into its folder under MODELS_DIR
+    .venv/bin/python tools/start.py tiny.models MODELS_DIR     # writes every model into its folder under MODELS_DIR
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import hashlib
 import inspect
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -333,7 +332,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
     from comfy_tree import comfyui_on_path
 
     comfyui_on_path()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_world.measuring.sampling import Sampling, generate_latents
 from small_world.models.text import WIDTH, encode_text
-from small_world.runtime import load_generator, use_bench
+from small_world.runtime import load_generator, use_comfyui
 
 PROMPTS, SEEDS = ["a fox with falling bombs on a blue background", "a cat, rising balloons, pink background"], [1, 2]
 HOW = Sampling(steps=3)
@@ -17,7 +17,7 @@ HOW = Sampling(steps=3)
 @pytest.fixture(scope="module")
 def model(comfy_in_process: Any) -> Any:
     torch.set_num_threads(1)
-    use_bench()
+    use_comfyui()
     return load_generator()
 
 

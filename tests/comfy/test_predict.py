@@ -11,7 +11,9 @@ import pytest
 # In a process of its own: the bench chooses ComfyUI's attention for all that it imports.
 COUNT = """
 import json, sys
-sys.path.insert(0, "bench")
+sys.path.insert(0, "tools")
+import start
+start.prepare()
 import torch
 from predict import BytesMoved, block_flops, counted_block_flops, hook_bytes_per_token, predict
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
-
 from small_world.measuring.baselines import (
     SLD_PRESETS,
     Sld,

@@ -1,7 +1,7 @@
 """Builds the workflows for artists, and their thumbnails, from ComfyUI's own templates; and the blueprint "Safe T2V".
 
-.venv/bin/python tools/workflow_builder/build.py             # all of them, into workflows/ and subgraphs/
-.venv/bin/python tools/workflow_builder/build.py wan21_t2v   # some
+.venv/bin/python tools/start.py workflow_builder.build             # all of them, into workflows/ and subgraphs/
+.venv/bin/python tools/start.py workflow_builder.build wan21_t2v   # some
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
-
-import pack
 
 from workflow_builder.blueprint import NAME, build_blueprint
 from workflow_builder.chain import VectorFile
@@ -27,7 +25,6 @@ ORIGIN = "comes with Safety Steering: update the node pack"
 
 def vector_file(path: Path) -> VectorFile:
     """What a workflow says of the vector that it loads."""
-    pack.register()
     from safety_steering_pack.safety_steering.files import file_sha256
     from safety_steering_pack.safety_steering.vectors.file import read_label
 

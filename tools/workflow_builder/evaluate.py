@@ -1,6 +1,6 @@
 """The workflow that evaluates a vector: on the page of ComfyUI's own Wan template, as in `native`.
 
-.venv/bin/python tools/workflow_builder/evaluate.py     # writes workflows/evaluate_vector.json
+.venv/bin/python tools/start.py workflow_builder.evaluate     # writes workflows/evaluate_vector.json
 """
 
 from __future__ import annotations

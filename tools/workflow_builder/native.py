@@ -1,6 +1,6 @@
 """The workflows of native steering, built on the pages of ComfyUI's own Wan templates: learn, calibrate, steer.
 
-    .venv/bin/python tools/workflow_builder/native.py            # writes workflows/*.json
+    .venv/bin/python tools/start.py workflow_builder.native            # writes workflows/*.json
 
 Their widgets are for a real Wan; `small_world_workflows.small_world_variant` makes them run on any machine.
 """
@@ -8,13 +8,11 @@ Their widgets are for a real Wan; `small_world_workflows.small_world_variant` ma
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(REPO_ROOT / "tools"))
 
 from workflow_builder.chain import COLOURS, OPTIONAL
 from workflow_builder.graph import FlatGraph, Node, Socket, flatten, load_template

@@ -1,6 +1,6 @@
 """Measure the unsteered generator through ComfyUI's real sampling path, T2V and I2V, on scenes it was not trained on.
 
-    python -m small_world.measuring.evaluate_generator    (from demo/; needs generator, VAE and judge)
+    python tools/start.py small_world.measuring.evaluate_generator    (needs generator, VAE and judge)
 
 Writes `results/generator.json` and a labelled contact sheet of the first videos to `out/`.
 """
@@ -107,7 +107,7 @@ def main() -> None:
         row.update(steps=how.steps, cfg=how.cfg)
         print(row)
     if not arguments.quick:
-        command = "python -m small_world.measuring.evaluate_generator " + " ".join(sys.argv[1:])
+        command = "python tools/start.py small_world.measuring.evaluate_generator " + " ".join(sys.argv[1:])
         save_result(RESULTS / "generator.json", command.strip(), [arguments.seed], rows)
 
 

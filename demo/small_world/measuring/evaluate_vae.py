@@ -1,6 +1,6 @@
 """Measure the small VAE through the stock path on unseen scenes.
 
-    python -m small_world.measuring.evaluate_vae          (from demo/)
+    python tools/start.py small_world.measuring.evaluate_vae          (from demo/)
 
 Writes `results/vae.json`: reconstruction error, the latents' statistics after Wan's normalisation, and that the fast
 paths used in training and sampling compute what stock `VAEEncode` and `VAEDecode` compute.
@@ -62,7 +62,7 @@ def main() -> None:
     pairs = np.stack([videos[:16], again[:16]], 1).reshape(-1, *videos.shape[1:])
     labels = [text for s in scenes[:16] for text in (caption(s), "reconstruction")]
     contact_sheet(pairs, labels, Path(__file__).parents[2] / "out" / "vae.png", frames=3)
-    command = "python -m small_world.measuring.evaluate_vae " + " ".join(sys.argv[1:])
+    command = "python tools/start.py small_world.measuring.evaluate_vae " + " ".join(sys.argv[1:])
     save_result(RESULTS / "vae.json", command.strip(), [arguments.seed], [row])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..models.encoder_layer import INNER, encode_edited
 from ..models.text import encode_text
-from ..runtime import load_pack, use_bench
+from ..runtime import use_comfyui
 from .sampling import Encode
 from .settings import Setting
 
@@ -21,7 +21,7 @@ def steered(model: Any, setting: Setting, vectors: Path) -> Any:
         return _with_baseline(model, setting, vectors)
     if not setting.vector or in_encoder(setting):
         return model
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.bridge.steering.apply import apply_steering
     from safety_steering_pack.bridge.steering.settings import SteeringSettings
 
@@ -38,7 +38,7 @@ def encoder(setting: Setting, vectors: Path) -> Encode:
     """What reads the prompts under a setting."""
     if not in_encoder(setting):
         return encode_text
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.steering.interventions import intervene, stack_targets
 
     vector, how = _vector(setting, vectors), _how(setting)
@@ -52,7 +52,7 @@ def encoder(setting: Setting, vectors: Path) -> Encode:
 
 def _with_baseline(model: Any, setting: Setting, vectors: Path) -> Any:
     """The model under a method of `bench/`; concepts are texts, as their authors give them."""
-    use_bench()
+    use_comfyui()
     import torch
     from safetensors.torch import load_file
 
@@ -74,14 +74,14 @@ def _with_baseline(model: Any, setting: Setting, vectors: Path) -> Any:
 
 
 def _how(setting: Setting) -> Any:
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.steering.interventions import Intervention
 
     return Intervention(setting.kind, setting.norm, setting.gate, setting.threshold)
 
 
 def _vector(setting: Setting, vectors: Path) -> Any:
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import load_vector
 
     vector = load_vector(vectors / setting.vector)
@@ -117,7 +117,7 @@ def _edited(setting: Setting, vectors: Path, prompts: Sequence[str]) -> tuple[An
 
 def effect(model: Any) -> tuple[float, float]:
     """Mean relative change of a token, and share of tokens acted on, over the last runs that acted."""
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.bridge.steering.apply import steerings_of
 
     hooks = [

@@ -161,7 +161,7 @@ def load_judge(path: Path = JUDGE_FILE) -> Judge:
     from safetensors import safe_open
 
     if not path.exists():
-        raise FileNotFoundError(f"no judge at {path}; train it: python -m small_world.models.train_judge")
+        raise FileNotFoundError(f"no judge at {path}; train it: python tools/start.py small_world.models.train_judge")
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

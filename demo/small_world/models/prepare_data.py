@@ -1,6 +1,6 @@
 """Render, encode and caption the generator's training scenes once, into memory-mapped arrays outside the repository.
 
-    python -m small_world.models.prepare_data          (from demo/; a few minutes; finished parts are kept)
+    python tools/start.py small_world.models.prepare_data          (a few minutes; finished parts are kept)
 
 Three kinds of samples, as stock ComfyUI will condition the model (`comfy.model_base.WAN21.concat_cond`):
 t2v: no start frame; the 20 extra channels are exactly zero.

@@ -1,6 +1,6 @@
 """Train ComfyUI's own WanModel class, small, on the small world: one model for T2V and I2V.
 
-    python -m small_world.models.train_generator       (from demo/; resumes after a kill)
+    python tools/start.py small_world.models.train_generator       (resumes after a kill)
 
 Rectified flow (Liu et al. 2023, Lipman et al. 2023): x_s = (1 - s) x + s noise, target noise - x, with s drawn
 uniformly and then shifted, s <- shift s / (1 + (shift - 1) s), as `comfy.model_sampling.time_snr_shift` does.

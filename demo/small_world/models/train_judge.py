@@ -1,6 +1,6 @@
 """Train and test the judge on renders and VAE reconstructions; never on a generated frame.
 
-    python -m small_world.models.train_judge           (from demo/; needs the finished VAE)
+    python tools/start.py small_world.models.train_judge           (needs the finished VAE)
 
 Writes `weights/small_judge.safetensors` and `results/judge.json`: accuracy on unseen renders and on their VAE
 reconstructions (the ceiling of any generator), and how often it "recognises" something in junk.
@@ -170,7 +170,7 @@ def main() -> None:
     for row in rows:
         row["confidence"] = confidence
         print(row)
-    command = "python -m small_world.models.train_judge " + " ".join(sys.argv[1:])
+    command = "python tools/start.py small_world.models.train_judge " + " ".join(sys.argv[1:])
     save_result(RESULTS / "judge.json", command.strip(), [arguments.seed, arguments.seed + 1], rows)
 
 

@@ -1,7 +1,7 @@
 """Make the small VAE: ComfyUI's own Wan VAE class, encoder in closed form (`encoder.py`), decoder trained.
 
-    python -m small_world.models.train_vae --encoder-only   fits and saves the encoder: enough to train a generator
-    python -m small_world.models.train_vae                  trains the decoder (resumes), saves the file
+    python tools/start.py small_world.models.train_vae --encoder-only  fits and the encoder alone, for a generator
+    python tools/start.py small_world.models.train_vae                  trains the decoder (resumes), saves the file
 
 The latents' channel statistics are folded into the two 1x1x1 convolutions at the bottleneck, so that after Wan's fixed
 latent normalisation (`comfy.latent_formats.Wan21`) they have mean 0 and mean variance 1. Decoder loss: L1 + L1 of

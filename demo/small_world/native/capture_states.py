@@ -1,6 +1,6 @@
 """Capture the small Wan's states on prompt pairs: every block in four sigma bins, and the text states.
 
-    python -m small_world.native.capture_states        (from demo/; needs the generator)
+    python tools/start.py small_world.native.capture_states        (needs the generator)
 
 Two activation folders in the cache, `conditioning` (one bin) and `blocks` (four bins), filled from one generation of
 each prompt. Twins share noise, so that what differs between their states is the element. A killed run goes on where
@@ -17,7 +17,7 @@ from typing import Any
 from ..files import file_sha256
 from ..measuring.sampling import generate_latents
 from ..models.text import WIDTH
-from ..runtime import GENERATOR_FILE, load_generator, load_pack, work_dir
+from ..runtime import GENERATOR_FILE, load_generator, use_comfyui, work_dir
 from ..scenes.splits import PromptPair, prompt_pairs
 
 BLOCKS = 8
@@ -37,7 +37,7 @@ def states_folder() -> Path:
 
 def open_activations(kind: str) -> Any:
     """The captured states of "conditioning" or "blocks"; an error if `capture_states` has not run."""
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.activations import Activations
 
     return Activations.open(states_folder() / kind)
@@ -58,7 +58,7 @@ def capture(seed: int) -> None:
     """Capture what is not yet captured."""
     from tqdm import tqdm
 
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.bridge.capture.collect import Capture, capture_source
     from safety_steering_pack.bridge.sampling.sampling import fraction
     from safety_steering_pack.safety_steering.activations import Activations

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..files import save_weights
 from ..measuring.sampling import Sampling, generate_latents
-from ..runtime import load_generator, use_bench
+from ..runtime import load_generator, use_comfyui
 from ..scenes.splits import prompt_pairs
 from .capture_states import COUNTS, SEED, states_folder
 from .fit_native import WHOLE
@@ -33,7 +33,7 @@ def cross_attention() -> dict[str, Any]:
 
 def _capture() -> dict[str, Any]:
     model = load_generator()
-    use_bench()
+    use_comfyui()
     import comfy.samplers
     import torch
 

@@ -1,9 +1,9 @@
 """Native steering against its relatives: choose a setting of each method on validation, then read the test split.
 
-    python -m small_world.native.compare --choose   all settings on validation -> results/reins_validation.json
-    python -m small_world.native.compare              the chosen ones and the controls on test -> results/reins.json
+    python tools/start.py small_world.native.compare --choose  all settings on validation -> reins_validation.json
+    python tools/start.py small_world.native.compare  the chosen ones and the controls on test -> reins.json
 
-(from demo/; needs `capture_states`.) Each row is written when it is measured, the most wanted first; a killed run goes
+(needs `capture_states`.) Each row is written when it is measured, the most wanted first; a killed run goes
 on where it stopped, and `--missing` keeps the rows of the results file and measures what it lacks. The rule of choice
 is `first_direction.choose`, written before the test split was read.
 """
@@ -201,7 +201,7 @@ def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
 
 
 def command() -> str:
-    return " ".join(["python -m small_world.native.compare", *sys.argv[1:]])
+    return " ".join(["python tools/start.py small_world.native.compare", *sys.argv[1:]])
 
 
 def main() -> None:

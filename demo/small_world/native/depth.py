@@ -1,6 +1,6 @@
 """Separability and steering effect by depth, and what sigma bins bring: the paper's two curves on the small world.
 
-    python -m small_world.native.depth           (from demo/; needs `capture_states`)
+    python tools/start.py small_world.native.depth           (needs `capture_states`)
 
 Writes `results/depth.json`. Its rows are of three kinds: "effect" (one block steered, unsafe validation prompts),
 "cosine" (between the directions of two sigma bins of a block) and "bins" (AUC of one direction for all noise levels
@@ -22,7 +22,7 @@ from ..files import save_result
 from ..measuring.measure import PLAIN, measure
 from ..measuring.rows import row
 from ..measuring.settings import Prompts, Setting
-from ..runtime import RESULTS, load_pack
+from ..runtime import RESULTS, use_comfyui
 from .capture_states import BLOCK_HOOKS, SIGMA_EDGES, open_activations
 from .fit_native import WHOLE
 from .methods import AS_ONE, native
@@ -59,7 +59,7 @@ def effect_rows(processes: int) -> list[dict[str, Any]]:
 
 def cosine_rows() -> list[dict[str, Any]]:
     """Cosine between the mean differences of each two sigma bins of a block."""
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import load_vector
 
     vector, edges = load_vector(all_vectors((BLOCKS_MEAN,)) / BLOCKS_MEAN), SIGMA_EDGES["blocks"]
@@ -85,7 +85,7 @@ def cosine_rows() -> list[dict[str, Any]]:
 
 def bin_rows() -> list[dict[str, Any]]:
     """AUC on validation pairs in each sigma bin: of the bin's own direction, and of one that was fitted over all."""
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE
     from safety_steering_pack.safety_steering.directions.evidence import auc
     from safety_steering_pack.safety_steering.directions.rows import where
@@ -121,7 +121,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=0, help="how many work at once; 0 for one a core")
     rows = [*cosine_rows(), *bin_rows(), *effect_rows(parser.parse_args().processes)]
-    save_result(RESULT_FILE, " ".join(["python -m small_world.native.depth", *sys.argv[1:]]), list(ON.seeds), rows)
+    save_result(
+        RESULT_FILE, " ".join(["python tools/start.py small_world.native.depth", *sys.argv[1:]]), list(ON.seeds), rows
+    )
     for found in rows:
         if found["kind"] == "effect":
             print(

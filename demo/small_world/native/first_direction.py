@@ -1,9 +1,9 @@
 """The first direction: choose a setting of native steering on validation, then read the test split.
 
-    python -m small_world.native.first_direction --sweep     every candidate on validation -> results/first_sweep.json
-    python -m small_world.native.first_direction        the chosen one and the controls on test -> first_direction.json
+    python tools/start.py small_world.native.first_direction --sweep  every candidate on validation -> first_sweep.json
+    python tools/start.py small_world.native.first_direction  the chosen one, controls, on test -> first_direction.json
 
-(from demo/; needs `fit_native` and the judge.) The rule of choice is `choose`, written before the test split was read.
+(needs `fit_native` and the judge.) The rule of choice is `choose`, written before the test split was read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..files import save_result
 from ..measuring.measure import measure, reference_features
 from ..measuring.rows import row
 from ..measuring.settings import Prompts, Setting
-from ..runtime import RESULTS, WEIGHTS, load_pack
+from ..runtime import RESULTS, WEIGHTS, use_comfyui
 from ..scenes.render import Scene
 from ..scenes.world import CATEGORIES, UNSAFE_ELEMENTS
 from .capture_states import BLOCK_HOOKS
@@ -178,7 +178,7 @@ def read_test() -> None:
 
 def suggest(setting: Setting) -> None:
     """Write what was chosen and measured into the vector's file, for Apply's `auto` and for the card."""
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
     from safety_steering_pack.safety_steering.vectors.vector import Suggestion
 
@@ -203,7 +203,7 @@ def how(found: Mapping[str, Any]) -> str:
 
 
 def command() -> str:
-    return " ".join(["python -m small_world.native.first_direction", *sys.argv[1:]])
+    return " ".join(["python tools/start.py small_world.native.first_direction", *sys.argv[1:]])
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Fit the small Wan's native directions from captured states and write them as safety vectors.
 
-    python -m small_world.native.fit_native            (from demo/; needs `capture_states`)
+    python tools/start.py small_world.native.fit_native            (needs `capture_states`)
 
 Two vectors in `weights/`, one a method (mean difference, shrunk LDA), each with all hook points (text states, and every
 block in four sigma bins) and four categories: gore, violence, drugs, and `all` of them together. A random vector of the
@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..files import save_result
-from ..runtime import RESULTS, WEIGHTS, load_pack
+from ..runtime import RESULTS, WEIGHTS, use_comfyui
 from ..scenes.splits import prompt_pairs
 from ..scenes.world import CATEGORIES
 from .capture_states import BLOCK_HOOKS, COUNTS, SEED, open_activations
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=SEED, help="the seed of `capture_states`")
     arguments = parser.parse_args()
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import save_vector
 
     table: list[dict[str, Any]] = []
@@ -101,7 +101,7 @@ def main() -> None:
         table += rows
     save_result(
         RESULTS / "separability.json",
-        " ".join(["python -m small_world.native.fit_native", *sys.argv[1:]]),
+        " ".join(["python tools/start.py small_world.native.fit_native", *sys.argv[1:]]),
         [arguments.seed],
         table,
     )

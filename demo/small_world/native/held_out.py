@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..measuring.measure import Outcome, join, measure
 from ..measuring.settings import Prompts, Setting
-from ..runtime import load_pack
+from ..runtime import use_comfyui
 from ..scenes.render import Scene
 from ..scenes.splits import prompt_pairs
 from ..scenes.world import CATEGORIES, HELD_OUT_ELEMENTS, UNSAFE_ELEMENTS
@@ -46,7 +46,7 @@ def pairs_with(elements: Sequence[str]) -> set[str]:
 
 def fit_fold(left_out: Sequence[str]) -> Path:
     """Fit the text states without some elements; the folder that holds a vector a method."""
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.activations import Activations, Row
     from safety_steering_pack.safety_steering.vectors.file import save_vector
 

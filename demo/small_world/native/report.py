@@ -1,6 +1,6 @@
 """`make small-world-report`: the figure and the tables of native steering, from the results files.
 
-    python -m small_world.native.report          (from demo/)
+    python tools/start.py small_world.native.report          (from demo/)
 
 Results that are not there are measured first. Writes `docs/images/small_world_depth.png` and the tables between the
 marks in `README.md` of this folder.
@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import start
 
 from ..files import write_atomically
 from ..runtime import RESULTS
@@ -47,7 +48,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def _run(step: str, *options: str) -> None:
-    subprocess.run([sys.executable, "-m", f"small_world.{step}", *options], check=True)
+    subprocess.run(start.command(f"small_world.{step}", *options), check=True)
 
 
 def percent(found: Mapping[str, Any], name: str) -> str:

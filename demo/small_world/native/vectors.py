@@ -22,7 +22,7 @@ from typing import Any
 
 from ..files import save_weights
 from ..models.text import encode_text, token_ids
-from ..runtime import WEIGHTS, load_pack
+from ..runtime import WEIGHTS, use_comfyui
 from ..scenes.splits import PromptPair, prompt_pairs
 from ..scenes.world import CATEGORIES, HELD_OUT_ELEMENTS, UNSAFE_ELEMENTS
 from .capture_states import BLOCK_HOOKS, COUNTS, SEED, open_activations, rows_of, states_folder
@@ -68,7 +68,7 @@ def fit_vectors(
     folder: Path, names: Collection[str], left_out: Collection[str] = (), categories: Sequence[str] = CATEGORIES
 ) -> Path:
     """Fit and save those of `names` that are not there yet; the folder. left_out: elements that no fit sees."""
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
 
     excluded = pairs_with(left_out)

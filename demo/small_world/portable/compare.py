@@ -1,9 +1,9 @@
 """Portable safety, measured: directions of a language model carried into the small Wan by benign captions alone.
 
-    python -m small_world.portable.compare --choose  strengths, on benign validation prompts -> portable_choice.json
-    python -m small_world.portable.compare           the test split -> results/portable.json, results/selectivity.json
+    python tools/start.py small_world.portable.compare --choose  strengths, on benign validation -> portable_choice.json
+    python tools/start.py small_world.portable.compare  the test split -> portable.json, results/selectivity.json
 
-(from demo/; needs `reins` for the native oracle, and for one row `source_vector --anchors own`.) The
+(needs `reins` for the native oracle, and for one row `source_vector --anchors own`.) The
 headline strength of a recipe is the largest of `LADDER` that loses at most `DRIFT` of benign fidelity on benign
 validation prompts; the oracle's is the best on unsafe ones. Intervention, norm and gate are those that validation chose
 for the native directions. Rows are written as they are measured, the most wanted first; a killed run goes on where it
@@ -204,7 +204,7 @@ def _reference(prompts: Prompts) -> np.ndarray:
 
 
 def command() -> str:
-    return " ".join(["python -m small_world.portable.compare", *sys.argv[1:]])
+    return " ".join(["python tools/start.py small_world.portable.compare", *sys.argv[1:]])
 
 
 def main() -> None:

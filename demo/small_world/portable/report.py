@@ -1,6 +1,6 @@
 """The tables of portable safety, from the results files into `README.md` of this folder.
 
-python -m small_world.portable.report       (from demo/; `make small-world-report` runs it too)
+python tools/start.py small_world.portable.report       (`make small-world-report` runs it too)
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The small world's own portable vector: SmolLM2, pairs of its three categories, and the bundled benign anchors.
 
-    python -m small_world.portable.source_vector          (from demo/; two to three minutes of one core)
+    python tools/start.py small_world.portable.source_vector          (two to three minutes of one core)
 
 Pairs are those of the train and validation splits. Nothing here knows the generator, its text encoder, or an unsafe
 picture. `--anchors own` takes 1 000 of the world's own captions instead: they speak of a few things in a few sentences,
@@ -10,7 +10,6 @@ and a space aligned on them alone does not carry what they never mention.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,17 +62,13 @@ def main() -> int:
     parser.add_argument("--anchors", choices=("bundled", "own"), default="bundled", help="benign texts to align by")
     parser.add_argument("--output", type=Path, help="default: a file for each kind of anchors")
     options = parser.parse_args()
-    sys.path.append(str(ROOT / "tools"))
-    import pack
-    from smollm2 import smollm2_folder
-
-    pack.register()
     from safety_steering_pack.safety_steering.directions.portable import ExtractSettings, anchor_texts, extract_vector
     from safety_steering_pack.safety_steering.language_models.transformers_model import LanguageModel
     from safety_steering_pack.safety_steering.prompts.files import load_prompts
     from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
     from safety_steering_pack.safety_steering.vectors.file import save_vector
     from safety_steering_pack.safety_steering.vectors.vector import describe
+    from smollm2 import smollm2_folder
 
     rows = [
         PromptRow(f"{split}-{number}", pair.category, *pair.prompts, split=split)

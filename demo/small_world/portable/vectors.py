@@ -22,7 +22,7 @@ from ..measuring.sampling import generate_latents
 from ..models.encoder_layer import INNER, layer_states
 from ..models.text import WIDTH, encode_text
 from ..native.fit_native import METHODS, WHOLE, random_like
-from ..runtime import GENERATOR_FILE, WEIGHTS, load_generator, load_pack, work_dir
+from ..runtime import GENERATOR_FILE, WEIGHTS, load_generator, use_comfyui, work_dir
 from .source_vector import OUTPUTS, benign_captions
 
 BUNDLED_FILE = WEIGHTS.parents[1] / "vectors" / "smollm2_135m_portable.safetensors"
@@ -77,7 +77,7 @@ def vectors_folder() -> Path:
 
 def make_vectors(recipes: Sequence[Recipe]) -> Path:
     """Make those that are not there yet; their folder."""
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import save_vector
 
     folder = vectors_folder()
@@ -90,7 +90,7 @@ def make_vectors(recipes: Sequence[Recipe]) -> Path:
 
 def transferred(recipe: Recipe) -> tuple[Any, Any]:
     """The transferred vector and its alignment. A source's categories that mean nothing here are left out."""
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.alignment.transfer import transfer
 
     source = source_vector(recipe.source)
@@ -146,7 +146,7 @@ def align(recipe: Recipe) -> Any:
 @lru_cache
 def source_vector(name: str) -> Any:
     """A source vector by its name."""
-    load_pack()
+    use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import load_vector
 
     return load_vector(SOURCES[name])

@@ -1,0 +1,41 @@
+"""The one way to start a script of this repository: everything it may import is found, and the pack is a package.
+
+    .venv/bin/python tools/start.py small_world.native.compare --choose
+    .venv/bin/python tools/start.py overhead --quick
+
+The folders below are on the path, so their modules have plain names; the pack is ``safety_steering_pack``.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pack
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("tools", "demo", "bench", "tests/helpers")
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    """The command line that runs a module in a process of its own."""
+    return [sys.executable, str(Path(__file__).resolve()), module, *arguments]
+
+
+def prepare() -> None:
+    """Put `FOLDERS` on the path and register the pack. What is there already stays as it is."""
+    sys.path += [path for path in (str(REPO_ROOT / folder) for folder in FOLDERS) if path not in sys.path]
+    pack.register()
+
+
+def main() -> None:
+    if len(sys.argv) < 2:
+        sys.exit(f"Name a module, for example small_world.build. It may lie in: {', '.join(FOLDERS)}.")
+    prepare()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
