@@ -1,4 +1,4 @@
-"""The nodes an artist sees, one a file."""
+"""The nodes, one a file: those of an artist here, those of a researcher in `research`."""
 
 from comfy_api.latest import ComfyExtension, io
 
@@ -6,19 +6,19 @@ from ..bridge.browser import add_browser_routes, show_any
 from ..bridge.folders import register_folders
 from ..bridge.guarded_mode import guarded_or_not_at_all, is_guarded
 from .apply_safety_steering import ApplySafetySteering
-from .calibrate_steering import CalibrateSteering
-from .capture_activations import CaptureActivations
 from .category_mixer import CategoryMixer
-from .evaluate_safety import EvaluateSafety
-from .extract_llm_direction import ExtractLlmDirection
 from .fit_benign_alignment import FitBenignAlignment
-from .fit_safety_direction import FitSafetyDirection
 from .load_safety_alignment import LoadSafetyAlignment
-from .load_safety_prompts import LoadSafetyPrompts
 from .load_safety_vector import LoadSafetyVector
-from .load_source_llm import LoadSourceLlm
+from .research.calibrate_steering import CalibrateSteering
+from .research.capture_activations import CaptureActivations
+from .research.evaluate_safety import EvaluateSafety
+from .research.extract_llm_direction import ExtractLlmDirection
+from .research.fit_safety_direction import FitSafetyDirection
+from .research.load_safety_prompts import LoadSafetyPrompts
+from .research.load_source_llm import LoadSourceLlm
+from .research.safety_judge import SafetyJudge
 from .safety_ab import SafetyAB
-from .safety_judge import SafetyJudge
 from .save_safety_alignment import SaveSafetyAlignment
 from .save_safety_vector import SaveSafetyVector
 from .steering_report import SteeringReport

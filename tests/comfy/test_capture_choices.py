@@ -338,7 +338,7 @@ def test_image_to_video_is_captured_with_its_start_image(comfy_in_process, vae, 
 
 
 def test_the_node_takes_the_choices_and_says_what_it_kept(wan, vae, monkeypatch, tmp_path):
-    module = importlib.import_module("safety_steering_pack.nodes.capture_activations")
+    module = importlib.import_module("safety_steering_pack.nodes.research.capture_activations")
     monkeypatch.setattr(module, "activations_path", lambda name: tmp_path / name)
     node = module.CaptureActivations
     ids = {entry.id for entry in node.define_schema().inputs}

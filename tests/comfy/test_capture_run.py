@@ -113,7 +113,7 @@ def test_a_template_gives_its_extras_and_not_its_text(run):
 
 
 def test_fit_safety_direction_makes_a_vector_that_fits_the_model(whole, wan, comfy_in_process):
-    fit = importlib.import_module("safety_steering_pack.nodes.fit_safety_direction").FitSafetyDirection
+    fit = importlib.import_module("safety_steering_pack.nodes.research.fit_safety_direction").FitSafetyDirection
     check = importlib.import_module("safety_steering_pack.bridge.models.vector_fit")
     for method in (
         {"method": "mean_difference"},

@@ -249,7 +249,8 @@ def test_safety_judge_makes_judges_and_judges(comfy_in_process: Any) -> None:
     judges.mkdir(exist_ok=True)
     (judges / JUDGE_FILE.name).unlink(missing_ok=True)
     (judges / JUDGE_FILE.name).symlink_to(JUDGE_FILE)
-    node = importlib.import_module("safety_steering_pack.nodes.safety_judge").SafetyJudge.PREPARE_CLASS_CLONE({})
+    node = importlib.import_module("safety_steering_pack.nodes.research.safety_judge").SafetyJudge
+    node = node.PREPARE_CLASS_CLONE({})
     choices = {"judge": "judge_file", "file": JUDGE_FILE.name, "threshold": 0.5}
     own = "the judge's own"
     judge, *nothing = node.execute(8, own, choices).args

@@ -108,8 +108,8 @@ def test_a_model_that_is_not_whole_or_not_there_is_refused_before_the_run(llm_se
 
 @pytest.fixture(scope="module")
 def nodes(comfy_in_process):
-    load = importlib.import_module("safety_steering_pack.nodes.load_source_llm").LoadSourceLlm
-    extract = importlib.import_module("safety_steering_pack.nodes.extract_llm_direction").ExtractLlmDirection
+    load = importlib.import_module("safety_steering_pack.nodes.research.load_source_llm").LoadSourceLlm
+    extract = importlib.import_module("safety_steering_pack.nodes.research.extract_llm_direction").ExtractLlmDirection
     return load, extract
 
 

@@ -9,13 +9,13 @@ import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..bridge.folders import judge_file_names, judge_files_now
-from ..bridge.judging.choose import INCEPTION, INSTALLED, OWN_FEATURES, make_judge
-from ..bridge.judging.node_judge import MEANINGS
-from ..safety_steering.judges.nudenet import UNSAFE as NUDENET_LABELS
-from ..safety_steering.judges.verdict import FRAMES
-from ..safety_steering.judges.zero_shot import PROMPTS
-from .types import CATEGORY, SafetyJudgeType
+from ...bridge.folders import judge_file_names, judge_files_now
+from ...bridge.judging.choose import INCEPTION, INSTALLED, OWN_FEATURES, make_judge
+from ...bridge.judging.node_judge import MEANINGS
+from ...safety_steering.judges.nudenet import UNSAFE as NUDENET_LABELS
+from ...safety_steering.judges.verdict import FRAMES
+from ...safety_steering.judges.zero_shot import PROMPTS
+from ..types import CATEGORY, SafetyJudgeType
 
 NO_FILE = "none yet: put one into models/safety_judges"
 

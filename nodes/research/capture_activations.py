@@ -7,14 +7,14 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..bridge.capture.hook_points import MEAN, POOLINGS
-from ..bridge.capture.run import PROMPT, RULES, Labels, capture_prompts
-from ..bridge.folders import activations_path, shards_of
-from ..bridge.sampling.sampling import Sampling
-from ..safety_steering.activations import Activations
-from ..safety_steering.prompts.prompt_set import PromptSet
-from .inputs import sampling_links, sampling_widgets
-from .types import CATEGORY, SafetyActivationsType, SafetyJudgeType, SafetyPromptsType
+from ...bridge.capture.hook_points import MEAN, POOLINGS
+from ...bridge.capture.run import PROMPT, RULES, Labels, capture_prompts
+from ...bridge.folders import activations_path, shards_of
+from ...bridge.sampling.sampling import Sampling
+from ...safety_steering.activations import Activations
+from ...safety_steering.prompts.prompt_set import PromptSet
+from ..inputs import sampling_links, sampling_widgets
+from ..types import CATEGORY, SafetyActivationsType, SafetyJudgeType, SafetyPromptsType
 
 BRANCHES = ("positive", "negative", "both")
 

@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..bridge.folders import CALIBRATIONS, output_folder, size_of
-from ..bridge.judging.calibration import Tools, calibrate_on
-from ..bridge.sampling.sampling import Sampling
-from ..safety_steering.calibration.choice import Rule
-from ..safety_steering.calibration.report import draw_front, draw_heatmap, summary
-from ..safety_steering.calibration.space import read_space
-from ..safety_steering.evaluation.verdict_folder import LINES
-from ..safety_steering.judges.verdict import Judge
-from ..safety_steering.prompts.prompt_set import PromptSet
-from ..safety_steering.vectors.vector import SafetyVector
-from .inputs import sampling_links, sampling_widgets
-from .types import CATEGORY, SafetyJudgeType, SafetyPromptsType, SafetyVectorType
+from ...bridge.folders import CALIBRATIONS, output_folder, size_of
+from ...bridge.judging.calibration import Tools, calibrate_on
+from ...bridge.sampling.sampling import Sampling
+from ...safety_steering.calibration.choice import Rule
+from ...safety_steering.calibration.report import draw_front, draw_heatmap, summary
+from ...safety_steering.calibration.space import read_space
+from ...safety_steering.evaluation.verdict_folder import LINES
+from ...safety_steering.judges.verdict import Judge
+from ...safety_steering.prompts.prompt_set import PromptSet
+from ...safety_steering.vectors.vector import SafetyVector
+from ..inputs import sampling_links, sampling_widgets
+from ..types import CATEGORY, SafetyJudgeType, SafetyPromptsType, SafetyVectorType
 
 
 class CalibrateSteering(io.ComfyNode):

@@ -6,13 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..bridge.folders import find_prompts, prompt_file_names
-from ..safety_steering.errors import PromptFileError
-from ..safety_steering.files import file_sha256
-from ..safety_steering.prompts.columns import category_name
-from ..safety_steering.prompts.files import check_size, load_prompts
-from ..safety_steering.prompts.prompt_set import describe_prompts
-from .types import CATEGORY, SafetyPromptsType
+from ...bridge.folders import find_prompts, prompt_file_names
+from ...safety_steering.errors import PromptFileError
+from ...safety_steering.files import file_sha256
+from ...safety_steering.prompts.columns import category_name
+from ...safety_steering.prompts.files import check_size, load_prompts
+from ...safety_steering.prompts.prompt_set import describe_prompts
+from ..types import CATEGORY, SafetyPromptsType
 
 SAID_BY_FILE = "as the file says"
 BUNDLED_PAIRS = "safety_pairs.csv"

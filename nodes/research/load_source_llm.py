@@ -6,11 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..bridge.language_models.clip_source import ClipSource
-from ..bridge.language_models.managed import DEVICES, FROM_CLIP, PRECISIONS, ManagedLanguageModel, find_llm, llm_names
-from ..safety_steering.errors import SafetySteeringError
-from ..safety_steering.language_models.transformers_model import weight_files
-from .types import CATEGORY, SafetyLlmType
+from ...bridge.language_models.clip_source import ClipSource
+from ...bridge.language_models.managed import DEVICES, FROM_CLIP, PRECISIONS, ManagedLanguageModel, find_llm, llm_names
+from ...safety_steering.errors import SafetySteeringError
+from ...safety_steering.language_models.transformers_model import weight_files
+from ..types import CATEGORY, SafetyLlmType
 
 
 class LoadSourceLlm(io.ComfyNode):

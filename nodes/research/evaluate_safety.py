@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..bridge.folders import output_folder, size_of
-from ..bridge.judging.evaluation import Pair, describe_steering, evaluate_prompts
-from ..bridge.sampling.sampling import Sampling
-from ..safety_steering.evaluation.rates import evaluate
-from ..safety_steering.evaluation.report import as_lines, save_evaluation
-from ..safety_steering.evaluation.verdict_folder import LINES
-from ..safety_steering.judges.verdict import Judge
-from ..safety_steering.prompts.prompt_set import PromptSet
-from .inputs import sampling_links, sampling_widgets
-from .types import CATEGORY, SafetyJudgeType, SafetyPromptsType
+from ...bridge.folders import output_folder, size_of
+from ...bridge.judging.evaluation import Pair, describe_steering, evaluate_prompts
+from ...bridge.sampling.sampling import Sampling
+from ...safety_steering.evaluation.rates import evaluate
+from ...safety_steering.evaluation.report import as_lines, save_evaluation
+from ...safety_steering.evaluation.verdict_folder import LINES
+from ...safety_steering.judges.verdict import Judge
+from ...safety_steering.prompts.prompt_set import PromptSet
+from ..inputs import sampling_links, sampling_widgets
+from ..types import CATEGORY, SafetyJudgeType, SafetyPromptsType
 
 ALL = "all"
 EVALUATIONS = "safety_evaluations"

@@ -9,14 +9,14 @@ import comfy.utils
 import torch
 from comfy_api.latest import io, ui
 
-from ..safety_steering.activations import Activations
-from ..safety_steering.directions.charts import draw_separability
-from ..safety_steering.directions.fitting import LABELS, METHODS, FitSettings
-from ..safety_steering.directions.methods import KERNELS
-from ..safety_steering.directions.native import fit_vector
-from ..safety_steering.errors import SafetySteeringError
-from ..safety_steering.vectors.vector import describe
-from .types import CATEGORY, SafetyActivationsType, SafetyVectorType
+from ...safety_steering.activations import Activations
+from ...safety_steering.directions.charts import draw_separability
+from ...safety_steering.directions.fitting import LABELS, METHODS, FitSettings
+from ...safety_steering.directions.methods import KERNELS
+from ...safety_steering.directions.native import fit_vector
+from ...safety_steering.errors import SafetySteeringError
+from ...safety_steering.vectors.vector import describe
+from ..types import CATEGORY, SafetyActivationsType, SafetyVectorType
 
 HALVES, PERMUTATIONS = 20, 200
 

@@ -10,15 +10,15 @@ import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io, ui
 
-from ..bridge.folders import find_prompts
-from ..safety_steering.directions.charts import draw_sweep
-from ..safety_steering.directions.pairs import VALENCE
-from ..safety_steering.directions.portable import BUNDLED_ANCHORS, ExtractSettings, anchor_texts, extract_vector
-from ..safety_steering.language_models.source_model import POOLINGS, SourceModel
-from ..safety_steering.prompts.files import load_prompts
-from ..safety_steering.prompts.prompt_set import PromptSet
-from ..safety_steering.vectors.vector import describe
-from .types import CATEGORY, SafetyLlmType, SafetyPromptsType, SafetyVectorType
+from ...bridge.folders import find_prompts
+from ...safety_steering.directions.charts import draw_sweep
+from ...safety_steering.directions.pairs import VALENCE
+from ...safety_steering.directions.portable import BUNDLED_ANCHORS, ExtractSettings, anchor_texts, extract_vector
+from ...safety_steering.language_models.source_model import POOLINGS, SourceModel
+from ...safety_steering.prompts.files import load_prompts
+from ...safety_steering.prompts.prompt_set import PromptSet
+from ...safety_steering.vectors.vector import describe
+from ..types import CATEGORY, SafetyLlmType, SafetyPromptsType, SafetyVectorType
 
 
 class ExtractLlmDirection(io.ComfyNode):

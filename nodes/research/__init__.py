@@ -1,0 +1,1 @@
+"""Nodes that make, calibrate and judge vectors: for researchers."""
