@@ -25,9 +25,9 @@ from typing import Any
 REPO_ROOT = Path(__file__).resolve().parents[1]
 import playground
 import torch
-from comfy_client import ComfyClient, PromptRejected, Run
 from guarded import GuardedServer, PolicyRule, moved
-from prompt_graph import PromptGraph
+from safety_steering_pack.commands.api_graph import PromptGraph
+from safety_steering_pack.commands.comfy_client import ComfyClient, PromptRejected, Run
 from safety_steering_pack.guardrail.evidence import verify_file
 from safety_steering_pack.safety_steering.files import commit
 from steered_graphs import FAMILIES, load_latent, patch

@@ -17,24 +17,44 @@ Graph = dict[str, dict[str, Any]]
 Link = list[str | int]
 
 
+@dataclass(frozen=True)
+class NodeRef:
+    """A node of a graph; `ref[i]` links to its i-th output."""
+
+    id: str
+
+    def __getitem__(self, output: int) -> Link:
+        return [self.id, output]
+
+
 @dataclass
-class GraphBuilder:
-    """A graph in the making. definitions: the server's /object_info; widgets that are not given take its defaults."""
+class PromptGraph:
+    """A graph in the making: `prompt` is what the server takes.
 
-    definitions: Mapping[str, Any]
-    graph: Graph = field(default_factory=dict)
+    definitions: the server's /object_info. With it, widgets that are not given take the server's defaults, and a node
+    that the server does not know is refused.
+    """
 
-    def add(self, class_type: str, **inputs: Any) -> str:
-        """Add a node and return its id; SafetySteeringError if the server does not know it."""
-        if class_type not in self.definitions:
-            raise SafetySteeringError(
-                f"The server does not know the node {class_type}. Install or update Safety Steering there, and restart "
-                "it."
-            )
-        node_id = str(len(self.graph) + 1)
-        defaults = widget_defaults(self.definitions[class_type])
-        self.graph[node_id] = {"class_type": class_type, "inputs": {**defaults, **inputs}}
-        return node_id
+    definitions: Mapping[str, Any] | None = None
+    prompt: Graph = field(default_factory=dict)
+
+    def add(self, class_type: str, inputs: Mapping[str, Any] | None = None, **more_inputs: Any) -> NodeRef:
+        """Add a node. `inputs` takes names that are no Python identifiers, such as `gate.threshold`.
+
+        Raises:
+            SafetySteeringError: the server does not know the node.
+        """
+        given = {**(inputs or {}), **more_inputs}
+        if self.definitions is not None:
+            if class_type not in self.definitions:
+                raise SafetySteeringError(
+                    f"The server does not know the node {class_type}. Install or update Safety Steering there, and "
+                    "restart it."
+                )
+            given = widget_defaults(self.definitions[class_type]) | given
+        node = NodeRef(str(len(self.prompt) + 1))
+        self.prompt[node.id] = {"class_type": class_type, "inputs": given}
+        return node
 
 
 def widget_defaults(definition: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..safety_steering.errors import SafetySteeringError, shortened
-from .api_graph import Graph, GraphBuilder, Link, node_of, read_graph, with_widgets
+from .api_graph import Graph, Link, PromptGraph, node_of, read_graph, with_widgets
 from .comfy_client import ComfyClient, PromptRejected, Run
 
 CAPTURE, CALIBRATE = "SafetySteering_CaptureActivations", "SafetySteering_CalibrateSteering"
@@ -93,26 +93,26 @@ def _checked_address(address: str) -> str:
 def _stock_graph(options: argparse.Namespace, definitions: dict[str, Any]) -> Graph:
     """Loaders, prompts, latent and the node itself; the judge and the rest as their widgets' defaults."""
     _demand(options, "model", "text_encoder")
-    builder = GraphBuilder(definitions)
+    graph = PromptGraph(definitions)
     links: dict[str, Link] = {
-        "model": [builder.add("UNETLoader", unet_name=options.model), 0],
-        "clip": [builder.add("CLIPLoader", clip_name=options.text_encoder, type=options.type), 0],
-        "prompts": [builder.add("SafetySteering_LoadSafetyPrompts", **_given(prompts=options.prompts)), 0],
-        "latent": [builder.add(options.latent), 0],
+        "model": graph.add("UNETLoader", unet_name=options.model)[0],
+        "clip": graph.add("CLIPLoader", clip_name=options.text_encoder, type=options.type)[0],
+        "prompts": graph.add("SafetySteering_LoadSafetyPrompts", **_given(prompts=options.prompts))[0],
+        "latent": graph.add(options.latent)[0],
     }
     if options.command == "capture":
-        builder.add(CAPTURE, **links)
-        return builder.graph
+        graph.add(CAPTURE, **links)
+        return graph.prompt
     _demand(options, "vae", "vector")
     links |= {
-        "vae": [builder.add("VAELoader", vae_name=options.vae), 0],
-        "safety_vector": [builder.add("SafetySteering_LoadSafetyVector", vector=options.vector), 0],
-        "judge": [builder.add("SafetySteering_SafetyJudge"), 0],
+        "vae": graph.add("VAELoader", vae_name=options.vae)[0],
+        "safety_vector": graph.add("SafetySteering_LoadSafetyVector", vector=options.vector)[0],
+        "judge": graph.add("SafetySteering_SafetyJudge")[0],
     }
-    calibrated = builder.add(CALIBRATE, **links)
+    calibrated = graph.add(CALIBRATE, **links)
     if options.save:
-        builder.add(SAVE, safety_vector=[calibrated, 0], filename=options.save)
-    return builder.graph
+        graph.add(SAVE, safety_vector=calibrated[0], filename=options.save)
+    return graph.prompt
 
 
 def _demand(options: argparse.Namespace, *names: str) -> None:

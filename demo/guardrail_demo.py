@@ -22,10 +22,10 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 
 import playground
 import torch
-from comfy_client import PromptRejected
 from guarded import GuardedServer, PolicyRule, moved, once
-from prompt_graph import PromptGraph
 from safetensors.torch import save_file
+from safety_steering_pack.commands.api_graph import PromptGraph
+from safety_steering_pack.commands.comfy_client import PromptRejected
 from steered_graphs import apply_vector, patch
 from tiny.graphs import Link, save_latent, wan21_t2v
 from tiny.models import TINY_MODELS

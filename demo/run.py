@@ -22,7 +22,7 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 import numpy as np
 from comfy_server import ComfyServer
 from PIL import Image
-from prompt_graph import NodeRef, PromptGraph
+from safety_steering_pack.commands.api_graph import NodeRef, PromptGraph
 from small_world.files import save_result
 from small_world.measuring.pictures import side_by_side, write_video
 from small_world.models.judge import load_judge

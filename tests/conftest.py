@@ -2,7 +2,7 @@
 
 - The pack is one package in every test process: ``safety_steering_pack`` (see ``tools/pack.py``). Unit tests write
   ``from safety_steering_pack.safety_steering.vectors.vector import SafetyVector`` and need no ComfyUI.
-- The helpers in ``tools/`` and ``demo/`` are plain modules (``comfy_server``, ``prompt_graph``, ``tiny.models``, ...).
+- The helpers in ``tools/`` and ``demo/`` are plain modules (``comfy_server``, ``comfy_tree``, ``tiny.models``, ...).
 - The repo root is never on ``sys.path``: its ``nodes/`` would shadow ComfyUI's. Hence ``--import-mode=importlib``.
 """
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from comfy_client import ComfyClient, Run
 from comfy_tree import REPO_ROOT, comfyui_path
+from safety_steering_pack.commands.comfy_client import ComfyClient, Run
 
 PACK_FOLDER = "ComfyUI-Safety-Steering"
 DEV_FOLDER = "safety_steering_development"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pack
@@ -29,10 +30,24 @@ def prepare() -> None:
     pack.register()
 
 
+def is_there(module: str) -> bool:
+    """Whether a module of this name can be run. Packages of its path are imported, the module itself is not."""
+    if not all(part.isidentifier() for part in module.split(".")):
+        return False
+    try:
+        spec = find_spec(module)
+        return spec is not None and (not spec.submodule_search_locations or find_spec(f"{module}.__main__") is not None)
+    except ModuleNotFoundError as error:
+        if not module.startswith(error.name or ""):  # a package was found and itself lacks something
+            raise
+        return False
+
+
 def main() -> None:
-    if len(sys.argv) < 2:
-        sys.exit(f"Name a module, for example small_world.build. It may lie in: {', '.join(FOLDERS)}.")
     prepare()
+    if len(sys.argv) < 2 or not is_there(sys.argv[1]):
+        what = f"There is no module {sys.argv[1]} to run" if len(sys.argv) > 1 else "No module is named"
+        sys.exit(f"{what}. Name one of {', '.join(FOLDERS)}, for example small_world.build.")
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 

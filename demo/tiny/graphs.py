@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from prompt_graph import NodeRef, PromptGraph
+from safety_steering_pack.commands.api_graph import Link, NodeRef, PromptGraph
 
 from tiny.models import TINY_MODELS
 
-Link = list[str | int]
 Steer = Callable[[PromptGraph, Link], Link]
 Rewire = Callable[[PromptGraph, list[Link]], list[Link]]
 Guide = Callable[[PromptGraph, Link, list[Link], float], Link]

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from comfy_client import PromptRejected
-from prompt_graph import PromptGraph
 from safetensors import safe_open
 from safetensors.torch import save_file
+from safety_steering_pack.commands.api_graph import PromptGraph
+from safety_steering_pack.commands.comfy_client import PromptRejected
 from safety_steering_pack.safety_steering.errors import VectorFileError
 from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
 from safety_steering_pack.safety_steering.vectors.vector import SafetyVector

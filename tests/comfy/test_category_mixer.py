@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from comfy_client import Run
 from comfy_server import ComfyServer
-from prompt_graph import PromptGraph
+from safety_steering_pack.commands.api_graph import PromptGraph
+from safety_steering_pack.commands.comfy_client import Run
 from steered_graphs import DEFAULTS, FAMILIES, Result, plain, put_vector, sample
 from tiny.graphs import Link, Steer
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfy_client import PromptRejected, Run
 from comfy_server import ComfyServer
 from PIL import Image
-from prompt_graph import NodeRef, PromptGraph
 from safetensors.torch import save_file
+from safety_steering_pack.commands.api_graph import NodeRef, PromptGraph
+from safety_steering_pack.commands.comfy_client import PromptRejected, Run
 from steered_graphs import FAMILIES, apply_vector, patch, put_vector, random_file
 from tiny.graphs import wan21_t2v
 from tiny.models import TINY_MODELS

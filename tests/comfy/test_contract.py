@@ -9,7 +9,7 @@ import json
 
 import pytest
 import torch
-from prompt_graph import PromptGraph
+from safety_steering_pack.commands.api_graph import PromptGraph
 from safety_steering_pack.safety_steering.steering.interventions import (
     INTERVENTIONS,
     NORMS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from prompt_graph import PromptGraph
+from safety_steering_pack.commands.api_graph import PromptGraph
 from steered_graphs import FAMILIES, chain, patch, plain, sample, sampler_of, steer
 
 EAGER = patch("SafetySteeringDev_CompileModel", backend="eager")

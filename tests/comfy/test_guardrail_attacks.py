@@ -14,10 +14,10 @@ import urllib.request
 
 import pytest
 import torch
-from comfy_client import PromptRejected
 from guarded import GuardedServer, PolicyRule, by_hand, moved, outcome, policy_text, refusal_of, sample_guarded
-from prompt_graph import PromptGraph
 from safetensors.torch import save_file
+from safety_steering_pack.commands.api_graph import PromptGraph
+from safety_steering_pack.commands.comfy_client import PromptRejected
 from safety_steering_pack.safety_steering.files import file_sha256
 from safety_steering_pack.safety_steering.vectors.file import save_vector
 from steered_graphs import FAMILIES, apply_vector, patch, plain, put_vector, sample

@@ -7,8 +7,8 @@ from __future__ import annotations
 import pytest
 import torch
 from guarded import PolicyRule, by_hand, moved, once, outcome, sample_guarded
-from prompt_graph import PromptGraph
 from safetensors.torch import load_file
+from safety_steering_pack.commands.api_graph import PromptGraph
 from steered_graphs import FAMILIES, patch
 from tiny.graphs import cfg_guider, save_latent
 from tiny.models import write_tiny_model

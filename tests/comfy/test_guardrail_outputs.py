@@ -7,7 +7,7 @@ import json
 import pytest
 from guarded import KEY, once, sample_guarded
 from PIL import Image, ImageChops
-from prompt_graph import PromptGraph
+from safety_steering_pack.commands.api_graph import PromptGraph
 from safety_steering_pack.guardrail.errors import EvidenceError
 from safety_steering_pack.guardrail.evidence import sidecar_of, verify_file
 from safety_steering_pack.guardrail.output_gate import notice_image

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 import pytest
-from comfy_client import PromptRejected
-from prompt_graph import PromptGraph
+from safety_steering_pack.commands.api_graph import PromptGraph
+from safety_steering_pack.commands.comfy_client import PromptRejected
 
 NODE = "SafetySteering_LoadSafetyPrompts"
 SETTINGS: dict[str, Any] = {

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfy_client import PromptRejected
 from comfy_server import DEV_FOLDER, PACK_FOLDER, ComfyServer, ServerFailed
-from prompt_graph import PromptGraph
+from safety_steering_pack.commands.api_graph import PromptGraph
+from safety_steering_pack.commands.comfy_client import PromptRejected
 from tiny.graphs import Steer, wan21_t2v
 
 
@@ -118,6 +118,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
 def test_the_server_ends_even_when_its_owner_is_killed(tmp_path: Path, repo_root: Path) -> None:
     script = (
         "import sys, pathlib, time; sys.path.insert(0, sys.argv[1])\n"
+        "import start; start.prepare()\n"
         "from comfy_server import ComfyServer\n"
         "server = ComfyServer(pathlib.Path(sys.argv[2]), dev_nodes=False).start()\n"
         "print(server.pid, flush=True); time.sleep(600)"

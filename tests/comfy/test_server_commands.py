@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from comfy_server import ComfyServer
-from prompt_graph import PromptGraph
+from safety_steering_pack.commands.api_graph import PromptGraph
 from safety_steering_pack.commands.main import main
 from safety_steering_pack.safety_steering.vectors.file import load_vector
 from small_world.runtime import JUDGE_FILE

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from prompt_graph import PromptGraph
+from safety_steering_pack.commands.api_graph import PromptGraph
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
 from tiny_language_models import LAYERS, WIDTH, write_tiny_llama

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from comfy_server import ComfyServer
-from prompt_graph import PromptGraph
 from safetensors.torch import load_file
+from safety_steering_pack.commands.api_graph import PromptGraph
 from tiny.graphs import Link, flux_t2i, ltxv_t2v, save_latent, wan21_i2v, wan21_t2v, wan22_ti2v
 from tiny.models import TINY_MODELS, write_tiny_model
 

@@ -10,10 +10,10 @@ from functools import cache
 from typing import Any
 
 import torch
-from comfy_client import Run
 from comfy_server import ComfyServer
-from prompt_graph import PromptGraph
 from safetensors.torch import load_file
+from safety_steering_pack.commands.api_graph import PromptGraph
+from safety_steering_pack.commands.comfy_client import Run
 from safety_steering_pack.safety_steering.vectors.file import save_vector
 from safety_steering_pack.safety_steering.vectors.vector import SafetyVector
 from tiny.graphs import (

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
-from safety_steering_pack.commands.api_graph import GraphBuilder, read_graph, widget_defaults, with_widgets
+from safety_steering_pack.commands.api_graph import PromptGraph, read_graph, widget_defaults, with_widgets
 from safety_steering_pack.commands.main import main
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
@@ -142,11 +142,11 @@ def test_defaults_are_those_of_the_server():
     }
     found = {"steps": 20, "file": "a", "sampler": "euler", "method": "ridge"}
     assert widget_defaults(definition) == found
-    builder = GraphBuilder({"Node": definition})
-    assert builder.add("Node", steps=3, model=["9", 0]) == "1"
-    assert builder.graph["1"]["inputs"] == {**found, "steps": 3, "model": ["9", 0]}
+    graph = PromptGraph({"Node": definition})
+    assert graph.add("Node", steps=3, model=["9", 0])[1] == ["1", 1]
+    assert graph.prompt["1"]["inputs"] == {**found, "steps": 3, "model": ["9", 0]}
     with pytest.raises(SafetySteeringError, match="does not know the node Other"):
-        builder.add("Other")
+        graph.add("Other")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"nodes": []}', "no json"])
