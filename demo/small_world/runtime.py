@@ -74,7 +74,7 @@ def decode(vae: Any, latents: Any) -> np.ndarray:
     """Latents -> videos uint8 (n, FRAMES, SIZE, SIZE, 3) by the stock VAE, on a path that skips its zero weights."""
     import torch
 
-    from ..models.decoder import fast_path
+    from .models.decoder import fast_path
 
     with torch.inference_mode(), fast_path(vae.first_stage_model):
         pixels = vae.decode(latents)
