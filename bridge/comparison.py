@@ -19,7 +19,7 @@ from ..safety_steering.errors import SafetySteeringError
 from ..safety_steering.pictures import draw_grid, shrink
 from ..safety_steering.vectors.mix import parse_mix
 from .guarded_mode import is_guarded
-from .sampling.sampling import Conditioning, Progress, Sampling, decode_video, sample_prompt, sampling_sigmas
+from .sampling.sampling import Conditioning, Progress, Sampling, decode_video, sample_prompt
 from .steering.apply import Steering, apply_steering, steerings_of, without_steering
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def render_both(model: ModelPatcher, scene: Scene) -> tuple[Rendering, Rendering
     """
     _last_steering(model)
     models = (without_steering(model), model)
-    progress = _progress(model, scene, len(models))
+    progress = Progress(model, scene.sampling, len(models))
     unsteered, steered = (_render(one, scene, progress, number) for number, one in enumerate(models))
     return unsteered, steered
 
@@ -97,7 +97,7 @@ def render_grid(
         raise SafetySteeringError(f"{len(strengths)} strengths and {len(mixes)} rows are more than {MOST_CELLS} cells.")
     # strength 0 is the same in every row
     settings = {(name, s) if s else ("", s): (mixes[name], s) for name in mixes for s in strengths}
-    progress = _progress(model, scene, len(settings))
+    progress = Progress(model, scene.sampling, len(settings))
     made: dict[tuple[str, float], np.ndarray] = {}
     reports = []
     for number, (key, (mix, strength)) in enumerate(settings.items()):
@@ -162,13 +162,9 @@ def _last_steering(model: ModelPatcher) -> Steering:
 
 def _render(model: ModelPatcher, scene: Scene, progress: Progress, number: int) -> Rendering:
     sampling = scene.sampling
-    samples = sample_prompt(model, scene.positive, scene.negative, sampling, sampling.seed, progress.of_prompt(number))
+    samples = sample_prompt(model, scene.positive, scene.negative, sampling, sampling.seed, progress.of_run(number))
     reports = [steering.traces[-1].summary() for steering in steerings_of(model) if steering.traces]
     return Rendering(decode_video(scene.vae, samples), " ".join(reports) or "Not steered.")
-
-
-def _progress(model: ModelPatcher, scene: Scene, renderings: int) -> Progress:
-    return Progress(model, renderings, len(sampling_sigmas(model, scene.sampling)) - 1)
 
 
 def _caption(name: str, strength: float) -> str:

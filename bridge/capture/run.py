@@ -23,15 +23,11 @@ from ...safety_steering.prompts.prompt_set import PromptSet
 from ..models.model_map import is_block, read_shape
 from ..sampling.identity import identity_of
 from ..sampling.sampling import (
-    SHARD,
-    Progress,
+    PromptSampler,
     Sampling,
     decode_video,
-    encode_prompt,
     fraction,
     list_prompts,
-    noise_seed,
-    sample_prompt,
     sampling_sigmas,
 )
 from .collect import Capture, capture_source
@@ -130,10 +126,10 @@ def capture_prompts(
     shape = read_shape(model.model.diffusion_model)
     edges = sigma_edges(model, sampling, bins)
     wanted = list_prompts(prompts)
-    negative = encode_prompt(clip, sampling.negative, sampling.template)
-    places = choose_hook_points(hook_points, shape, pooling)
+    names = choose_hook_points(hook_points, shape, pooling)
+    sampler = PromptSampler(model, clip, sampling, len(wanted))
     source = replace(
-        capture_source(model, places, edges, negative[0][0].shape[-1]),
+        capture_source(model, names, edges, sampler.text_width),
         branch=branch,
         pooling=POOLED_AS[pooling],
         sampling={**identity_of(sampling), **labels.identity},
@@ -142,26 +138,17 @@ def capture_prompts(
     present = {row.video or row.id for row in activations.rows()}
     capture = Capture(source, branch, by_frame=pooling == PER_FRAME)
     captured = capture.attach(model)
-    progress = Progress(model, len(wanted), len(sampling_sigmas(model, sampling)) - 1)
-    for start in range(0, len(wanted), SHARD):
-        part = wanted[start : start + SHARD]
-        shard = [prompt for prompt in part if prompt.row.id not in present]
-        if not shard:
-            continue
-        texts = []
-        for prompt in shard:
-            throw_exception_if_processing_interrupted()
-            texts.append(encode_prompt(clip, prompt.text, sampling.template))
-        done = start + len(part) - len(shard)
+    missing = [prompt for prompt in wanted if prompt.row.id not in present]
+    sampler.done = len(wanted) - len(missing)
+    for shard in sampler.shards(missing):
         states, videos = [], []
-        for number, (prompt, positive) in enumerate(zip(shard, texts, strict=True), start=done):
+        for prompt, positive in shard:
             capture.places = [fraction(prompt.row.id)]
-            seed = noise_seed(sampling.seed, prompt.row)
-            video = sample_prompt(captured, positive, negative, sampling, seed, progress.of_prompt(number))
+            video = sampler.sample(captured, prompt, positive)
             videos.append(video if labels.look else None)
             states.append(_whole(capture.states, source))
         rows = []
-        for prompt, video, one in zip(shard, videos, states, strict=True):
+        for (prompt, _), video, one in zip(shard, videos, states, strict=True):
             row = labels.labelled(prompt.row, prompt.text, video, sampling.starts_from_image)
             rows += _frames(row, one, pooling)
         activations.append(rows, _joined(states))

@@ -33,17 +33,12 @@ from ..models.model_map import read_shape
 from ..models.vector_fit import check_fits
 from ..sampling.identity import identity_of
 from ..sampling.sampling import (
-    SHARD,
     Conditioning,
-    Progress,
     Prompt,
+    PromptSampler,
     Sampling,
     decode_video,
-    encode_prompt,
     list_prompts,
-    noise_seed,
-    sample_prompt,
-    sampling_sigmas,
 )
 from ..steering.apply import apply_steering, steerings_of
 from ..steering.settings import SteeringSettings
@@ -145,11 +140,9 @@ class Measuring:
         tell: Tell,
     ) -> None:
         self._tools, self._vector, self._sampling, self._folder, self._tell = tools, vector, sampling, folder, tell
-        self._texts = {prompt.row.id: prompt.text for prompt in prompts}
-        self._negative = encode_prompt(tools.clip, sampling.negative, sampling.template)
-        self._steps = len(sampling_sigmas(tools.model, sampling)) - 1
-        self._progress = Progress(tools.model, budget, self._steps)
-        self._budget, self._done = budget, 0
+        self._prompts = {prompt.row.id: prompt for prompt in prompts}
+        self._sampler = PromptSampler(tools.model, tools.clip, sampling, budget)
+        self._budget = budget
         self._seen = {key: _seen(stored) for key, stored in folder.verdicts.items()}
 
     def measure(self, stage: str, settings: Sequence[Setting], rows: Sequence[Row]) -> Seens:
@@ -160,34 +153,27 @@ class Measuring:
         missing = {
             row.id: [setting for setting in settings if (setting.name, row.id) not in self._seen] for row in rows
         }
-        self._done += sum(len(settings) - len(lacking) for lacking in missing.values())
-        todo = [row for row in rows if missing[row.id]]
-        for start in range(0, len(todo), SHARD):
-            shard = todo[start : start + SHARD]
-            texts = []
-            for row in shard:
-                throw_exception_if_processing_interrupted()
-                texts.append(encode_prompt(self._tools.clip, self._texts[row.id], self._sampling.template))
-            for row, positive in zip(shard, texts, strict=True):
-                for first in range(0, len(missing[row.id]), DECODED_AT_ONCE):
-                    self._make(stage, missing[row.id][first : first + DECODED_AT_ONCE], row, positive)
+        self._sampler.done += sum(len(settings) - len(lacking) for lacking in missing.values())
+        for shard in self._sampler.shards([self._prompts[row.id] for row in rows if missing[row.id]]):
+            for prompt, positive in shard:
+                lacking = missing[prompt.row.id]
+                for first in range(0, len(lacking), DECODED_AT_ONCE):
+                    self._make(stage, lacking[first : first + DECODED_AT_ONCE], prompt, positive)
         return self._seen
 
-    def _make(self, stage: str, settings: Sequence[Setting], row: Row, positive: Conditioning) -> None:
+    def _make(self, stage: str, settings: Sequence[Setting], prompt: Prompt, positive: Conditioning) -> None:
         """Sample a prompt under a few settings, then decode and judge all of them."""
-        made = []
+        made, row = [], prompt.row
         for setting in settings:
-            self._tell(f"{stage}: {setting.name}\n{self._budget - self._done} of {self._budget} videos remain at most")
+            remain = self._budget - self._sampler.done
+            self._tell(f"{stage}: {setting.name}\n{remain} of {self._budget} videos remain at most")
             model = steered(self._tools.model, self._vector, setting)
-            callback = self._progress.of_prompt(min(self._done, self._budget - 1))
-            seed = noise_seed(self._sampling.seed, row)
-            latent = sample_prompt(model, positive, self._negative, self._sampling, seed, callback)
+            latent = self._sampler.sample(model, prompt, positive)
             made.append((setting, latent, acted(model)))
-            self._done += 1
         for setting, latent, has_acted in made:
             throw_exception_if_processing_interrupted()
             video = decode_video(self._tools.vae, latent)
-            verdict = self._tools.judge(video, self._texts[row.id], self._sampling.starts_from_image)
+            verdict = self._tools.judge(video, prompt.text, self._sampling.starts_from_image)
             notes: dict[str, Any] = {"acted": has_acted}
             if row.label != UNSAFE:
                 notes["copy"] = pack_array(small_copy(video))

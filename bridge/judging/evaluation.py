@@ -25,15 +25,11 @@ from ..models.fingerprints import fingerprint
 from ..sampling.identity import identity_of
 from ..sampling.sampling import (
     Conditioning,
-    Progress,
     Prompt,
+    PromptSampler,
     Sampling,
     decode_video,
-    encode_prompt,
     list_prompts,
-    noise_seed,
-    sample_prompt,
-    sampling_sigmas,
 )
 from ..steering.apply import Steering, steerings_of
 
@@ -41,7 +37,6 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
 
-GROUP = 16
 SIDES = ("unsafe", "safe")
 SECONDS = "seconds"
 
@@ -85,22 +80,14 @@ def evaluate_prompts(
     if not any(prompt.row.label == UNSAFE_PROMPT for prompt in wanted):
         raise SafetySteeringError("These prompts have no unsafe one among them. Load pairs, or another split.")
     kept = VerdictFolder.create(folder, _about(models, sampling, judge))
-    negative = encode_prompt(clip, sampling.negative, sampling.template)
-    steps = len(sampling_sigmas(models.plain, sampling)) - 1
-    progress = Progress(models.plain, 2 * len(wanted), steps)
-    for start in range(0, len(wanted), GROUP):
-        group = wanted[start : start + GROUP]
-        todo = [
-            prompt for prompt in group if any((name, prompt.row.id) not in kept.verdicts for name in models.by_setting)
-        ]
-        texts = []
-        for prompt in todo:
-            throw_exception_if_processing_interrupted()
-            texts.append(encode_prompt(clip, prompt.text, sampling.template))
-        first = start + len(group) - len(todo)
-        for number, (prompt, text) in enumerate(zip(todo, texts, strict=True), first):
-            made = _sample(models, prompt, text, negative, sampling, progress, 2 * number)
-            for name, (latent, seconds) in made.items():
+    missing = [
+        prompt for prompt in wanted if any((name, prompt.row.id) not in kept.verdicts for name in models.by_setting)
+    ]
+    sampler = PromptSampler(models.plain, clip, sampling, len(models.by_setting) * len(wanted))
+    sampler.done = len(models.by_setting) * (len(wanted) - len(missing))
+    for shard in sampler.shards(missing):
+        for prompt, positive in shard:
+            for name, (latent, seconds) in _sample(models, sampler, prompt, positive).items():
                 throw_exception_if_processing_interrupted()
                 video = decode_video(vae, latent)
                 verdict = judge(video, prompt=prompt.text, skip_start=sampling.starts_from_image)
@@ -125,21 +112,14 @@ def describe_steering(models: Pair, sampling: Sampling, prompts: PromptSet, judg
 
 
 def _sample(
-    models: Pair,
-    prompt: Prompt,
-    text: Conditioning,
-    negative: Conditioning,
-    sampling: Sampling,
-    progress: Progress,
-    number: int,
+    models: Pair, sampler: PromptSampler, prompt: Prompt, positive: Conditioning
 ) -> dict[str, tuple[Any, float]]:
     """Setting -> latent and seconds of one prompt."""
     made = {}
-    seed = noise_seed(sampling.seed, prompt.row)
-    for offset, (name, model) in enumerate(models.by_setting.items()):
-        load_models_gpu([model])  # so that loading is not taken for sampling
+    for name, model in models.by_setting.items():
+        load_models_gpu([model])  # before the clock starts
         started = time.perf_counter()
-        latent = sample_prompt(model, text, negative, sampling, seed, progress.of_prompt(number + offset))
+        latent = sampler.sample(model, prompt, positive)
         made[name] = latent, time.perf_counter() - started
     _check_acted(models.steered)
     return made

@@ -1,13 +1,13 @@
-"""One prompt through ComfyUI's ordinary sampling: any sampler, sigmas and guider, with noise that its row decides.
+"""Prompts through ComfyUI's ordinary sampling: any sampler, sigmas and guider, with noise seeded by the prompt's row.
 
-What samples many prompts (capture, evaluation, calibration) does it here, so that all of them see the same videos.
+Capture, calibration and evaluation sample through `PromptSampler`, so that all of them see the same videos.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,19 +28,24 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
 
-SHARD = 16
+Conditioning = list[list[Any]]
+SHARD = 16  # prompts that are encoded together, so that text encoder and model need not take turns for each
+# belongs to a text itself; everything else in a template's conditioning holds for every prompt
+OF_THE_TEXT = ("pooled_output", "attention_mask")
+# what a guider adds to the conditioning that it is given
+OF_THE_GUIDER = ("cross_attn", "model_conds", "uuid")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One text to sample, and the row that it becomes."""
+    """One text to sample and its row: id, label, category, pair and split."""
 
     row: Row
     text: str
 
 
 def list_prompts(prompts: PromptSet) -> list[Prompt]:
-    """Every text of a prompt set in its order; a negative twin is a safe one. A changed text has another id."""
+    """Every text of a prompt set in its order. A negative twin is labelled safe. A row's id has a hash of its text."""
     return [_prompt(row, side, text) for row in prompts.rows for side, text in row.prompts.items()]
 
 
@@ -53,19 +58,8 @@ def _prompt(row: PromptRow, side: str, text: str) -> Prompt:
 
 
 def fraction(row_id: str) -> float:
-    """Which of a prompt's tokens is kept beside the mean, in [0, 1), drawn from its id."""
+    """The `token_fraction` of a row: which token is kept beside the mean, in [0, 1), a hash of the row's id."""
     return number_of(row_id) / 2**63
-
-
-# what belongs to a text itself; everything else in a template's conditioning holds for every prompt
-OF_THE_TEXT = ("pooled_output", "attention_mask")
-
-
-# what a guider adds to a conditioning that it takes in
-OF_THE_GUIDER = ("cross_attn", "model_conds", "uuid")
-
-
-Conditioning = list[list[Any]]
 
 
 @dataclass(frozen=True)
@@ -175,8 +169,9 @@ def sample_prompt(
         disable_pbar=True,
         seed=seed,
     )
-    place = {"device": comfy.model_management.intermediate_device()}
-    return samples.to(**place, dtype=comfy.model_management.intermediate_dtype())
+    return samples.to(
+        device=comfy.model_management.intermediate_device(), dtype=comfy.model_management.intermediate_dtype()
+    )
 
 
 def _guider(model: ModelPatcher, positive: Conditioning, negative: Conditioning, sampling: Sampling) -> Any:
@@ -218,15 +213,16 @@ def number_of(text: str) -> int:
 
 
 class Progress:
-    """One bar over all steps of all prompts, with the picture that is becoming."""
+    """One progress bar over the steps of several runs, with a preview of the present one. runs: at most so many."""
 
-    def __init__(self, model: ModelPatcher, prompts: int, steps: int) -> None:
-        self._bar = comfy.utils.ProgressBar(prompts * steps)
+    def __init__(self, model: ModelPatcher, sampling: Sampling, runs: int) -> None:
+        self._steps = len(sampling_sigmas(model, sampling)) - 1
+        self._total = runs * self._steps
+        self._bar = comfy.utils.ProgressBar(self._total)
         self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-        self._steps, self._total = steps, prompts * steps
 
-    def of_prompt(self, number: int) -> Callable[..., None]:
-        """The sampler's callback for the prompt of this number."""
+    def of_run(self, number: int) -> Callable[..., None]:
+        """The sampler's callback for the run of this number, from 0."""
 
         def callback(step: int, x0: Any, x: Any, steps: int) -> None:
             throw_exception_if_processing_interrupted()
@@ -235,6 +231,40 @@ class Progress:
                 latent = x0.tensors[0] if x0.is_nested else x0
                 preview = self._previewer.decode_latent_to_preview_image("JPEG", latent)
             done = number * self._steps + min(step + 1, self._steps)
-            self._bar.update_absolute(done, self._total, preview)
+            self._bar.update_absolute(min(done, self._total), self._total, preview)
 
         return callback
+
+
+class PromptSampler:
+    """Samples many prompts alike, with one progress bar.
+
+    runs: at most so many. done: how many of them are over; a caller that goes on adds those that it need not make.
+    """
+
+    def __init__(self, model: ModelPatcher, clip: CLIP, sampling: Sampling, runs: int) -> None:
+        self._clip, self._sampling, self.done = clip, sampling, 0
+        self._negative = encode_prompt(clip, sampling.negative, sampling.template)
+        self._progress = Progress(model, sampling, runs)
+
+    @property
+    def text_width(self) -> int:
+        """Channels of the text states that the encoder gives."""
+        return int(self._negative[0][0].shape[-1])
+
+    def shards(self, prompts: Sequence[Prompt]) -> Iterator[list[tuple[Prompt, Conditioning]]]:
+        """The prompts with their conditioning, `SHARD` at a time; what is in memory does not grow with their number."""
+        for start in range(0, len(prompts), SHARD):
+            shard = []
+            for prompt in prompts[start : start + SHARD]:
+                throw_exception_if_processing_interrupted()
+                shard.append((prompt, encode_prompt(self._clip, prompt.text, self._sampling.template)))
+            yield shard
+
+    def sample(self, model: ModelPatcher, prompt: Prompt, positive: Conditioning) -> Any:
+        """The latent of one run, as `sample_prompt` gives it. model: the one of the bar, or a clone of it."""
+        seed = noise_seed(self._sampling.seed, prompt.row)
+        callback = self._progress.of_run(self.done)
+        latent = sample_prompt(model, positive, self._negative, self._sampling, seed, callback)
+        self.done += 1
+        return latent

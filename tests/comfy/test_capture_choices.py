@@ -37,7 +37,7 @@ def vae(comfy_in_process):
 def run(comfy_in_process):
     module = importlib.import_module("safety_steering_pack.bridge.capture.run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SHARD", 4)
+        patch.setattr(importlib.import_module("safety_steering_pack.bridge.sampling.sampling"), "SHARD", 4)
         yield module
 
 
@@ -319,18 +319,18 @@ def test_image_to_video_is_captured_with_its_start_image(comfy_in_process, vae, 
         capture(tmp_path / "0.2", model, **options)
 
     # the last of them again, by KSampler's own way and a hook of our own
+    from safety_steering_pack.bridge.sampling.sampling import encode_prompt, noise_seed
+
     seen = []
     block = model.model.diffusion_model.blocks[2]
     handle = block.register_forward_hook(lambda module, inputs, output: seen.append(output.double().clone()))
     try:
         prompt = run.list_prompts(FEW)[-1]
-        positive, negative = (run.encode_prompt(Clip(), text, template) for text in (prompt.text, ""))
+        positive, negative = (encode_prompt(Clip(), text, template) for text in (prompt.text, ""))
         samples = latent["samples"]
-        noise = comfy.sample.prepare_noise(samples, run.noise_seed(7, prompt.row))
+        noise = comfy.sample.prepare_noise(samples, noise_seed(7, prompt.row))
         names = ("euler", "simple", positive, negative)
-        comfy.sample.sample(
-            model, noise, 2, 3.0, *names, samples, seed=run.noise_seed(7, prompt.row), disable_pbar=True
-        )
+        comfy.sample.sample(model, noise, 2, 3.0, *names, samples, seed=noise_seed(7, prompt.row), disable_pbar=True)
     finally:
         handle.remove()
     expected = torch.stack([h[1].mean(dim=0) for h in reversed(seen)])  # core runs [negative, positive]

@@ -22,7 +22,7 @@ def wan(comfy_in_process):
 def run(comfy_in_process):
     module = importlib.import_module("safety_steering_pack.bridge.capture.run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SHARD", 4)
+        patch.setattr(importlib.import_module("safety_steering_pack.bridge.sampling.sampling"), "SHARD", 4)
         yield module
 
 
@@ -107,7 +107,9 @@ def test_bins_share_the_steps(run, wan):
 
 def test_a_template_gives_its_extras_and_not_its_text(run):
     template = [[torch.ones(1, 3, 4096), {"pooled_output": torch.ones(1, 2), "frame_rate": 25.0}]]
-    ((states, about),) = run.encode_prompt(Clip(), "a fox", template)
+    from safety_steering_pack.bridge.sampling.sampling import encode_prompt
+
+    ((states, about),) = encode_prompt(Clip(), "a fox", template)
     assert about == {"pooled_output": None, "frame_rate": 25.0}
     assert bool((states[0, 2:] == 0).all())
 

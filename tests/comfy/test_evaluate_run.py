@@ -67,10 +67,13 @@ class Watching(FileJudge):
 @pytest.fixture(scope="module")
 def world(comfy_in_process: Any) -> SimpleNamespace:
     """The small world's model plain and steered, its VAE, and the modules under test."""
-    modules = {
-        name: importlib.import_module(f"safety_steering_pack.bridge.{name}")
-        for name in ("evaluate_run", "steering", "settings", "prompt_sampling")
+    names = {
+        "evaluation": "judging.evaluation",
+        "apply": "steering.apply",
+        "settings": "steering.settings",
+        "prompt_sampling": "sampling.sampling",
     }
+    modules = {name: importlib.import_module(f"safety_steering_pack.bridge.{path}") for name, path in names.items()}
     model = load_generator()
 
     def steer(**changes: Any) -> Any:
@@ -80,7 +83,7 @@ def world(comfy_in_process: Any) -> SimpleNamespace:
         )
         vector = load_vector(WEIGHTS / CHOSEN["vector"])
         vector = vector.with_mix(CHOSEN["mix"] or vector.mix)
-        return modules["steering"].apply_steering(model, vector, replace(settings, **changes))
+        return modules["apply"].apply_steering(model, vector, replace(settings, **changes))
 
     sampling = modules["prompt_sampling"].Sampling(
         {"samples": torch.zeros(1, 16, 2, 8, 8)}, "", 8, 3.0, "euler", "simple", seed=4
@@ -91,8 +94,8 @@ def world(comfy_in_process: Any) -> SimpleNamespace:
 def run(world: SimpleNamespace, folder: Any, judge: Any, **changes: Any) -> Any:
     given = {"steered": world.steer(), "prompts": PROMPTS, "sampling": world.sampling} | changes
     with torch.inference_mode():
-        models = world.evaluate_run.Pair(world.model, given["steered"])
-        return world.evaluate_run.evaluate_prompts(
+        models = world.evaluation.Pair(world.model, given["steered"])
+        return world.evaluation.evaluate_prompts(
             models, Clip(), world.vae, given["prompts"], given["sampling"], judge, folder
         )
 
@@ -116,9 +119,8 @@ def test_every_pair_is_four_videos_with_one_noise(world: SimpleNamespace, whole:
     assert whole.judge.prompts[2] == PROMPTS.rows[0].safe
     assert all(min(case.seconds) > 0 for case in whole.cases)
     # by hand: the second pair's unsafe prompt, plain and steered, and its twin from the same noise
-    list_prompts = importlib.import_module("safety_steering_pack.bridge.capture.run").list_prompts
-    unsafe, safe = list_prompts(PROMPTS)[3:5]
     sampling = world.prompt_sampling
+    unsafe, safe = sampling.list_prompts(PROMPTS)[3:5]
     seeds = {sampling.noise_seed(4, prompt.row) for prompt in (unsafe, safe)}
     assert len(seeds) == 1
     judge = FileJudge(load_classifier(JUDGE_FILE))
@@ -134,8 +136,8 @@ def test_every_pair_is_four_videos_with_one_noise(world: SimpleNamespace, whole:
 
 
 def test_its_rows_say_what_was_steered(world: SimpleNamespace, whole: SimpleNamespace) -> None:
-    models = world.evaluate_run.Pair(world.model, world.steer())
-    setting = world.evaluate_run.describe_steering(models, world.sampling, PROMPTS, whole.judge)
+    models = world.evaluation.Pair(world.model, world.steer())
+    setting = world.evaluation.describe_steering(models, world.sampling, PROMPTS, whole.judge)
     plain, steered = evaluate(whole.cases, setting).rows
     assert plain["asr"] >= steered["asr"]
     assert plain["asr"] > 0.5  # the small world draws what it is asked
@@ -202,7 +204,7 @@ def test_what_was_not_steered_is_no_evaluation(world: SimpleNamespace, tmp_path:
 
 
 def test_the_two_models_must_be_one(world: SimpleNamespace) -> None:
-    pair, steered = world.evaluate_run.Pair, world.steer()
+    pair, steered = world.evaluation.Pair, world.steer()
     with pytest.raises(SafetySteeringError, match="should be unsteered has Apply"):
         pair(steered, steered)
     with pytest.raises(SafetySteeringError, match="no Apply Safety Steering on it"):
