@@ -10,7 +10,6 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,11 @@ import folder_paths
 from aiohttp import web
 
 from ..safety_steering.errors import SafetySteeringError
-from ..safety_steering.files import file_sha256
 from ..safety_steering.hook_point import parse_hook_point, select_hook_points
 from ..safety_steering.steering.trace import CallTrace, RunTrace
 from ..safety_steering.vectors.file import load_vector, read_label
 from ..safety_steering.vectors.vector import SafetyVector
-from .folders import BUNDLED, VECTORS, find_vector, vector_name
+from .folders import VECTORS, cached_by_file_version, find, sha256_of, vector_name
 from .models.checkpoint import Checkpoint, read_shapes, recognise
 from .models.families import FAMILIES
 from .models.families.schema import Family
@@ -86,7 +84,7 @@ def _answering(answer: Callable[[Mapping[str, str]], dict[str, Any]]) -> Callabl
 
 
 def _shown_vector(asked: Mapping[str, str], may_show: MayShow) -> Path:
-    path = find_vector(asked.get("name", ""))
+    path = find(VECTORS, asked.get("name", ""))
     if not may_show(path):
         raise SafetySteeringError(f"The file {vector_name(asked['name'])} is not described on this server.")
     return path
@@ -110,7 +108,7 @@ def card_of(path: Path) -> dict[str, Any]:
     points = vector.hook_points
     return {
         "file": path.name,
-        "sha256": _sha256(path),
+        "sha256": sha256_of(path),
         "fits": read_label(path),
         "origin": origin_of(vector, path),
         "kind": info.kind,
@@ -134,7 +132,7 @@ def card_of(path: Path) -> dict[str, Any]:
 
 def origin_of(vector: SafetyVector, path: Path) -> str:
     """Where a vector can be had from, in a few words."""
-    if path.is_relative_to(BUNDLED[VECTORS][0]):
+    if VECTORS.bundled and path.is_relative_to(VECTORS.bundled):
         return "comes with Safety Steering: update the node pack"
     for record in vector.info.provenance:
         for key in ("url", "source", "made_by"):
@@ -194,13 +192,8 @@ def _chosen(vector: SafetyVector | None, hook_points: str) -> tuple[tuple[str, .
         return (), str(error)
 
 
+@cached_by_file_version(64)
 def _recognised(path: Path) -> tuple[Checkpoint, Family] | None:
-    stat = path.stat()
-    return _recognise(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=64)
-def _recognise(path: Path, *version: int) -> tuple[Checkpoint, Family] | None:
     try:
         found = recognise(read_shapes(path), FAMILIES)
     except SafetySteeringError:  # no safetensors file: nothing is known before it is loaded
@@ -208,24 +201,7 @@ def _recognise(path: Path, *version: int) -> tuple[Checkpoint, Family] | None:
     return None if found is None else (found, next(row for row in FAMILIES if row.name == found.family))
 
 
-def _vector(path: Path) -> SafetyVector:
-    stat = path.stat()
-    return _load(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=8)
-def _load(path: Path, *version: int) -> SafetyVector:
-    return load_vector(path)
-
-
-def _sha256(path: Path) -> str:
-    stat = path.stat()
-    return _hash(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=256)
-def _hash(path: Path, *version: int) -> str:
-    return file_sha256(path)
+_vector = cached_by_file_version(8)(load_vector)
 
 
 # --- What the browser is told of a steered run: a message to the client that asked for it, and to no other, as the run

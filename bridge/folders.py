@@ -1,279 +1,215 @@
-"""Where vectors and prompts are found: in `models/safety_vectors` and `models/safety_prompts`, or bundled here."""
+"""Files of this pack, found by the names that ComfyUI's pickers show; folders of results; caches by file version."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, wraps
 from pathlib import Path
+from typing import TypeVar
 
 import folder_paths
 
 from ..safety_steering.errors import PromptFileError, SafetySteeringError, VectorFileError
+from ..safety_steering.files import file_sha256
 from ..safety_steering.prompts.files import SUFFIXES as PROMPT_SUFFIXES
 from ..safety_steering.vectors.file import read_label
 
-VECTORS = "safety_vectors"
-
-
 SUFFIX = ".safetensors"
-
-
 LONGEST_NAME = 180  # bytes; file systems stop at 255, and a temporary name is longer than the final one
+LISTED = 8  # names in an error message
+DEEPEST = 3  # folders below a search path in which language models are looked for
+_BUNDLED = Path(__file__).resolve().parent.parent / "vectors"
+
+Result = TypeVar("Result")
 
 
-LISTED = 8
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that users choose by name.
+
+    folder: below `models`, and its key in ComfyUI's folder_paths. noun, wanted, error: for the message about a missing
+    file. bundled: the folder of those that come with the pack. hidden: a subfolder that is not offered.
+    """
+
+    folder: str
+    noun: str
+    suffixes: tuple[str, ...]
+    error: type[SafetySteeringError] = SafetySteeringError
+    wanted: str = "it"
+    bundled: Path | None = None
+    hidden: str = ""
+
+    @property
+    def roots(self) -> list[Path]:
+        """The folders that are searched, the user's first."""
+        return [Path(folder) for folder in folder_paths.get_folder_paths(self.folder)]
 
 
-PROMPTS = "safety_prompts"
+VECTORS = Kind("safety_vectors", "safety vector", (SUFFIX,), VectorFileError, bundled=_BUNDLED)
+PROMPTS = Kind("safety_prompts", "prompt file", PROMPT_SUFFIXES, PromptFileError, bundled=_BUNDLED / "prompts")
+ALIGNMENTS = Kind("safety_alignments", "alignment", (SUFFIX,), VectorFileError, hidden="cache")
+JUDGES = Kind("safety_judges", "judge file", (SUFFIX, ".onnx", ".pth"))
+LLMS = Kind(
+    "safety_llms",
+    "language model",
+    (),
+    wanted="a Hugging Face folder (config.json, tokenizer, safetensors) or a .gguf file",
+)
 
-
-LLMS = "safety_llms"
-
-
-ALIGNMENTS = "safety_alignments"
-
-
-JUDGES = "safety_judges"
-
-
-JUDGE_SUFFIXES = (SUFFIX, ".onnx", ".pth")
-
-
-_VECTORS_HERE = Path(__file__).resolve().parent.parent / "vectors"
-
-
-# ComfyUI's name of a folder -> the bundled one, and what its files end in
-BUNDLED = {
-    VECTORS: (_VECTORS_HERE, (SUFFIX,)),
-    PROMPTS: (_VECTORS_HERE / "prompts", PROMPT_SUFFIXES),
-}
+# folders below ComfyUI's output folder
+ACTIVATIONS, CALIBRATIONS = "safety_activations", "safety_calibrations"
 
 
 def register_folders() -> None:
     """Tell ComfyUI about the folders, so that extra_model_paths.yaml and the model library know them too."""
-    for name, (bundled, suffixes) in BUNDLED.items():
-        folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
-        folder_paths.add_model_folder_path(name, str(bundled))
-        folder_paths.folder_names_and_paths[name][1].update(suffixes)
-    folder_paths.add_model_folder_path(LLMS, str(Path(folder_paths.models_dir) / LLMS))
-    folder_paths.add_model_folder_path(ALIGNMENTS, str(Path(folder_paths.models_dir) / ALIGNMENTS))
-    folder_paths.folder_names_and_paths[ALIGNMENTS][1].add(SUFFIX)
-    folder_paths.add_model_folder_path(JUDGES, str(Path(folder_paths.models_dir) / JUDGES))
-    folder_paths.folder_names_and_paths[JUDGES][1].update(JUDGE_SUFFIXES)
+    for kind in (VECTORS, PROMPTS, ALIGNMENTS, JUDGES, LLMS):
+        for folder in filter(None, (Path(folder_paths.models_dir) / kind.folder, kind.bundled)):
+            folder_paths.add_model_folder_path(kind.folder, str(folder))
+        folder_paths.folder_names_and_paths[kind.folder][1].update(kind.suffixes)
+
+
+def names(kind: Kind, suffix: str = "") -> list[str]:
+    """The names of a kind's files, as pickers list them. suffix: only those that end in it."""
+    if kind is LLMS:
+        return sorted({name for root in kind.roots for name in _llms_in(root)})
+    endings = (suffix,) if suffix else kind.suffixes
+    return [
+        name
+        for name in folder_paths.get_filename_list(kind.folder)
+        if name.casefold().endswith(endings) and not (kind.hidden and Path(name).parts[0] == kind.hidden)
+    ]
+
+
+def find(kind: Kind, name: str) -> Path:
+    """The path of a file that was chosen by name; of a vector by its label too.
+
+    Raises:
+        SafetySteeringError: of the kind's class. There is no such file in the kind's folders; nothing outside of them
+            is ever read.
+    """
+    if kind is VECTORS:
+        name = vector_name(name)
+    known = names(kind)
+    found = [path for root in kind.roots if name in known and (path := root / name).exists()]
+    if found:
+        return found[0]
+    raise kind.error(
+        f"The {kind.noun} '{name}' was not found. Put {kind.wanted} into models/{kind.folder} and press R to refresh, "
+        f"or choose one of: {_some(known)}."
+    )
+
+
+def new_path(kind: Kind, name: str) -> Path:
+    """The path of a file of this name that is to be written, in the user's folder.
+
+    Raises:
+        SafetySteeringError: of the kind's class. The name is empty, leads out of the folder, or is not valid on every
+            file system.
+    """
+    root = kind.roots[0].resolve()
+    path = _inside(root, name.strip().removesuffix(SUFFIX), SUFFIX)
+    if path is None or (kind.hidden and path.is_relative_to(root / kind.hidden)):
+        raise kind.error(f"'{name}' is not a valid file name in the folder {kind.folder}. Give a plain name.")
+    return path
+
+
+def cached_path(key: str) -> Path:
+    """The path of the alignment that is kept under this content hash."""
+    return ALIGNMENTS.roots[0].resolve() / ALIGNMENTS.hidden / f"{key}{SUFFIX}"
+
+
+def output_folder(kind: str, name: str) -> Path:
+    """The folder `output/<kind>/<name>`, which need not exist yet.
+
+    Raises:
+        SafetySteeringError: the name is empty, leads out of the folder, or is not valid on every file system.
+    """
+    path = _inside((Path(folder_paths.get_output_directory()) / kind).resolve(), name.strip())
+    if path is None:
+        raise SafetySteeringError(f"'{name}' is not a valid folder name in output/{kind}. Give a plain name.")
+    return path
+
+
+def activations_path(name: str) -> Path:
+    """The folder of activations of this name; as `output_folder`."""
+    return output_folder(ACTIVATIONS, name)
+
+
+def shards_of(name: str) -> list[str]:
+    """The shards in a folder of activations: changes when it is filled or deleted."""
+    return sorted(path.name for path in activations_path(name).glob("shard-*.safetensors"))
+
+
+def size_of(path: Path) -> int:
+    """A file's size in bytes, 0 if it is missing: changes when it is written or deleted."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def file_version(path: Path) -> tuple[int, ...]:
+    """Times, size and inode of a file: changes when it is written or replaced."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
+
+
+def cached_by_file_version(maxsize: int) -> Callable[[Callable[[Path], Result]], Callable[[Path], Result]]:
+    """A decorator: keeps a function's last `maxsize` results, each until its file changes."""
+
+    def decorate(function: Callable[[Path], Result]) -> Callable[[Path], Result]:
+        @lru_cache(maxsize)
+        def of_version(path: Path, *version: int) -> Result:
+            return function(path)
+
+        return wraps(function)(lambda path: of_version(path, *file_version(path)))
+
+    return decorate
+
+
+sha256_of = cached_by_file_version(1024)(file_sha256)
 
 
 def vector_labels() -> list[str]:
     """One label a vector file: its name and, in brackets, what it fits."""
-    names = [name for name in folder_paths.get_filename_list(VECTORS) if name.endswith(SUFFIX)]
-    return [f"{name} ({_label(find_vector(name))})" for name in names]
+    return [f"{name} ({_label(find(VECTORS, name))})" for name in names(VECTORS)]
 
 
 def vector_name(label: str) -> str:
-    """The file name in a label. A bare file name is its own label, so that workflows survive a changed label."""
-    name, suffix, _ = label.partition(SUFFIX)
-    return name + suffix
+    """The file name in a label. A file name is its own label, so that workflows survive a changed label."""
+    named = re.match(rf".*?{re.escape(SUFFIX)}", label, re.IGNORECASE | re.DOTALL)
+    return named[0] if named else label
 
 
-def find_vector(label: str) -> Path:
-    """The path of a vector chosen by label or file name.
-
-    Raises:
-        VectorFileError: no such file in the folders of safety vectors (nothing outside of them is ever read).
-    """
-    name = vector_name(label)
-    known = folder_paths.get_filename_list(VECTORS)
-    path = folder_paths.get_full_path(VECTORS, name) if name in known else None
-    if path is None:
-        folder = Path(folder_paths.get_folder_paths(VECTORS)[0])
-        raise VectorFileError(
-            f"The safety vector '{name}' was not found. Put the file into {folder.parent.name}/{folder.name} and press "
-            f"R to refresh, or choose one of: {_some(known)}."
-        )
-    return Path(path)
-
-
-def prompt_file_names() -> list[str]:
-    """The names of the prompt files."""
-    return list(folder_paths.get_filename_list(PROMPTS))
-
-
-def find_prompts(name: str) -> Path:
-    """The path of a prompt file.
-
-    Raises:
-        PromptFileError: no such file in the folders of prompts (nothing outside of them is ever read).
-    """
-    known = prompt_file_names()
-    path = folder_paths.get_full_path(PROMPTS, name) if name in known else None
-    if path is None:
-        raise PromptFileError(
-            f"The prompt file '{name}' was not found. Put it into models/{PROMPTS} and press R to refresh, or choose "
-            f"one of: {_some(known)}."
-        )
-    return Path(path)
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are: a message is read by people."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more or "none there yet"
-
-
-def new_vector_path(name: str) -> Path:
-    """Where a new vector of this name is to be written, in the user's folder.
-
-    Raises:
-        VectorFileError: the name is empty, leads out of the folder, or is none that every file system takes.
-    """
-    folder = Path(folder_paths.get_folder_paths(VECTORS)[0]).resolve()
-    file_name = name.strip().removesuffix(SUFFIX)
-    usable = bool(file_name) and file_name.isprintable() and len(file_name.encode()) <= LONGEST_NAME
-    path = (folder / f"{file_name}{SUFFIX}").resolve() if usable else None
-    if path is None or not path.is_relative_to(folder):
-        raise VectorFileError(f"'{name}' is no file name inside the folder {folder.name}. Give a plain name.")
-    return path
-
-
+@cached_by_file_version(512)
 def _label(path: Path) -> str:
-    stat = path.stat()
-    return _read_label(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=512)
-def _read_label(path: Path, modified: int, size: int) -> str:
-    """`read_label`, once for each version of a file; a damaged file is listed as such."""
     try:
         return read_label(path)
     except VectorFileError:
         return "cannot be read"
 
 
-# --- Where activations are kept: `output/safety_activations/<name>`.
+def _inside(root: Path, name: str, suffix: str = "") -> Path | None:
+    """`root / name` with a suffix; None for a name that is empty, leads out of `root`, or is not valid everywhere."""
+    if not name or not name.isprintable() or len(name.encode(errors="replace")) > LONGEST_NAME:
+        return None
+    path = (root / f"{name}{suffix}").resolve()
+    return path if path != root and path.is_relative_to(root) else None
 
 
-ACTIVATIONS = "safety_activations"
+def _llms_in(root: Path) -> Iterator[str]:
+    """Hugging Face folders and GGUF files, by their paths below `root`."""
+    for folder, below, files in os.walk(root, followlinks=True):
+        here = Path(folder).relative_to(root)
+        if len(here.parts) >= DEEPEST:
+            below.clear()
+        if "config.json" in files and here.parts:
+            yield here.as_posix()
+            below.clear()
+        yield from ((here / file).as_posix() for file in files if file.lower().endswith(".gguf"))
 
 
-def activations_path(name: str) -> Path:
-    """The folder of this name, which need not be there yet; SafetySteeringError as `output_folder`."""
-    return output_folder(ACTIVATIONS, name)
-
-
-def shards_of(name: str) -> list[str]:
-    """The shards that a folder holds now, which is what changes when it is filled or deleted."""
-    return sorted(path.name for path in activations_path(name).glob("shard-*.safetensors"))
-
-
-# --- Where alignments are: the user's files in `models/safety_alignments`, and in its `cache` those that were fitted.
-
-
-CACHE = "cache"
-
-
-def alignment_names() -> list[str]:
-    """The files to choose from, without the cache."""
-    names = folder_paths.get_filename_list(ALIGNMENTS)
-    return [name for name in names if name.endswith(SUFFIX) and Path(name).parts[0] != CACHE]
-
-
-def find_alignment(name: str) -> Path:
-    """The path of a chosen file.
-
-    Raises:
-        VectorFileError: no such file in the folders of alignments (nothing outside of them is ever read).
-    """
-    known = alignment_names()
-    path = folder_paths.get_full_path(ALIGNMENTS, name) if name in known else None
-    if path is None:
-        listed = ", ".join(known[:8]) or "none there yet"
-        raise VectorFileError(
-            f"The alignment '{name}' was not found. Put it into models/{ALIGNMENTS} and press R to refresh, or choose "
-            f"one of: {listed}."
-        )
-    return Path(path)
-
-
-def new_alignment_path(name: str) -> Path:
-    """Where a new alignment of this name is to be written, in the user's folder.
-
-    Raises:
-        VectorFileError: the name is empty, leads out of the folder, or is none that every file system takes.
-    """
-    folder = _folder()
-    file_name = name.strip().removesuffix(SUFFIX)
-    usable = bool(file_name) and file_name.isprintable() and len(file_name.encode()) <= LONGEST_NAME
-    path = (folder / f"{file_name}{SUFFIX}").resolve() if usable else None
-    if path is None or not path.is_relative_to(folder) or path.is_relative_to(folder / CACHE):
-        raise VectorFileError(f"'{name}' is no file name inside the folder {folder.name}. Give a plain name.")
-    return path
-
-
-def cached_path(key: str) -> Path:
-    """Where the fit of this content hash is kept."""
-    return _folder() / CACHE / f"{key}{SUFFIX}"
-
-
-def _folder() -> Path:
-    return Path(folder_paths.get_folder_paths(ALIGNMENTS)[0]).resolve()
-
-
-# --- Judge files: `models/safety_judges`.
-
-
-LISTED = 8
-
-
-def judge_file_names(suffix: str) -> list[str]:
-    """The names of the judge files that end in `suffix`."""
-    return [name for name in folder_paths.get_filename_list(JUDGES) if name.endswith(suffix)]
-
-
-def find_judge_file(name: str) -> Path:
-    """The path of a judge file.
-
-    Raises:
-        SafetySteeringError: no such file in the folders of judges (nothing outside of them is ever read).
-    """
-    known = folder_paths.get_filename_list(JUDGES)
-    path = folder_paths.get_full_path(JUDGES, name) if name in known else None
-    if path is None:
-        there = ", ".join(known[:LISTED]) or "none"
-        raise SafetySteeringError(
-            f"The judge file '{name}' was not found. Put it into models/{JUDGES} and press R to refresh. There now: "
-            f"{there}."
-        )
-    return Path(path)
-
-
-def judge_files_now() -> list[str]:
-    """Every judge file with its size and time, which is what changes when one is replaced."""
-    stats = [(name, find_judge_file(name).stat()) for name in judge_file_names("")]
-    return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
-
-
-# --- Folders of results that can be taken up again: `output/<kind>/<name>`.
-
-
-LONGEST_NAME = 180  # bytes
-
-
-CALIBRATIONS = "safety_calibrations"
-
-
-def output_folder(kind: str, name: str) -> Path:
-    """The folder of this name among those of a kind, which need not be there yet.
-
-    Raises:
-        SafetySteeringError: the name is empty, leads out of the output directory, or is none that file systems take.
-    """
-    root = (Path(folder_paths.get_output_directory()) / kind).resolve()
-    usable = bool(name.strip()) and name.isprintable() and len(name.encode()) <= LONGEST_NAME
-    path = (root / name.strip()).resolve() if usable else root
-    if path == root or not path.is_relative_to(root):
-        raise SafetySteeringError(f"'{name}' is no folder name inside output/{kind}. Give a plain name.")
-    return path
-
-
-def size_of(path: Path) -> int:
-    """How many bytes a file has, 0 if there is none: what changes when it is written or deleted."""
-    return path.stat().st_size if path.exists() else 0
+def _some(known: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return ", ".join(known[:LISTED]) + more or "none there yet"

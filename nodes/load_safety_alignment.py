@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..bridge.folders import alignment_names, find_alignment
+from ..bridge.folders import ALIGNMENTS, find, names, sha256_of
 from ..safety_steering.alignment.file import load_alignment
 from ..safety_steering.alignment.report import describe_alignment
 from ..safety_steering.errors import VectorFileError
-from ..safety_steering.files import file_sha256
 from .types import CATEGORY, SafetyAlignmentType
 
 
@@ -22,7 +21,7 @@ class LoadSafetyAlignment(io.ComfyNode):
             description="Loads an alignment that Save Safety Alignment wrote. Put files into models/safety_alignments.",
             search_aliases=["safety", "steering", "import alignment"],
             inputs=[
-                io.Combo.Input("alignment", options=alignment_names(), tooltip="The file to load."),
+                io.Combo.Input("alignment", options=names(ALIGNMENTS), tooltip="The file to load."),
             ],
             outputs=[
                 SafetyAlignmentType.Output("safety_alignment", tooltip="Connect to Transfer Direction from LLM."),
@@ -33,16 +32,16 @@ class LoadSafetyAlignment(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, alignment: str) -> bool | str:
         try:
-            find_alignment(alignment)
+            find(ALIGNMENTS, alignment)
         except VectorFileError as error:
             return str(error)
         return True
 
     @classmethod
     def fingerprint_inputs(cls, alignment: str) -> str:
-        return file_sha256(find_alignment(alignment))
+        return sha256_of(find(ALIGNMENTS, alignment))
 
     @classmethod
     def execute(cls, alignment: str) -> io.NodeOutput:
-        loaded = load_alignment(find_alignment(alignment))
+        loaded = load_alignment(find(ALIGNMENTS, alignment))
         return io.NodeOutput(loaded, describe_alignment(loaded))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..bridge.folders import find_vector, vector_labels
+from ..bridge.folders import VECTORS, find, sha256_of, vector_labels
 from ..safety_steering.errors import VectorFileError
-from ..safety_steering.files import file_sha256
 from ..safety_steering.vectors.file import load_vector
 from ..safety_steering.vectors.vector import describe
 from .types import CATEGORY, SEARCH_WORDS, SafetyVectorType
@@ -41,17 +40,17 @@ class LoadSafetyVector(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, vector: str) -> bool | str:
         try:
-            find_vector(vector)
+            find(VECTORS, vector)
         except VectorFileError as error:
             return str(error)
         return True
 
     @classmethod
     def fingerprint_inputs(cls, vector: str) -> str:
-        return file_sha256(find_vector(vector))
+        return sha256_of(find(VECTORS, vector))
 
     @classmethod
     def execute(cls, vector: str) -> io.NodeOutput:
-        path = find_vector(vector)
+        path = find(VECTORS, vector)
         loaded = load_vector(path)
         return io.NodeOutput(loaded, f"{path.name}\n{describe(loaded)}")

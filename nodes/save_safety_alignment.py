@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..bridge.folders import new_alignment_path
+from ..bridge.folders import ALIGNMENTS, new_path
 from ..safety_steering.alignment.file import save_alignment
 from ..safety_steering.alignment.fit import Alignment
 from ..safety_steering.alignment.report import describe_alignment
@@ -40,6 +40,6 @@ class SaveSafetyAlignment(io.ComfyNode):
 
     @classmethod
     def execute(cls, safety_alignment: Alignment, filename: str, overwrite: bool) -> io.NodeOutput:
-        path = save_alignment(safety_alignment, new_alignment_path(filename), overwrite=overwrite)
+        path = save_alignment(safety_alignment, new_path(ALIGNMENTS, filename), overwrite=overwrite)
         shown = f"Saved {path.name}\n{describe_alignment(safety_alignment)}"
         return io.NodeOutput(path.name, ui=ui.PreviewText(shown))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..bridge.folders import new_vector_path
+from ..bridge.folders import VECTORS, new_path
 from ..safety_steering.vectors.file import save_vector
 from ..safety_steering.vectors.vector import SafetyVector, describe
 from .types import CATEGORY, SafetyVectorType
@@ -36,5 +36,5 @@ class SaveSafetyVector(io.ComfyNode):
 
     @classmethod
     def execute(cls, safety_vector: SafetyVector, filename: str, overwrite: bool) -> io.NodeOutput:
-        path = save_vector(safety_vector, new_vector_path(filename), overwrite=overwrite)
+        path = save_vector(safety_vector, new_path(VECTORS, filename), overwrite=overwrite)
         return io.NodeOutput(path.name, ui=ui.PreviewText(f"Saved {path.name}\n{describe(safety_vector)}"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ import nodes as core_nodes
 
 from ...guardrail.policy import Policy
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.files import file_sha256
 from ...safety_steering.vectors.vector import SafetyVector
-from ..folders import find_vector
+from ..folders import VECTORS, find, sha256_of
 
 MOST_NODES = 2000  # graphs that people draw have a few hundred
 WEIGHTS = {"MODEL", "CLIP", "VAE", "CLIP_VISION", "CONTROL_NET", "LORA_MODEL"}
@@ -180,7 +179,7 @@ def _listed_vector(use: NodeUse, policy: Policy) -> Iterable[str]:
     if f"{OWN}LoadSafetyVector" not in use.facts.names:
         return
     for label in use.values.get("vector", []):
-        path = find_vector(str(label))
+        path = find(VECTORS, str(label))
         if not policy.allows_vector(sha256_of(path)):
             yield f"the file {path.name} is not one of the safety vectors of this host. Choose another."
 
@@ -215,14 +214,3 @@ CHECKS: tuple[Callable[[NodeUse, Policy], Iterable[str]], ...] = (
     _listed_vector,
     _listed_lora,
 )
-
-
-def sha256_of(path: Path) -> str:
-    """A file's sha256, computed once for each version of it."""
-    stat = path.stat()
-    return _sha256_of(path, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
-
-
-@lru_cache(maxsize=1024)
-def _sha256_of(path: Path, *version: int) -> str:
-    return file_sha256(path)

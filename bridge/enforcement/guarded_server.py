@@ -15,7 +15,8 @@ from ...guardrail.policy import Policy
 from ...guardrail.policy_store import PolicyStore
 from ...guardrail.public_folders import PublicFolders
 from ...safety_steering.errors import SafetySteeringError
-from .admission import check_prompt, sha256_of
+from ..folders import sha256_of
+from .admission import check_prompt
 from .choke_points import Guarded
 
 

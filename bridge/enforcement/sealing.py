@@ -9,7 +9,8 @@ from typing import Any
 from ...guardrail.evidence import Statement, sign_file
 from ...guardrail.job_record import DELIVERED, FAILED, INTERRUPTED, REFUSED, REPLACED, JobRecord, sum_up
 from ...guardrail.keys import Signer
-from .admission import facts_of, sha256_of
+from ..folders import sha256_of
+from .admission import facts_of
 from .job import Job, OutputFile, SampledNode, verdict_of
 
 TEXT_LIMIT = 10_000  # characters of prompt text in the audit, if the policy asks for it

@@ -15,7 +15,7 @@ from ...safety_steering.judges.nudenet import NudeNet
 from ...safety_steering.judges.open_nsfw import OpenNsfw
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.judges.zero_shot import ZeroShot, parse_prompts
-from ..folders import find_judge_file, judge_file_names
+from ..folders import JUDGES, find, names
 from .clip_pair import ClipPair
 from .node_judge import NodeJudge
 
@@ -76,7 +76,7 @@ def _clip(choices: Choices, frames: int, pair: ClipPair | None) -> Judge:
 
 
 def _judge_file(choices: Choices, frames: int, pair: ClipPair | None) -> Judge:
-    return FileJudge(load_classifier(find_judge_file(choices["file"])), choices["threshold"], frames)
+    return FileJudge(load_classifier(find(JUDGES, choices["file"])), choices["threshold"], frames)
 
 
 def _node(choices: Choices, frames: int, pair: ClipPair | None) -> Judge:
@@ -98,11 +98,11 @@ def _node(choices: Choices, frames: int, pair: ClipPair | None) -> Judge:
 
 
 def _onnx(name: str) -> Path | None:
-    return None if name == INSTALLED else find_judge_file(name)
+    return None if name == INSTALLED else find(JUDGES, name)
 
 
 def _known(name: str) -> Path | None:
-    return find_judge_file(name) if name in judge_file_names("") else None
+    return find(JUDGES, name) if name in names(JUDGES) else None
 
 
 _MAKERS: dict[str, Callable[[Choices, int, ClipPair | None], Judge]] = {

@@ -1,68 +1,26 @@
-"""Language models under `models/safety_llms`, and one that makes room for itself.
+"""A language model that transformers runs, inside ComfyUI's memory management.
 
-A model that transformers runs is unknown to ComfyUI's memory management: ComfyUI is asked to free memory before such a
-model is loaded, and the model is let go as soon as nobody reads it.
+ComfyUI does not know such a model: it is asked to free memory before the model is loaded, and the model is unloaded as
+soon as nobody reads it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management as memory
-import folder_paths
 import torch
 
-from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.language_models.transformers_model import LanguageModel, check_files
-from ..folders import LLMS
+from ...safety_steering.language_models.transformers_model import LanguageModel
 
 AUTO = "auto"
 DEVICES = (AUTO, "cpu")
 PRECISIONS = (AUTO, "float32", "bfloat16", "float16")
 FROM_CLIP = "the connected CLIP"
 SPARE = 2**30  # bytes beside the weights, for the states of a batch
-DEEPEST = 3  # folders below a search path
-
-
-def llm_names() -> list[str]:
-    """Models in the folders of language models: Hugging Face folders and GGUF files, by their path in there."""
-    return sorted({name for root in _roots() for name in _models_in(root)})
-
-
-def find_llm(name: str) -> Path:
-    """The path of a model.
-
-    Raises:
-        SafetySteeringError: no such model in the folders (nothing outside of them is read), or files are missing.
-    """
-    for root in _roots():
-        if name in _models_in(root):
-            check_files(root / name)
-            return root / name
-    known = llm_names()
-    raise SafetySteeringError(
-        f"The language model '{name}' was not found. Put a Hugging Face folder (config.json, tokenizer, safetensors) "
-        f"or a .gguf file into models/{LLMS} and press R to refresh. There are: {', '.join(known[:8]) or 'none yet'}."
-    )
-
-
-def _roots() -> list[Path]:
-    return [Path(folder) for folder in folder_paths.get_folder_paths(LLMS)]
-
-
-def _models_in(root: Path) -> Iterator[str]:
-    for folder, below, files in os.walk(root, followlinks=True):
-        here = Path(folder).relative_to(root)
-        if len(here.parts) >= DEEPEST:
-            below.clear()
-        if "config.json" in files and here.parts:
-            yield here.as_posix()
-            below.clear()
-        yield from ((here / file).as_posix() for file in files if file.lower().endswith(".gguf"))
 
 
 class ManagedLanguageModel(LanguageModel):

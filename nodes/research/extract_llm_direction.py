@@ -10,7 +10,7 @@ import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io, ui
 
-from ...bridge.folders import find_prompts
+from ...bridge.folders import PROMPTS, find
 from ...safety_steering.directions.charts import draw_sweep
 from ...safety_steering.directions.pairs import VALENCE
 from ...safety_steering.directions.portable import BUNDLED_ANCHORS, ExtractSettings, anchor_texts, extract_vector
@@ -99,7 +99,7 @@ class ExtractLlmDirection(io.ComfyNode):
         extracted = extract_vector(
             safety_llm,
             safety_prompts,
-            anchor_texts(anchors or load_prompts(find_prompts(BUNDLED_ANCHORS))),
+            anchor_texts(anchors or load_prompts(find(PROMPTS, BUNDLED_ANCHORS))),
             ExtractSettings(layer=layer, pooling=pooling, valence=valence),
             categories=[name.strip() for name in categories.split(",") if name.strip()],
             progress=progress,

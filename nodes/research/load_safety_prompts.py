@@ -6,9 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...bridge.folders import find_prompts, prompt_file_names
+from ...bridge.folders import PROMPTS, find, names, sha256_of
 from ...safety_steering.errors import PromptFileError
-from ...safety_steering.files import file_sha256
 from ...safety_steering.prompts.columns import category_name
 from ...safety_steering.prompts.files import check_size, load_prompts
 from ...safety_steering.prompts.prompt_set import describe_prompts
@@ -40,7 +39,7 @@ class LoadSafetyPrompts(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "prompts",
-                    options=prompt_file_names(),
+                    options=names(PROMPTS),
                     default=BUNDLED_PAIRS,
                     tooltip="The file to load: parquet, csv, tsv, jsonl, json, or txt with one prompt a line.",
                 ),
@@ -106,16 +105,16 @@ class LoadSafetyPrompts(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, prompts: str) -> bool | str:
         try:
-            find_prompts(prompts)
+            find(PROMPTS, prompts)
         except PromptFileError as error:
             return str(error)
         return True
 
     @classmethod
     def fingerprint_inputs(cls, prompts: str, **settings: Any) -> str:
-        path = find_prompts(prompts)
+        path = find(PROMPTS, prompts)
         check_size(path)
-        return file_sha256(path)
+        return sha256_of(path)
 
     @classmethod
     def execute(
@@ -130,11 +129,11 @@ class LoadSafetyPrompts(io.ComfyNode):
         limit: int,
     ) -> io.NodeOutput:
         loaded = load_prompts(
-            find_prompts(prompts), columns=columns, unpaired="" if unpaired == SAID_BY_FILE else unpaired
+            find(PROMPTS, prompts), columns=columns, unpaired="" if unpaired == SAID_BY_FILE else unpaired
         )
-        names = [category_name(name) for name in categories.split(",") if name.strip()]
-        if names:
-            loaded = loaded.of_categories(names)
+        kept = [category_name(name) for name in categories.split(",") if name.strip()]
+        if kept:
+            loaded = loaded.of_categories(kept)
         if limit:
             loaded = loaded.limited(limit, split_seed)
         if not loaded.has_splits:

@@ -6,10 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...bridge.folders import LLMS, file_version, find, names
 from ...bridge.language_models.clip_source import ClipSource
-from ...bridge.language_models.managed import DEVICES, FROM_CLIP, PRECISIONS, ManagedLanguageModel, find_llm, llm_names
+from ...bridge.language_models.managed import DEVICES, FROM_CLIP, PRECISIONS, ManagedLanguageModel
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.language_models.transformers_model import weight_files
+from ...safety_steering.language_models.transformers_model import check_files, weight_files
 from ..types import CATEGORY, SafetyLlmType
 
 
@@ -35,7 +36,7 @@ class LoadSourceLlm(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=[*llm_names(), FROM_CLIP],
+                    options=[*names(LLMS), FROM_CLIP],
                     tooltip="A Hugging Face folder or a .gguf file in models/safety_llms, or the CLIP connected below. "
                     "A larger model knows more: an 8B instruct model is a good start.",
                 ),
@@ -77,7 +78,7 @@ class LoadSourceLlm(io.ComfyNode):
     def validate_inputs(cls, model: str) -> bool | str:
         try:
             if model != FROM_CLIP:
-                find_llm(model)
+                check_files(find(LLMS, model))
         except SafetySteeringError as error:
             return str(error)
         return True
@@ -86,7 +87,7 @@ class LoadSourceLlm(io.ComfyNode):
     def fingerprint_inputs(cls, model: str, **settings: Any) -> list[Any]:
         if model == FROM_CLIP:
             return []
-        return [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in weight_files(find_llm(model))]
+        return [(file.name, *file_version(file)) for file in weight_files(find(LLMS, model))]
 
     @classmethod
     def execute(cls, model: str, device: str, precision: str, batch_size: int, clip: Any = None) -> io.NodeOutput:
@@ -98,6 +99,6 @@ class LoadSourceLlm(io.ComfyNode):
         llm = (
             ClipSource(clip)
             if clip is not None
-            else ManagedLanguageModel(find_llm(model), device=device, dtype=precision, batch=batch_size)
+            else ManagedLanguageModel(find(LLMS, model), device=device, dtype=precision, batch=batch_size)
         )
         return io.NodeOutput(llm, f"{llm.name}: {llm.layers} layers, {llm.width} wide")

@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ...bridge.folders import judge_file_names, judge_files_now
+from ...bridge.folders import JUDGES, file_version, find, names
 from ...bridge.judging.choose import INCEPTION, INSTALLED, OWN_FEATURES, make_judge
 from ...bridge.judging.node_judge import MEANINGS
 from ...safety_steering.judges.nudenet import UNSAFE as NUDENET_LABELS
@@ -89,8 +89,8 @@ class SafetyJudge(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **inputs: Any) -> list[str]:
-        return judge_files_now()
+    def fingerprint_inputs(cls, **inputs: Any) -> list[Any]:
+        return [(name, *file_version(find(JUDGES, name))) for name in names(JUDGES)]
 
     @classmethod
     def execute(
@@ -121,7 +121,7 @@ def _threshold(default: float, tooltip: str) -> io.Float.Input:
 def _onnx_file() -> io.Combo.Input:
     return io.Combo.Input(
         "file",
-        options=[INSTALLED, *judge_file_names(".onnx")],
+        options=[INSTALLED, *names(JUDGES, ".onnx")],
         default=INSTALLED,
         tooltip="The model: inside the installed Python package, or an onnx file in models/safety_judges.",
     )
@@ -158,11 +158,10 @@ def _clip_inputs() -> list[Any]:
 
 
 def _judge_file_inputs() -> list[Any]:
-    names = judge_file_names(".safetensors")
     return [
         io.Combo.Input(
             "file",
-            options=names or [NO_FILE],
+            options=names(JUDGES, ".safetensors") or [NO_FILE],
             tooltip="A classifier with the names of its classes, in models/safety_judges.",
         ),
         _threshold(0.5, "Above which summed probability of the unsafe classes a video is unsafe."),

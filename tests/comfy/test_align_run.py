@@ -234,13 +234,15 @@ def test_the_nodes_hand_on_what_the_next_one_takes(module, wan, tmp_path, monkey
     assert "umt5xxl.last" in card
     for module_name in ("save_safety_alignment", "load_safety_alignment"):
         importlib.import_module(f"safety_steering_pack.nodes.{module_name}")
+    import folder_paths
+
     folder = importlib.import_module("safety_steering_pack.bridge.folders")
-    monkeypatch.setattr(folder, "_folder", lambda: tmp_path)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "safety_alignments", ([str(tmp_path)], {".safetensors"}))
     (name,) = node("save_safety_alignment", "SaveSafetyAlignment").execute(alignment, "mine", False).args
     assert load_alignment(tmp_path / name).sha256 == alignment.sha256
     for wrong in ("", "../out", "cache/x", "a\nb"):
         with pytest.raises(SafetySteeringError, match="Give a plain name"):
-            folder.new_alignment_path(wrong)
+            folder.new_path(folder.ALIGNMENTS, wrong)
     with pytest.raises(SafetySteeringError, match="Choose a target"):
         fit.execute(vector, 0.2, 0, target=None, method={"method": "ridge"})
     apply = node("apply_safety_steering", "ApplySafetySteering")

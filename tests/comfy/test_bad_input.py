@@ -234,7 +234,7 @@ def test_nothing_outside_the_folder_is_read(server, name):
     sampled = WAN.graph(graph, apply_vector(name.format(absolute=outside)), steps=1)
     save_latent(graph, sampled.samples, "outside")
     said = refusal(server, graph.prompt, "SafetySteering_LoadSafetyVector")
-    check_sentence(said, "was not found. Put the file into models/safety_vectors")
+    check_sentence(said, "was not found. Put it into models/safety_vectors")
     check_healthy(server)
 
 
@@ -249,7 +249,7 @@ def test_nothing_outside_the_folder_is_written(server, name):
     chosen = name.format(absolute=server.models / "written")
     graph.add("SafetySteering_SaveSafetyVector", safety_vector=vector[0], filename=chosen, overwrite=False)
     said = refusal(server, graph.prompt, "SafetySteering_SaveSafetyVector")
-    check_sentence(said, "is no file name inside the folder safety_vectors. Give a plain name")
+    check_sentence(said, "is not a valid file name in the folder safety_vectors. Give a plain name")
     assert set(server.models.rglob("*")) == before
     check_healthy(server)
 
@@ -276,15 +276,15 @@ def test_a_link_that_carries_another_type_is_refused(server):
 
 def test_with_no_vector_there_the_sentence_says_where_to_put_one(comfy_in_process, tmp_path, monkeypatch):
     import folder_paths
-    from safety_steering_pack.bridge.folders import VECTORS, find_vector, vector_labels
+    from safety_steering_pack.bridge.folders import VECTORS, find, vector_labels
 
     empty = tmp_path / "models" / "safety_vectors"
     empty.mkdir(parents=True)
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, VECTORS, ([str(empty)], {".safetensors"}))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, VECTORS.folder, ([str(empty)], {".safetensors"}))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     assert vector_labels() == []
-    with pytest.raises(VectorFileError, match=r"Put the file into models/safety_vectors .* none there yet"):
-        find_vector("any.safetensors")
+    with pytest.raises(VectorFileError, match=r"Put it into models/safety_vectors .* none there yet"):
+        find(VECTORS, "any.safetensors")
 
 
 def test_a_model_of_an_unknown_class_is_refused(comfy_in_process):

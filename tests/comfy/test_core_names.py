@@ -21,7 +21,7 @@ def test_the_names_are_read_off_the_pack(used):
         "comfy.patcher_extension.WrappersMP.APPLY_MODEL": "bridge/steering/apply.py",
         "comfy.model_patcher.ModelPatcher": "bridge/capture/collect.py",
         "comfy_api.latest.io": "nodes/apply_safety_steering.py",
-        "folder_paths.get_full_path": "bridge/folders.py",
+        "folder_paths.get_filename_list": "bridge/folders.py",
     }
     for name, file in expected.items():
         assert file in used[name]
