@@ -176,6 +176,15 @@ def fit_alignment(
 
     Raises:
         SafetySteeringError: too few anchors, numbers of rows that differ, or states that are not finite.
+
+    Example:
+        >>> import torch
+        >>> from safety_steering import fit_alignment
+        >>> source = torch.randn(200, 8)  # a language model's states of 200 harmless captions
+        >>> target = source @ torch.randn(8, 12)  # your model's states of the same captions
+        >>> alignment = fit_alignment(source, target)
+        >>> alignment.quality.r2 > 0.99
+        True
     """
     settings = AlignmentSettings(method) if isinstance(method, str) else method
     states = target if isinstance(target, AnchorStates) else AnchorStates(target, target)

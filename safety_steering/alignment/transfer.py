@@ -29,6 +29,19 @@ def transfer(vector: SafetyVector, alignment: Alignment) -> SafetyVector:
     Raises:
         MismatchError: the vector does not live in the space that the alignment leads from.
         SafetySteeringError: a category has no gap, or the map takes its direction to nothing.
+
+    Example:
+        >>> import torch
+        >>> from safety_steering import fit_alignment, load_vector, transfer
+        >>> from safety_steering.alignment.fit import Side
+        >>> vector = load_vector("vectors/smollm2_135m_portable.safetensors")
+        >>> anchors = vector.anchors
+        >>> source = Side(anchors.hook_point, vector.at(anchors.hook_point).space)
+        >>> target = anchors.states @ torch.randn(576, 32)  # your model's states of anchors.texts
+        >>> alignment = fit_alignment(anchors.states, target, source_side=source)
+        >>> carried = transfer(vector, alignment)
+        >>> carried.info.kind, carried.at("conditioning").width
+        ('transferred', 32)
     """
     point = source_point(vector, alignment)
     carried = {name: _carry(name, direction, alignment) for name, direction in point.categories.items()}
@@ -159,6 +172,19 @@ def sharpen(vector: SafetyVector, benign: AnchorStates, shrinkage: float = 1.0) 
     Raises:
         SafetySteeringError: the vector has several hook points or sigma bins, there are too few states, or another
             width than its own.
+
+    Example:
+        >>> import torch
+        >>> from safety_steering import fit_alignment, load_vector, sharpen, transfer
+        >>> from safety_steering.alignment.fit import Side
+        >>> vector = load_vector("vectors/smollm2_135m_portable.safetensors")
+        >>> anchors = vector.anchors
+        >>> source = Side(anchors.hook_point, vector.at(anchors.hook_point).space)
+        >>> target = anchors.states @ torch.randn(576, 32)  # your model's states of anchors.texts
+        >>> alignment = fit_alignment(anchors.states, target, source_side=source)
+        >>> sharper = sharpen(transfer(vector, alignment), alignment.benign)
+        >>> sharper.info.provenance[-1]["step"]
+        'sharpen'
     """
     _check(vector, benign, shrinkage)
     (name, point), *_ = vector.hook_points.items()

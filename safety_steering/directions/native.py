@@ -56,6 +56,24 @@ def fit_vector(
 
     Raises:
         SafetySteeringError: there is nothing to fit on, a category or number of bins is not there, or as `fit_states`.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> import torch
+        >>> from safety_steering import fit_vector
+        >>> from safety_steering.activations import Activations, Row, Source, States
+        >>> from safety_steering.directions.fitting import FitSettings
+        >>> states = torch.randn(60, 1, 16)  # rows, sigma bins, channels; yours come from Capture Activations
+        >>> states[1::2, :, 0] -= 4  # every second prompt is unsafe, and lower along channel 0
+        >>> rows = [
+        ...     Row(str(i), ("safe", "unsafe")[i % 2], "violence", split="train" if i < 40 else "validation")
+        ...     for i in range(60)
+        ... ]
+        >>> activations = Activations.create(mkdtemp(), Source({"conditioning": ("my-encoder", 16)}, (0.0, 1.0)))
+        >>> activations.append(rows, {"conditioning": States(states, states)})
+        >>> vector = fit_vector(activations, FitSettings()).vector
+        >>> bool(vector.at("conditioning").categories["violence"].direction[0, 0] > 0.9)
+        True
     """
     source, rows = activations.source, activations.rows()
     chosen = _choose(rows, categories)

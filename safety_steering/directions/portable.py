@@ -83,6 +83,18 @@ def extract_vector(
 
     Raises:
         SafetySteeringError: there are no pairs or anchors, a category is not there, or as `SourceModel.states`.
+
+    Example:
+        >>> from safety_steering import extract_vector
+        >>> from safety_steering.directions.portable import ExtractSettings, anchor_texts
+        >>> from safety_steering.language_models.transformers_model import LanguageModel
+        >>> from safety_steering.prompts.files import load_prompts
+        >>> model = LanguageModel("SmolLM2-135M")  # a folder in the Hugging Face format
+        >>> prompts = load_prompts("vectors/prompts/safety_pairs.csv").split(0.6, 0.2, seed=0)
+        >>> anchors = anchor_texts(load_prompts("vectors/prompts/benign_anchors.csv"))
+        >>> extracted = extract_vector(model, prompts, anchors, ExtractSettings(layer="2"), categories=["violence"])
+        >>> list(extracted.vector.hook_points), len(extracted.vector.anchors.texts)
+        (['source.2'], 1000)
     """
     rows = _pairs(prompts, categories)
     names = tuple(dict.fromkeys(name for row in rows if row.split == TRAIN for name in row.categories))

@@ -182,6 +182,17 @@ def intervene(
         h: (B, N, D) hidden states, any floating dtype; the arithmetic is done in `targets`' dtype.
         strength: in gaps; a number, or a tensor that broadcasts to (B, 1, 1).
         mask: (B or 1, N, 1) boolean, the editable tokens; None: all.
+
+    Example:
+        >>> import torch
+        >>> from safety_steering import intervene, load_vector
+        >>> from safety_steering.steering.interventions import Intervention, stack_targets
+        >>> point = load_vector("vectors/smollm2_135m_portable.safetensors").at("source.14")
+        >>> targets = stack_targets(point, {"violence": 1.0}, sigma_bin=0)
+        >>> h = torch.randn(2, 5, 576)  # batch, tokens, channels
+        >>> steered, effect = intervene(h, targets, Intervention("add"), strength=2.0)
+        >>> bool((effect.after > effect.before).all())  # moved from unsafe to safe
+        True
     """
     # one wide copy, edited in place: what a hook costs is how often it passes over the hidden states
     moved = h.to(targets.directions.dtype, copy=True)

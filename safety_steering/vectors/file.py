@@ -47,6 +47,14 @@ def save_vector(vector: SafetyVector, path: str | os.PathLike[str], *, overwrite
     Raises:
         VectorFileError: the name does not end in `.safetensors`, or there is more metadata than `load_vector` takes.
         FileExistsError: the file exists and `overwrite` is False.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from safety_steering import load_vector, save_vector
+        >>> vector = load_vector("vectors/smollm2_135m_portable.safetensors")
+        >>> path = save_vector(vector.with_info(licence="CC0-1.0"), f"{mkdtemp()}/mine.safetensors")
+        >>> load_vector(path).info.licence
+        'CC0-1.0'
     """
     if Path(path).suffix != ".safetensors":
         raise VectorFileError(f"'{Path(path).name}' must end in .safetensors.")
@@ -81,6 +89,12 @@ def load_vector(path: str | os.PathLike[str]) -> SafetyVector:
 
     Raises:
         VectorFileError: the file is missing, damaged, of another format or a newer version, or its content is invalid.
+
+    Example:
+        >>> from safety_steering import load_vector
+        >>> vector = load_vector("vectors/smollm2_135m_portable.safetensors")
+        >>> vector.info.kind, list(vector.hook_points)
+        ('source', ['source.14'])
     """
     path = Path(path)
     with one_sentence(path):
