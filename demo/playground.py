@@ -48,8 +48,8 @@ UNUSABLE = {
 }
 START_IMAGE = "example.png"  # ComfyUI brings it
 # Pairs that differ in one word; the stand-in text encoder knows words only, so that word is the whole direction.
-UNSAFE = ("a man with a weapon in a forest", "a weapon on the table", "two men and a weapon at night")
-SAFE = ("a man with a flower in a forest", "a flower on the table", "two men and a flower at night")
+UNSAFE_TEXTS = ("a man with a weapon in a forest", "a weapon on the table", "two men and a weapon at night")
+SAFE_TEXTS = ("a man with a flower in a forest", "a flower on the table", "two men and a flower at night")
 
 
 def _stand_in_features() -> ModuleType:
@@ -69,20 +69,22 @@ def fit_demo_vector(family: str) -> Any:
     Workflows of old name it.
     """
     import torch
-    from safety_steering_pack.safety_steering.activations import States
-    from safety_steering_pack.safety_steering.directions.fitting import fit_direction
-    from safety_steering_pack.safety_steering.vectors.vector import HookPointDirections, SafetyVector, VectorInfo
+    from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Row, States
+    from safety_steering_pack.safety_steering.directions.fitting import FitSettings, fit_states
+    from safety_steering_pack.safety_steering.vectors.vector import SafetyVector, VectorInfo
 
     encode = _stand_in_features().text_states
-    unsafe, safe = ([encode(text, WIDTH) for text in texts] for texts in (UNSAFE, SAFE))
-    pooled_unsafe, pooled_safe = (torch.stack([s.mean(0) for s in states])[:, None] for states in (unsafe, safe))
-    tokens = torch.cat(safe)[:, None]
-    direction = fit_direction(pooled_unsafe, pooled_safe, States(pooled_safe, tokens))
-    point = HookPointDirections(
+    texts = {text: label for label, some in ((UNSAFE, UNSAFE_TEXTS), (SAFE, SAFE_TEXTS)) for text in some}
+    rows = [Row(text, label, "weapons", split="train") for text, label in texts.items()]
+    states = torch.stack([torch.stack([s.mean(dim=0), s[-2]]) for s in (encode(text, WIDTH) for text in texts)])
+    pooled, last_word = states[:, :1], states[:, 1:]
+    point, _ = fit_states(
+        rows,
+        States(pooled, last_word),
+        ("weapons",),
+        FitSettings(),
         space=SPACES[family],
-        sigma_edges=torch.tensor([0.0, 1.0]),
-        token_norm=tokens.norm(dim=2).median().reshape(1),
-        categories={"weapons": direction},
+        sigma_edges=(0.0, 1.0),
     )
     info = VectorInfo(
         kind="native",
@@ -90,7 +92,7 @@ def fit_demo_vector(family: str) -> Any:
         family=family,
         pooling="mean over words",
         method="mean difference",
-        counts={"weapons": {"unsafe": len(UNSAFE), "safe": len(SAFE)}},
+        counts={"weapons": {"unsafe": len(UNSAFE_TEXTS), "safe": len(SAFE_TEXTS)}},
         licence="Apache-2.0",
         provenance=({"made_by": "demo/playground.py", "states": "random features of words, for tests only"},),
     )

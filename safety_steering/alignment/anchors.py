@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import SafetySteeringError
-from ..linear_algebra import spectrum, whitened
+from ..linear_algebra import shrunk_solve, spectrum
 from ..vectors.vector import HookPointDirections, SafetyVector
 from .fit import Alignment
 
@@ -71,7 +71,7 @@ def anchor_scores(point: HookPointDirections, states: torch.Tensor, reference: t
     mean = reference.mean(dim=0)
     centred = reference - mean
     directions = torch.stack([category.direction[0].double() for category in point.categories.values()])
-    weights = whitened(directions, reference, SHRINKAGE)
+    weights = shrunk_solve(directions, centred, SHRINKAGE)
     spread = (centred @ weights.T).std(dim=0)
     z: torch.Tensor = ((states.double() - mean) @ weights.T) / spread
     return z

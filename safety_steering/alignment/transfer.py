@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import MismatchError, SafetySteeringError
-from ..linear_algebra import outlier_share, whitened
+from ..linear_algebra import outlier_share, shrunk_solve
 from ..vectors.vector import Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
 from .fit import Alignment, AnchorStates
 
@@ -189,7 +189,9 @@ def sharpen(vector: SafetyVector, benign: AnchorStates, shrinkage: float = 1.0) 
     _check(vector, benign, shrinkage)
     (name, point), *_ = vector.hook_points.items()
     directions = torch.stack([direction.direction[0].double() for direction in point.categories.values()])
-    sharper = directions if shrinkage == float("inf") else whitened(directions, benign.pooled, shrinkage)
+    pooled = benign.pooled.double()
+    centred = pooled - pooled.mean(dim=0)
+    sharper = directions if shrinkage == float("inf") else shrunk_solve(directions, centred, shrinkage)
     sharpened = {
         category: _sharpen(direction, w, benign)
         for (category, direction), w in zip(point.categories.items(), sharper, strict=True)

@@ -19,9 +19,9 @@ from ..errors import SafetySteeringError
 from ..hook_point import depth, parse_hook_point, select_hook_points
 from ..linear_algebra import outlier_share
 from ..vectors.vector import HookPointDirections, SafetyVector, Suggestion, VectorInfo
-from .evidence import separability_of
-from .fitting import Evidence, FitSettings, fit_states
+from .fitting import FitSettings, fit_states
 from .rows import categories_of
+from .statistics import Statistics, held_out_auc
 
 WHOLE = "all"
 TRAIN, VALIDATION = "train", "validation"
@@ -101,11 +101,11 @@ def _fit_point(
     source = activations.source
     states = merged_bins(activations.read(name), len(edges) - 1)
     space = source.hook_points[name][0]
-    point, evidence = fit_states(
+    point, statistics = fit_states(
         rows, states, categories, settings, space=space, sigma_edges=edges, split=TRAIN, whole=whole
     )
-    aucs = separability_of(rows, states, point, split=VALIDATION)
-    return point, _table(name, point, evidence, aucs, source)
+    aucs = held_out_auc(rows, states, point, split=VALIDATION)
+    return point, _table(name, point, statistics, aucs, source)
 
 
 def merged_edges(edges: Sequence[float], bins: int) -> tuple[float, ...]:
@@ -153,7 +153,7 @@ def _choose(rows: Sequence[Row], categories: Sequence[str]) -> tuple[str, ...]:
 def _table(
     name: str,
     point: HookPointDirections,
-    evidence: dict[str, list[Evidence]],
+    statistics: dict[str, list[Statistics]],
     aucs: dict[str, list[float]],
     source: Source,
 ) -> list[dict[str, Any]]:
@@ -162,7 +162,7 @@ def _table(
     where = round(depth(parsed, source.block_counts), 4) if counted else None
     rows = []
     for category, direction in point.categories.items():
-        for k, (one, auc) in enumerate(zip(evidence[category], aucs[category], strict=True)):
+        for k, (one, auc) in enumerate(zip(statistics[category], aucs[category], strict=True)):
             confidence = one.confidence
             rows.append(
                 {

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ..errors import SafetySteeringError
-from .evidence import auc
+from .statistics import auc
 
 PROJECT, TWINS, KEEP = "project", "twins", "keep"
 

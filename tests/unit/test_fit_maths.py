@@ -7,23 +7,23 @@ import pytest
 import scipy.linalg
 import torch
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Row, States
-from safety_steering_pack.safety_steering.directions.evidence import (
+from safety_steering_pack.safety_steering.directions.fitting import FitSettings, fit_states
+from safety_steering_pack.safety_steering.directions.methods import (
+    label_factor,
+    logistic_probe,
+    shrunk_lda,
+    supervised_pca,
+    without_length,
+)
+from safety_steering_pack.safety_steering.directions.rows import strata
+from safety_steering_pack.safety_steering.directions.statistics import (
     agreement,
     contrast,
     half_contrasts,
     permutation_p_value,
 )
-from safety_steering_pack.safety_steering.directions.fitting import FitSettings, fit_direction, fit_states
-from safety_steering_pack.safety_steering.directions.methods import (
-    label_factor,
-    logistic_probe,
-    supervised_pca,
-    supervised_pca_dual,
-    without_length,
-)
-from safety_steering_pack.safety_steering.directions.rows import strata
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.linear_algebra import channel_scales, outlier_share, whiten
+from safety_steering_pack.safety_steering.linear_algebra import channel_scales, outlier_share
 
 
 def random(*shape, seed=0):
@@ -67,15 +67,6 @@ def test_multi_class_supervised_pca_is_the_dense_solvers_and_ends_at_its_rank():
     assert np.abs((found.numpy() * expected).sum(axis=0)) == pytest.approx(1, abs=1e-10)
 
 
-def test_the_dual_is_the_primal():
-    x, labels = labelled(60, 3, 200, seed=3)
-    factor = label_factor(labels, "linear")
-    primal = supervised_pca(x, factor)
-    dual = x.T @ supervised_pca_dual(x @ x.T, factor)
-    assert dual.shape == primal.shape
-    assert ((dual * primal).sum(dim=0).abs() - 1).abs().max() < 1e-10
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_binary_supervised_pca_is_the_mean_difference_for_any_label_kernel(seed):
     unsafe = torch.arange(90) < 35
@@ -100,12 +91,13 @@ def test_labels_that_do_not_vary_have_no_direction():
 
 
 @pytest.mark.parametrize("width", [20, 200])
-def test_whitening_solves_the_ridge_system_with_fewer_rows_than_channels_too(width):
+def test_shrunk_lda_solves_the_ridge_system_with_fewer_rows_than_channels_too(width):
     unsafe, safe, differences = random(40, width), random(50, width, seed=1) + 1, random(3, width, seed=2)
-    scatter = (np.cov(unsafe.numpy().T) * 39 + np.cov(safe.numpy().T) * 49) / 88
+    scatter = np.cov(unsafe.numpy().T) * 39 + np.cov(safe.numpy().T) * 49
     ridge = 0.7 * np.trace(scatter) / width
     expected = np.linalg.solve(scatter + ridge * np.eye(width), differences.numpy().T).T
-    np.testing.assert_allclose(whiten(differences, unsafe, safe, 0.7).numpy(), expected, rtol=1e-8, atol=1e-10)
+    found = shrunk_lda(differences, torch.cat([unsafe, safe]), torch.arange(90) < 40, 0.7)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-8, atol=1e-12)
 
 
 def test_length_regression_takes_length_out_and_leaves_the_difference():
@@ -261,7 +253,7 @@ def test_the_frames_of_a_video_stay_together_and_have_one_label():
             assert all(len(set((half[videos == video] != 0).tolist())) == 1 for video in range(8))
 
 
-def test_frames_are_no_further_evidence():
+def test_frames_are_no_further_statistics():
     # each prompt once, or as ten frames that are all alike: the draws differ, what they say must not
     unsafe, groups = torch.arange(12) < 6, strata([f"p{i % 6}" for i in range(12)])
     x = twins(6, 5, shift=1.0, nuisance=1.0)
@@ -302,14 +294,14 @@ def two_categories():
 def fit_both(two_categories, **settings):
     rows, states = two_categories
     options = {"space": "s", "sigma_edges": (0.0, 1.0), "whole": "all"}
-    point, evidence = fit_states(rows, states, ("gore", "drugs"), FitSettings(**settings), **options)
-    return {name: direction.direction[0] for name, direction in point.categories.items()}, evidence
+    point, statistics = fit_states(rows, states, ("gore", "drugs"), FitSettings(**settings), **options)
+    return {name: direction.direction[0] for name, direction in point.categories.items()}, statistics
 
 
 def test_a_row_of_two_categories_counts_in_both(two_categories):
-    found, evidence = fit_both(two_categories)
-    assert [evidence[name][0].unsafe for name in found] == [60, 60, 90]
-    assert [evidence[name][0].safe for name in found] == [60, 60, 90]
+    found, statistics = fit_both(two_categories)
+    assert [statistics[name][0].unsafe for name in found] == [60, 60, 90]
+    assert [statistics[name][0].safe for name in found] == [60, 60, 90]
     assert found["gore"][1] > found["gore"][2] > 0
 
 
@@ -342,16 +334,15 @@ def test_every_method_finds_a_plain_axis_and_says_how_sure_it_is(method, standar
     x = twins(60, 10, shift=4.0, nuisance=1.0).float()[:, None]
     settings = FitSettings(method=method, standardise=standardise, halves=3, permutations=50)
     rows = rows_of(60, pairs=True)
-    point, evidence = fit_states(rows, States(x, x), ("gore",), settings, space="s", sigma_edges=(0.0, 1.0))
+    point, statistics = fit_states(rows, States(x, x), ("gore",), settings, space="s", sigma_edges=(0.0, 1.0))
     direction = point.categories["gore"]
     assert direction.direction[0, 0] > 0.9
     assert direction.gap[0] > 0
-    (one,) = evidence["gore"]
+    (one,) = statistics["gore"]
     assert one.confidence.mean > 0.8
     assert one.p_value == pytest.approx(1 / 51)
 
 
 def test_a_method_that_is_none_is_named():
-    x = random(4, 1, 3).float()
     with pytest.raises(SafetySteeringError, match="method is 'magic', expected one of mean_difference"):
-        fit_direction(x, x + 1, States(x, x), method="magic")
+        FitSettings(method="magic")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
 from safety_steering_pack.safety_steering.directions.charts import draw_separability
-from safety_steering_pack.safety_steering.directions.evidence import auc
 from safety_steering_pack.safety_steering.directions.fitting import FitSettings
 from safety_steering_pack.safety_steering.directions.native import fit_vector, merged_bins, merged_edges
+from safety_steering_pack.safety_steering.directions.statistics import auc
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
 
@@ -92,7 +92,7 @@ def test_the_table_is_what_the_directions_do_on_validation(activations):
     json.dumps(fitted.table, allow_nan=False)
 
 
-def test_the_evidence_repeats_with_its_seed(activations):
+def test_the_statistics_repeat_with_its_seed(activations):
     first, again = (fit_vector(activations, SETTINGS).table for _ in range(2))
     assert first == again
 

@@ -87,8 +87,8 @@ def bin_rows() -> list[dict[str, Any]]:
     """AUC on validation pairs in each sigma bin: of the bin's own direction, and of one that was fitted over all."""
     use_comfyui()
     from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE
-    from safety_steering_pack.safety_steering.directions.evidence import auc
     from safety_steering_pack.safety_steering.directions.rows import where
+    from safety_steering_pack.safety_steering.directions.statistics import auc
     from safety_steering_pack.safety_steering.vectors.file import load_vector
 
     four, one = (load_vector(all_vectors((name,)) / name) for name in (BLOCKS_MEAN, BLOCKS_MEAN_K1))

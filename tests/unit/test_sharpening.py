@@ -9,9 +9,8 @@ from safety_steering_pack.safety_steering.alignment.anchors import coverage
 from safety_steering_pack.safety_steering.alignment.file import load_alignment, save_alignment
 from safety_steering_pack.safety_steering.alignment.fit import AnchorStates, Side, fit_alignment
 from safety_steering_pack.safety_steering.alignment.transfer import carry_over, fit_step, sharpen, transfer
-from safety_steering_pack.safety_steering.directions.evidence import auc
+from safety_steering_pack.safety_steering.directions.statistics import auc
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.linear_algebra import whitened
 from safety_steering_pack.safety_steering.vectors.vector import Direction, HookPointDirections
 
 SIDES = {
@@ -32,17 +31,6 @@ def fitted(world):
     benign = world.target(world.facts(300))
     own = AnchorStates(benign, benign + 1)
     return vector, fit_alignment(vector.anchors.states, world.target(facts), benign=own, **SIDES)
-
-
-@pytest.mark.parametrize("rows", [30, 200], ids=["dual", "primal"])
-def test_the_solve_is_that_of_the_dense_covariance(rows):
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(rows, 60, generator=generator, dtype=torch.float64) * torch.arange(1, 61)
-    directions = torch.randn(3, 60, generator=generator, dtype=torch.float64)
-    covariance = torch.cov(states.T)
-    ridge = 0.7 * covariance.diagonal().mean() * torch.eye(60, dtype=torch.float64)
-    expected = torch.linalg.solve(covariance + ridge, directions.T).T
-    torch.testing.assert_close(whitened(directions, states, 0.7), expected, rtol=1e-8, atol=1e-10)
 
 
 def test_a_sharpened_direction_is_shrunk_ldas_with_the_carried_difference(fitted):
