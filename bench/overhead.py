@@ -76,7 +76,7 @@ def steered(patcher: Any, setting: Setting) -> Any:
     from tiny.vectors import vector_for
 
     vector = vector_for(patcher.model.diffusion_model)
-    blocks = tuple(name for name in vector.hook_points if name.startswith("block."))
+    blocks = tuple(name for name in vector.hook_points if name.is_block)
     text = "0.5" if setting.places == "one block" else ",".join(blocks)
     chosen = select_hook_points(text, vector.hook_points, vector.info.block_counts)
     how = Intervention(setting.kind, setting.norm, setting.gate, threshold=10.0)

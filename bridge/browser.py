@@ -17,7 +17,7 @@ import folder_paths
 from aiohttp import web
 
 from ..safety_steering.errors import SafetySteeringError
-from ..safety_steering.hook_point import parse_hook_point, select_hook_points
+from ..safety_steering.hook_point import HookPoint, select_hook_points
 from ..safety_steering.steering.trace import CallTrace, RunTrace
 from ..safety_steering.vectors.file import load_vector, read_label
 from ..safety_steering.vectors.vector import SafetyVector
@@ -168,22 +168,21 @@ def places_of(path: Path | None, hook_points: str, model: Path | None) -> dict[s
     chosen, problem = _chosen(vector, hook_points)
     if vector is not None and found is not None and not problem:
         problem = why_not(vector, chosen, *found)
-    points = [parse_hook_point(name) for name in chosen]
     return {
         "hook_points": list(chosen),
         "blocks": [
-            {"list": name, "count": count, "steered": sorted({p.index for p in points if p.list == name})}
+            {"list": name, "count": count, "steered": sorted({p.number for p in chosen if p.list == name})}
             for name, count in counts.items()
         ],
-        "states": [point.kind for point in points if point.kind != "block"],
+        "states": [point.kind for point in chosen if not point.is_block],
         "model": None if found is None else list(model_names(*found)) or [found[1].name],
         "problem": problem,
     }
 
 
-def _chosen(vector: SafetyVector | None, hook_points: str) -> tuple[tuple[str, ...], str]:
+def _chosen(vector: SafetyVector | None, hook_points: str) -> tuple[tuple[HookPoint, ...], str]:
     if vector is None:
-        return tuple(filter(None, (part.strip() for part in hook_points.split(",")))), ""
+        return tuple(HookPoint(part.strip()) for part in hook_points.split(",") if part.strip()), ""
     info = vector.info
     try:
         suggested = info.suggestion.hook_points

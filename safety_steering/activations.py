@@ -23,6 +23,7 @@ from safetensors import safe_open
 
 from .errors import SafetySteeringError
 from .files import write_atomically, write_tensors
+from .hook_point import HookPoint
 
 FORMAT = "safety_activations"
 FORMAT_VERSION = 1
@@ -32,12 +33,12 @@ DISPUTED = "disputed"  # prompt and judge do not agree; no fit reads these rows
 
 @dataclass(frozen=True)
 class Source:
-    """What the activations were captured from. hook_points: name -> (space, width). sigma_edges: K + 1 ascending.
+    """What the activations were captured from. hook_points: hook point -> (space, width). sigma_edges: K + 1 ascending.
 
     sampling: the settings of the sampler runs, as plain JSON values.
     """
 
-    hook_points: Mapping[str, tuple[str, int]]
+    hook_points: Mapping[HookPoint, tuple[str, int]]
     sigma_edges: tuple[float, ...]
     family: str = ""
     model_name: str = ""
@@ -46,6 +47,10 @@ class Source:
     branch: str = "positive"
     pooling: str = "mean over editable tokens"
     sampling: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        points = {HookPoint(name): tuple(value) for name, value in self.hook_points.items()}
+        object.__setattr__(self, "hook_points", points)
 
     @property
     def bins(self) -> int:
@@ -111,7 +116,6 @@ class Activations:
             manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
             if (manifest.pop("format"), manifest.pop("format_version")) != (FORMAT, FORMAT_VERSION):
                 raise ValueError("another format")
-            manifest["hook_points"] = {name: tuple(value) for name, value in manifest["hook_points"].items()}
             manifest["sigma_edges"] = tuple(manifest["sigma_edges"])
             return cls(path, Source(**manifest))
         except FileNotFoundError as error:
@@ -144,7 +148,7 @@ class Activations:
                 found += [Row(**row) for row in json.loads(file.metadata()["rows"])]
         return found
 
-    def read(self, hook_point: str) -> States:
+    def read(self, hook_point: HookPoint) -> States:
         """The states of every row at one hook point."""
         if hook_point not in self.source.hook_points:
             raise SafetySteeringError(f"Nothing was captured at {hook_point}.")

@@ -1,4 +1,4 @@
-"""Hook points: the names of places in a model where hidden states are read or changed.
+"""Hook points: where in a model hidden states are read or changed.
 
 conditioning                     the text states a diffusion model receives
 clip_vision                      the image states of an image-to-video model
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from .errors import MismatchError, SafetySteeringError, shortened
 
@@ -18,43 +17,48 @@ STREAMS = ("image", "text", "audio")
 AUTO = "auto"
 ALL = "all"
 
-_BLOCK = re.compile(r"block\.(?P<list>[A-Za-z_][A-Za-z0-9_]*)\.(?P<index>\d{1,4})\.(?P<stream>image|text|audio)")
-_SOURCE = re.compile(r"source\.(?P<index>\d{1,4})")
+_NAME = re.compile(
+    r"conditioning|clip_vision|source\.(?P<layer>0|[1-9][0-9]{0,3})|"
+    r"block\.(?P<list>[A-Za-z_][A-Za-z0-9_]*)\.(?P<block>0|[1-9][0-9]{0,3})\.(?P<stream>image|text|audio)"
+)
 _FRACTION = re.compile(r"[01](\.\d+)?|\.\d+")
 
 
-@dataclass(frozen=True, order=True)
-class HookPoint:
-    """One parsed hook point. `kind` is conditioning, clip_vision, block or source; the other fields belong to
-    block (`list`, `index`, `stream`) and source (`index`)."""
+class HookPoint(str):
+    """A hook point: its name, parsed once. It equals its name, so that it can be looked up and stored as that.
 
-    kind: str
-    list: str = ""
-    index: int = 0
-    stream: str = ""
-
-    def __str__(self) -> str:
-        if self.kind == "block":
-            return f"block.{self.list}.{self.index}.{self.stream}"
-        return f"source.{self.index}" if self.kind == "source" else self.kind
-
-
-def parse_hook_point(name: str) -> HookPoint:
-    """Parse a hook point's name.
+    kind: conditioning, clip_vision, block or source. list, stream: of a block, else empty. number: a block's index in
+    its list, or a language model's layer.
 
     Raises:
-        SafetySteeringError: the text is not one of the four forms in this module's docstring.
+        SafetySteeringError: the name is not one of the four forms in this module's docstring.
     """
-    if name in ("conditioning", "clip_vision"):
-        return HookPoint(name)
-    if block := _BLOCK.fullmatch(name):
-        return HookPoint("block", block["list"], int(block["index"]), block["stream"])
-    if source := _SOURCE.fullmatch(name):
-        return HookPoint("source", index=int(source["index"]))
-    raise SafetySteeringError(
-        f"'{shortened(name)}' is not a hook point. Expected 'conditioning', 'clip_vision', "
-        "'block.<list>.<index>.<stream>' (for example block.blocks.15.image) or 'source.<layer>'."
-    )
+
+    __slots__ = ("kind", "list", "number", "stream")
+    kind: str
+    list: str
+    number: int
+    stream: str
+
+    def __new__(cls, name: str) -> HookPoint:
+        if isinstance(name, HookPoint):
+            return name
+        found = _NAME.fullmatch(name)
+        if found is None:
+            raise SafetySteeringError(
+                f"'{shortened(name)}' is not a hook point. Expected 'conditioning', 'clip_vision', "
+                "'block.<list>.<index>.<stream>' (for example block.blocks.15.image) or 'source.<layer>'."
+            )
+        point = super().__new__(cls, name)
+        point.kind = name.partition(".")[0]
+        point.list, point.stream = found["list"] or "", found["stream"] or ""
+        point.number = int(found["layer"] or found["block"] or 0)
+        return point
+
+    @property
+    def is_block(self) -> bool:
+        """Whether it is a block's output, not an argument of the model call."""
+        return self.kind == "block"
 
 
 def depth(point: HookPoint, block_counts: Mapping[str, int]) -> float:
@@ -66,14 +70,14 @@ def depth(point: HookPoint, block_counts: Mapping[str, int]) -> float:
     before = 0
     for name, count in block_counts.items():
         if name == point.list:
-            return (before + point.index) / max(1, sum(block_counts.values()) - 1)
+            return (before + point.number) / max(1, sum(block_counts.values()) - 1)
         before += count
     raise MismatchError(f"The model has no block list '{point.list}'; it has {', '.join(block_counts) or 'none'}.")
 
 
 def select_hook_points(
-    text: str, available: Iterable[str], block_counts: Mapping[str, int], suggested: Iterable[str] = ()
-) -> tuple[str, ...]:
+    text: str, available: Iterable[HookPoint], block_counts: Mapping[str, int], suggested: Iterable[str] = ()
+) -> tuple[HookPoint, ...]:
     """Which of a vector's hook points a user's choice means, in the vector's order.
 
     `text` is "auto" (the vector's suggestion; else `conditioning`; else its block nearest half depth), "all", or a
@@ -102,7 +106,7 @@ def select_hook_points(
 
 
 def _automatic(
-    available: tuple[str, ...], block_counts: Mapping[str, int], suggested: tuple[str, ...]
+    available: tuple[HookPoint, ...], block_counts: Mapping[str, int], suggested: tuple[str, ...]
 ) -> tuple[str, ...]:
     if suggested:
         return suggested
@@ -111,16 +115,15 @@ def _automatic(
     return available if len(available) == 1 else (_nearest(0.5, available, block_counts),)
 
 
-def _nearest(fraction: float, available: tuple[str, ...], block_counts: Mapping[str, int]) -> str:
-    points = [(name, parse_hook_point(name)) for name in available]
-    blocks = [(name, point) for name, point in points if point.list in block_counts]
+def _nearest(fraction: float, available: tuple[HookPoint, ...], block_counts: Mapping[str, int]) -> HookPoint:
+    blocks = [point for point in available if point.list in block_counts]
     if not blocks or not 0 <= fraction <= 1:
         raise MismatchError(
             f"A depth ({fraction:g}) must lie between 0 and 1 and needs a vector with block hook points; "
             f"this vector has: {_listing(available)}."
         )
-    return min(blocks, key=lambda block: abs(depth(block[1], block_counts) - fraction))[0]
+    return min(blocks, key=lambda point: abs(depth(point, block_counts) - fraction))
 
 
-def _listing(names: tuple[str, ...]) -> str:
+def _listing(names: tuple[HookPoint, ...]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

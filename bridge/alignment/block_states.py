@@ -15,12 +15,13 @@ import torch
 from ...safety_steering.activations import Activations
 from ...safety_steering.alignment.fit import AnchorStates, Side
 from ...safety_steering.errors import MismatchError, SafetySteeringError
+from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.prompts.prompt_set import PromptRow, PromptSet
 from ..capture.hook_points import choose_hook_points
 from ..capture.run import capture_prompts
 from ..folders import activations_path
 from ..models.fingerprints import clip_key, digest, patcher_key
-from ..models.model_map import is_block, read_shape
+from ..models.model_map import read_shape
 from ..sampling.sampling import Conditioning, Sampling, sampling_sigmas
 from .model_reader import small_latent
 from .target import Progress, TargetStates
@@ -57,26 +58,26 @@ class BlockStates:
     ) -> None:
         self._model, self._clip, self._choice = model, clip, choice
         self._shape = read_shape(model.model.diffusion_model)
-        self._place = self._one_block(choice.hook_point)
+        self._hook_point = self._one_block(choice.hook_point)
         names = (choice.sampler_name, choice.scheduler)
         self._whole = Sampling(
             latent or small_latent(model, template), "", choice.steps, choice.cfg, *names, seed, template
         )
 
-    def _one_block(self, text: str) -> str:
-        places = [name for name in choose_hook_points(text, self._shape) if is_block(name)]
-        if len(places) != 1:
+    def _one_block(self, text: str) -> HookPoint:
+        blocks = [point for point in choose_hook_points(text, self._shape) if point.is_block]
+        if len(blocks) != 1:
             raise MismatchError(
-                f"'{text}' means {len(places)} blocks of {self._shape.name}; an alignment leads to one. Give a depth "
+                f"'{text}' means {len(blocks)} blocks of {self._shape.name}; an alignment leads to one. Give a depth "
                 "such as 0.5, or one name."
             )
-        return places[0]
+        return blocks[0]
 
     def key(self) -> Any:
         """As of Target."""
         whole = self._whole
         latent = {name: value for name, value in whole.latent.items() if name in ("samples", "noise_mask")}
-        chosen = [self._place, *vars(self._choice).values(), whole.seed]
+        chosen = [self._hook_point, *vars(self._choice).values(), whole.seed]
         return ["blocks", chosen, clip_key(self._clip), patcher_key(self._model), digest([latent, whole.template])]
 
     def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
@@ -84,17 +85,17 @@ class BlockStates:
         first = min(self._choice.first_steps, self._choice.steps)
         short = replace(self._whole, sigmas=sampling_sigmas(self._model, self._whole)[: first + 1])
         captured = self._capture(texts, short, "first")
-        states = captured.read(self._place)
+        states = captured.read(self._hook_point)
         notes = [f"States of the first {first} of {self._choice.steps} steps."]
         compared = min(self._choice.full_runs, len(texts)) if first < self._choice.steps else 0
         if compared > 1:
-            full = self._capture(texts[:compared], self._whole, "whole").read(self._place)
+            full = self._capture(texts[:compared], self._whole, "whole").read(self._hook_point)
             alike = _centred_cosine(states.pooled[:compared, 0], full.pooled[:, 0])
             notes.append(f"Cosine to the states of whole generations, on {compared} anchors: {alike:.2f}.")
         source = captured.source
         side = Side(
-            hook_point=self._place,
-            space=source.hook_points[self._place][0],
+            hook_point=self._hook_point,
+            space=source.hook_points[self._hook_point][0],
             name=source.model_name,
             family=source.family,
             weight_fingerprint=source.weight_fingerprint,
@@ -106,7 +107,7 @@ class BlockStates:
         rows = tuple(PromptRow(f"anchor-{i:05d}", "benign", safe=text) for i, text in enumerate(texts))
         # the folder is named by all that decides its content, so that a fit that was stopped goes on
         folder = activations_path(f"alignment-{digest([self.key(), list(texts)])}-{name}")
-        return capture_prompts(self._model, self._clip, PromptSet(rows), sampling, self._place, 1, folder)
+        return capture_prompts(self._model, self._clip, PromptSet(rows), sampling, self._hook_point, 1, folder)
 
 
 def _centred_cosine(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -20,6 +20,7 @@ from ...safety_steering.alignment.fit import Alignment, AnchorStates, Side, fit_
 from ...safety_steering.alignment.maps import AlignmentSettings
 from ...safety_steering.alignment.transfer import LEAST
 from ...safety_steering.errors import MismatchError, SafetySteeringError, VectorFileError
+from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.prompts.prompt_set import PromptSet
 from ...safety_steering.vectors.vector import SafetyVector
 from ..folders import cached_path
@@ -50,7 +51,7 @@ class Inputs:
     benign: PromptSet | None = None
 
     @property
-    def hook_point(self) -> str:
+    def hook_point(self) -> HookPoint:
         """Where in the language model the vector lives."""
         own = self.vector.anchors
         return own.hook_point if own else next(iter(self.vector.hook_points))
@@ -166,7 +167,7 @@ def source_states(inputs: Inputs, texts: Sequence[str]) -> torch.Tensor:
         assert own is not None  # anchor_texts has seen to it
         rows = {text: number for number, text in enumerate(own.texts)}
         return own.states[[rows[text] for text in texts]]
-    layer = int(inputs.hook_point.removeprefix("source."))
+    layer = inputs.hook_point.number
     space, wanted = inputs.llm.space(layer), inputs.vector.at(inputs.hook_point).space
     if space != wanted:
         raise MismatchError(

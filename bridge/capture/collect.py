@@ -17,9 +17,9 @@ from comfy.patcher_extension import WrappersMP
 
 from ...safety_steering.activations import Source, States
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.hook_point import parse_hook_point
+from ...safety_steering.hook_point import HookPoint
 from ..models.fingerprints import fingerprint
-from ..models.model_map import block_space, find_family, find_list, is_block, read_shape, state_space, unwrap
+from ..models.model_map import block_space, find_family, find_list, read_shape, state_space, unwrap
 from ..models.tokens import TokenRange, to_sequence
 from ..steering.branches import UNKNOWN, call_roles, is_targeted, roles_by_uuid
 from ..steering.injection import EntryHook
@@ -31,7 +31,7 @@ TOKENS_AT_ONCE = 4096
 
 
 def capture_source(
-    patcher: ModelPatcher, hook_points: tuple[str, ...], sigma_edges: tuple[float, ...], text_width: int
+    patcher: ModelPatcher, hook_points: tuple[HookPoint, ...], sigma_edges: tuple[float, ...], text_width: int
 ) -> Source:
     """What a capture on this model is a capture of; MismatchError if the model lacks a hook point.
 
@@ -40,10 +40,10 @@ def capture_source(
     shape = read_shape(patcher.model.diffusion_model)
     return Source(
         hook_points={
-            name: (block_space(shape, parse_hook_point(name)), shape.widths[name])
-            if is_block(name)
-            else (state_space(shape.family, name, text_width), text_width)
-            for name in hook_points
+            point: (block_space(shape, point), shape.widths[point])
+            if point.is_block
+            else (state_space(shape.family, point, text_width), text_width)
+            for point in hook_points
         },
         sigma_edges=sigma_edges,
         family=shape.family.name,
@@ -125,9 +125,9 @@ class Capture:
                 "A context window shows the model a part of the frames at a time, so they cannot be kept apart. "
                 "Choose the pooling 'mean', or take the context windows out."
             )
-        hooks = {}
+        hooks: dict[HookPoint, Any] = {}
         for name in self.source.hook_points:
-            if is_block(name):
+            if name.is_block:
                 hooks[name] = self._reader(name, model_call, collect)
             else:
                 collect(name, *model_call.states(name))
@@ -139,8 +139,8 @@ class Capture:
             return role in ("positive", UNKNOWN)  # a guider's further prompts are not the one that is captured
         return is_targeted(role, self._branch)
 
-    def _reader(self, name: str, model_call: ModelCall, collect: Any) -> Any:
-        blocks, stream = find_list(model_call.family, parse_hook_point(name))
+    def _reader(self, name: HookPoint, model_call: ModelCall, collect: Any) -> Any:
+        blocks, stream = find_list(model_call.family, name)
         tokens = model_call.tokens(name)
 
         def read(module: torch.nn.Module, inputs: Any, output: Any) -> None:

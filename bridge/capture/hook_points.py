@@ -5,30 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.hook_point import depth, parse_hook_point, select_hook_points
+from ...safety_steering.hook_point import HookPoint, depth, select_hook_points
 from ..models.model_map import Shape, model_hook_points
 
 MEAN, PER_FRAME, TEXT_TOKENS = "mean", "per_frame", "text_tokens"
 POOLINGS = (MEAN, PER_FRAME, TEXT_TOKENS)
 
 
-def choose_hook_points(text: str, shape: Shape, pooling: str = MEAN) -> tuple[str, ...]:
+def choose_hook_points(text: str, shape: Shape, pooling: str = MEAN) -> tuple[HookPoint, ...]:
     """The hook points of a model that a user means: "all", names, depths such as 0.5, ranges such as 0.25-0.75.
 
     A range means the streams between two depths. Per frame these are the image streams, for text tokens the text
     streams, and "all" leaves the others out too; else a depth or a range means image streams and "all" every stream.
 
     Raises:
-        MismatchError: the model has no such place.
+        MismatchError: the model has no such hook point.
         SafetySteeringError: a range is none, or the pooling is not possible anywhere in this model.
     """
     if pooling not in POOLINGS:
         raise SafetySteeringError(f"The pooling is '{pooling}', expected one of {', '.join(POOLINGS)}.")
     stream = "text" if pooling == TEXT_TOKENS else "image"
-    blocks = tuple(
-        name for name in model_hook_points(shape) if pooling == MEAN or parse_hook_point(name).stream == stream
-    )
-    states = tuple(name for name in ("conditioning",) if name in shape.family.states and pooling != PER_FRAME)
+    blocks = tuple(point for point in model_hook_points(shape) if pooling == MEAN or point.stream == stream)
+    has_states = "conditioning" in shape.family.states and pooling != PER_FRAME
+    states = (HookPoint("conditioning"),) if has_states else ()
     if pooling == TEXT_TOKENS and not blocks and text.strip() not in ("all", *states):
         raise SafetySteeringError(
             f"The blocks of {shape.name} carry no text tokens of their own. Capture at 'conditioning', where the "
@@ -41,15 +40,15 @@ def choose_hook_points(text: str, shape: Shape, pooling: str = MEAN) -> tuple[st
     return select_hook_points(",".join(parts), states + blocks, shape.block_counts)
 
 
-def _between(ends: Sequence[str], blocks: Sequence[str], shape: Shape, stream: str) -> list[str]:
+def _between(ends: Sequence[str], blocks: Sequence[HookPoint], shape: Shape, stream: str) -> list[HookPoint]:
     try:
         low, high = map(float, ends)
     except ValueError:
         low, high = 1.0, 0.0
     inside = [
-        name
-        for name in blocks
-        if (point := parse_hook_point(name)).list in shape.block_counts
+        point
+        for point in blocks
+        if point.list in shape.block_counts
         and point.stream == stream
         and low <= depth(point, shape.block_counts) <= high
     ]

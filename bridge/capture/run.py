@@ -20,7 +20,7 @@ from ...safety_steering.activations import DISPUTED, SAFE, UNSAFE, Activations, 
 from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.prompts.prompt_set import PromptSet
-from ..models.model_map import is_block, read_shape
+from ..models.model_map import read_shape
 from ..sampling.identity import identity_of
 from ..sampling.sampling import (
     PromptSampler,
@@ -178,7 +178,7 @@ def _whole(states: Mapping[str, States], source: Any) -> Mapping[str, States]:
             "prompt, there is none. Raise cfg, or choose the branch 'positive'."
         )
     if missing:
-        kind = "block" if is_block(missing[0]) else "argument"
+        kind = "block" if missing[0].is_block else "argument"
         raise SafetySteeringError(
             f"The model ran, but nothing came by at {missing[0]}: another node answers in this {kind}'s place. "
             "Remove it, or capture at other hook points."

@@ -15,7 +15,7 @@ import torch
 from ...guardrail.policy import Policy, Rule
 from ...guardrail.policy_settings import PolicySettings
 from ...safety_steering.errors import NotSteeredError
-from ...safety_steering.hook_point import parse_hook_point
+from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.steering.interventions import Intervention
 from ...safety_steering.vectors.vector import Direction, HookPointDirections, SafetyVector, VectorInfo
 from ..models.model_map import block_space, read_shape
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .job_guard import JobGuard
 
 SIZES = {"dim": 32, "num_heads": 2, "ffn_dim": 32, "num_layers": 2, "text_dim": 16}
-HOOK_POINT = "block.blocks.0.image"
+HOOK_POINT = HookPoint("block.blocks.0.image")
 STRENGTHS = (1.0, 2.0)
 GAP = 4.0
 TOLERANCE = 0.02
@@ -73,7 +73,7 @@ def _policy(patcher: Any, strength: float) -> Policy:
     ones = torch.ones(1)
     direction = Direction((row / row.norm()).float(), GAP * ones, 0 * ones, ones, ones)
     point = HookPointDirections(
-        space=block_space(shape, parse_hook_point(HOOK_POINT)),
+        space=block_space(shape, HOOK_POINT),
         sigma_edges=torch.tensor([0.0, 1.0]),
         token_norm=ones,
         categories={"health": direction},

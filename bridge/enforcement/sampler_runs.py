@@ -16,7 +16,6 @@ from comfy_execution.utils import get_executing_context
 
 from ...guardrail.policy import BRANCH, WINDOW, ModelIdentity, Policy, Rule
 from ...safety_steering.errors import MismatchError, NotSteeredError, SafetySteeringError
-from ...safety_steering.hook_point import parse_hook_point
 from ...safety_steering.steering.trace import ACTED, RunTrace
 from ..models.fingerprints import fingerprint
 from ..models.model_map import block_space, model_hook_points, read_shape
@@ -37,7 +36,7 @@ def identify(patcher: ModelPatcher) -> ModelIdentity:
         shape = read_shape(patcher.model.diffusion_model)
     except MismatchError:
         return ModelIdentity("", frozenset(), fingerprint(patcher))
-    blocks = {block_space(shape, parse_hook_point(name)) for name in model_hook_points(shape)}
+    blocks = {block_space(shape, point) for point in model_hook_points(shape)}
     parts = (part for states in shape.family.states.values() for part in states)
     states = {space for part in parts for space in part.spaces.values()}
     return ModelIdentity(shape.family.name, frozenset(blocks | states), fingerprint(patcher))

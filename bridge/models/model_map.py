@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ...safety_steering.errors import MismatchError
-from ...safety_steering.hook_point import HookPoint, parse_hook_point
+from ...safety_steering.hook_point import HookPoint
 from .families import FAMILIES
 from .families.schema import BlockList, Family, StateArgument, Stream
 from .families.unlisted import REFUSED, generic_family
@@ -70,7 +70,7 @@ class Shape:
     name: str
     width: int
     block_counts: Mapping[str, int]
-    widths: Mapping[str, int]
+    widths: Mapping[HookPoint, int]
 
 
 def read_shape(diffusion_model: torch.nn.Module) -> Shape:
@@ -81,7 +81,7 @@ def read_shape(diffusion_model: torch.nn.Module) -> Shape:
     blocks = {entry.name: _children(model, entry) for entry in family.lists}
     counts = {entry.name: len(blocks[entry.name]) for entry in family.lists if blocks[entry.name] and not entry.beside}
     widths = {
-        f"block.{entry.name}.{index}.{stream.name}": _width(model, entry, stream, block, width)
+        HookPoint(f"block.{entry.name}.{index}.{stream.name}"): _width(model, entry, stream, block, width)
         for entry in family.lists
         for index, block in enumerate(blocks[entry.name])
         for stream in entry.streams
@@ -140,16 +140,15 @@ def block_space(shape: Shape, hook_point: HookPoint) -> str:
     Raises:
         MismatchError: the model has no such block list, block or stream.
     """
-    if str(hook_point) not in shape.widths:
-        points = [parse_hook_point(name) for name in shape.widths]
-        lists = {point.list: point.index + 1 for point in points}
+    if hook_point not in shape.widths:
+        lists = {point.list: point.number + 1 for point in shape.widths}
         if hook_point.list not in lists:
             raise MismatchError(f"{shape.name} has no block list '{hook_point.list}'; it has {', '.join(lists)}.")
         count = lists[hook_point.list]
-        if hook_point.index >= count:
+        if hook_point.number >= count:
             raise MismatchError(f"{shape.name} has {count} {hook_point.list}, so there is no {hook_point}.")
         raise MismatchError(
-            f"{hook_point.list} {hook_point.index} of {shape.name} returns no stream '{hook_point.stream}'."
+            f"{hook_point.list} {hook_point.number} of {shape.name} returns no stream '{hook_point.stream}'."
         )
     return f"{shape.name}/{hook_point}"
 
@@ -164,14 +163,9 @@ def find_block(diffusion_model: torch.nn.Module, hook_point: HookPoint) -> torch
     """The module to hook for a hook point that `block_space` has accepted."""
     model = unwrap(diffusion_model)
     blocks, _ = find_list(find_family(model), hook_point)
-    return _children(model, blocks)[hook_point.index]
+    return _children(model, blocks)[hook_point.number]
 
 
-def model_hook_points(shape: Shape) -> tuple[str, ...]:
+def model_hook_points(shape: Shape) -> tuple[HookPoint, ...]:
     """Every block hook point of a model, in running order."""
     return tuple(shape.widths)
-
-
-def is_block(hook_point: str) -> bool:
-    """Whether a hook point is a block's output (not an argument of the model call)."""
-    return parse_hook_point(hook_point).kind == "block"

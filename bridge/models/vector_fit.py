@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...safety_steering.alignment.transfer import fit_step
 from ...safety_steering.errors import MismatchError
-from ...safety_steering.hook_point import HookPoint, parse_hook_point
+from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.vectors.vector import SafetyVector
 from .checkpoint import Checkpoint
 from .families.schema import Family
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 
-def check_fits(vector: SafetyVector, hook_points: tuple[str, ...], shape: Shape) -> None:
+def check_fits(vector: SafetyVector, hook_points: tuple[HookPoint, ...], shape: Shape) -> None:
     """Raise MismatchError unless `vector` was made for the spaces that this model has at `hook_points`."""
     info = vector.info
     if info.kind == "source":
@@ -31,15 +31,14 @@ def check_fits(vector: SafetyVector, hook_points: tuple[str, ...], shape: Shape)
         )
     for name in hook_points:
         directions = vector.at(name)
-        point = parse_hook_point(name)
-        if point.kind == "source":
+        if name.kind == "source":
             raise MismatchError(
                 f"This vector lives inside a text encoder ({directions.space}), where Apply Safety Steering does not "
                 "act. Fit the alignment with the target conditioning or blocks."
             )
-        if point.kind == "block":
+        if name.is_block:
             _check_blocks(vector, name, shape)
-            spaces, width = (block_space(shape, point),), shape.widths[name]
+            spaces, width = (block_space(shape, name),), shape.widths[name]
         else:
             spaces, width = state_spaces(shape.family, name, directions.width), directions.width
         if directions.space not in spaces or directions.width != width:
@@ -69,7 +68,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def notices(
-    vector: SafetyVector, hook_points: tuple[str, ...], strength: float, patcher: ModelPatcher
+    vector: SafetyVector, hook_points: tuple[HookPoint, ...], strength: float, patcher: ModelPatcher
 ) -> tuple[str, ...]:
     """What a user should know before relying on this vector at this strength on this model, a sentence each."""
     shape = read_shape(patcher.model.diffusion_model)
@@ -93,10 +92,10 @@ def untested_warning(shape: Shape) -> str:
     )
 
 
-def fingerprint_warning(vector: SafetyVector, hook_points: tuple[str, ...], patcher: ModelPatcher) -> str:
+def fingerprint_warning(vector: SafetyVector, hook_points: tuple[HookPoint, ...], patcher: ModelPatcher) -> str:
     """A sentence if block directions were fitted on other weights than this model's, else an empty string."""
     fitted = vector.info.weight_fingerprint
-    in_blocks = any(parse_hook_point(name).kind == "block" for name in hook_points)
+    in_blocks = any(name.is_block for name in hook_points)
     if not fitted or not in_blocks or fitted == fingerprint(patcher):
         return ""
     return (
@@ -153,7 +152,7 @@ def counted_blocks(found: Checkpoint, family: Family) -> dict[str, int]:
     return {name: count for name, count in found.block_counts.items() if name not in beside}
 
 
-def why_not(vector: SafetyVector, hook_points: Sequence[str], found: Checkpoint, family: Family) -> str:
+def why_not(vector: SafetyVector, hook_points: Sequence[HookPoint], found: Checkpoint, family: Family) -> str:
     """Why a vector cannot steer the checkpoint at these hook points, in a sentence; else an empty string."""
     if vector.info.kind == "source":
         return (
@@ -163,8 +162,7 @@ def why_not(vector: SafetyVector, hook_points: Sequence[str], found: Checkpoint,
     made_for = vector.info.model_name or vector.info.family or next(iter(vector.hook_points.values())).space
     model = " or ".join(model_names(found, family)) or family.name
     for name in hook_points:
-        point = parse_hook_point(name)
-        reason = _block(vector, point, found, family) if point.kind == "block" else _state(vector, name, found, family)
+        reason = _block(vector, name, found, family) if name.is_block else _state(vector, name, found, family)
         if reason:
             return (
                 f"This vector is for {made_for}; the model file is {model}. {reason} Load a vector made for this model."
@@ -173,7 +171,7 @@ def why_not(vector: SafetyVector, hook_points: Sequence[str], found: Checkpoint,
 
 
 def _block(vector: SafetyVector, point: HookPoint, found: Checkpoint, family: Family) -> str:
-    info, directions = vector.info, vector.at(str(point))
+    info, directions = vector.info, vector.at(point)
     if not info.family.startswith(family.name) and not family.name.startswith(info.family):
         return f"Their families differ ({info.family or 'not given'} and {family.name})."
     counts = counted_blocks(found, family)

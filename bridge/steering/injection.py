@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from ...safety_steering.errors import NotSteeredError
-from ...safety_steering.hook_point import parse_hook_point
+from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.steering.interventions import Effect, Intervention, Targets, intervene, stack_targets
 from ...safety_steering.vectors.vector import SafetyVector
 from ..models.families.schema import Stream
-from ..models.model_map import find_list, is_block
+from ..models.model_map import find_list
 from ..models.tokens import TokenRange, from_sequence, to_sequence
 from .branches import is_targeted
 from .model_call import ModelCall
@@ -32,10 +32,10 @@ class Injection:
     def __init__(self, vector: SafetyVector, settings: SteeringSettings) -> None:
         self._vector = vector
         self._settings = settings
-        self._states = [name for name in settings.hook_points if not is_block(name)]
-        self._blocks = [name for name in settings.hook_points if is_block(name)]
-        self._targets: dict[tuple[str, int, torch.device], Targets] = {}
-        self._hooks: dict[tuple[str, torch.device], BlockHook] = {}
+        self._states = [point for point in settings.hook_points if not point.is_block]
+        self._blocks = [point for point in settings.hook_points if point.is_block]
+        self._targets: dict[tuple[HookPoint, int, torch.device], Targets] = {}
+        self._hooks: dict[tuple[HookPoint, torch.device], BlockHook] = {}
         self._entries: dict[torch.device, EntryHook] = {}
 
     @contextmanager
@@ -81,14 +81,14 @@ class Injection:
             evidence.append(Evidence(name, edit.targets, effect))
         return arguments, evidence
 
-    def _hook(self, name: str, model_call: ModelCall) -> BlockHook:
+    def _hook(self, name: HookPoint, model_call: ModelCall) -> BlockHook:
         key = (name, model_call.x.device)
         if key not in self._hooks:
-            blocks, stream = find_list(model_call.family, parse_hook_point(name))
+            blocks, stream = find_list(model_call.family, name)
             self._hooks[key] = BlockHook(stream, blocks.dims)
         return self._hooks[key]
 
-    def _edit(self, name: str, tokens: TokenRange, call: Call, device: torch.device) -> Edit:
+    def _edit(self, name: HookPoint, tokens: TokenRange, call: Call, device: torch.device) -> Edit:
         targeted = [is_targeted(role, self._settings.branch) for role in call.roles]
         rows = None
         if not all(targeted):
@@ -97,7 +97,7 @@ class Injection:
         strength = torch.full((1, 1, 1), self._settings.strength, dtype=torch.float32, device=device)
         return Edit(self._targets_at(name, call.sigma, device), self._settings.intervention, strength, rows, tokens)
 
-    def _targets_at(self, name: str, sigma: float, device: torch.device) -> Targets:
+    def _targets_at(self, name: HookPoint, sigma: float, device: torch.device) -> Targets:
         point = self._vector.at(name)
         sigma_bin = point.bin_of(sigma)
         key = (name, sigma_bin, device)
@@ -106,7 +106,7 @@ class Injection:
         return self._targets[key]
 
 
-def _why_missed(name: str, model_call: ModelCall) -> str:
+def _why_missed(name: HookPoint, model_call: ModelCall) -> str:
     """Why a hook did not fire though the model ran, if another node took the block's place; else NotSteeredError."""
     if model_call.is_replaced(name):
         return REPLACED

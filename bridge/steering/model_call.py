@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...safety_steering.errors import NotSteeredError
-from ...safety_steering.hook_point import parse_hook_point
+from ...safety_steering.hook_point import HookPoint
 from ..models.families import LAYOUTS, PARTS
 from ..models.families.schema import Family
 from ..models.model_map import find_block, find_list, find_state
@@ -109,9 +109,9 @@ class ModelCall:
             return self.states("conditioning")[1]
         return self._layout[name]
 
-    def tokens(self, name: str) -> TokenRange:
+    def tokens(self, name: HookPoint) -> TokenRange:
         """The editable tokens in the output stream of a block."""
-        _, stream = find_list(self.family, parse_hook_point(name))
+        _, stream = find_list(self.family, name)
         own = self._stream(stream.name)
         if own.start < 0:
             return own
@@ -119,20 +119,18 @@ class ModelCall:
         return TokenRange(before + own.start, own.count, own.mask, frame=own.frame)
 
     @contextmanager
-    def hooked(self, hooks: Mapping[str, ForwardHook], entry: ForwardHook) -> Iterator[None]:
+    def hooked(self, hooks: Mapping[HookPoint, ForwardHook], entry: ForwardHook) -> Iterator[None]:
         """Hang forward hooks on blocks (hook point -> hook) and on the family's entry module for one call."""
         handles = [self.diffusion_model.get_submodule(self.family.entry).register_forward_hook(entry)]
         try:
             for name, hook in hooks.items():
-                block = find_block(self.diffusion_model, parse_hook_point(name))
-                handles.append(block.register_forward_hook(hook))
+                handles.append(find_block(self.diffusion_model, name).register_forward_hook(hook))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def is_replaced(self, name: str) -> bool:
+    def is_replaced(self, name: HookPoint) -> bool:
         """Whether another node answers in a block's place."""
-        point = parse_hook_point(name)
-        blocks, _ = find_list(self.family, point)
-        return (blocks.replaced_as, point.index) in self.options.get("patches_replace", {}).get("dit", {})
+        blocks, _ = find_list(self.family, name)
+        return (blocks.replaced_as, name.number) in self.options.get("patches_replace", {}).get("dit", {})

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ...safety_steering.errors import NotSteeredError
+from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.steering.interventions import Effect, Targets
 from ...safety_steering.steering.trace import ACTED, NOT_IN_WINDOW, NOTHING_TO_EDIT, CallTrace, HookTrace, RunTrace
 from .branches import is_targeted
@@ -31,7 +32,7 @@ NOT_FINITE = (
 class Evidence:
     """What one edit did at a hook point, still on the device."""
 
-    hook_point: str
+    hook_point: HookPoint
     targets: Targets
     effect: Effect
 

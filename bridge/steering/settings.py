@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from ...safety_steering.errors import SafetySteeringError
+from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.steering.interventions import Intervention
 from .branches import BRANCHES
 
@@ -19,12 +20,13 @@ class SteeringSettings:
     """
 
     strength: float
-    hook_points: tuple[str, ...]
+    hook_points: tuple[HookPoint, ...]
     intervention: Intervention = field(default_factory=Intervention)
     window: tuple[float, float] = (0.0, 0.5)
     branch: str = "both"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "hook_points", tuple(map(HookPoint, self.hook_points)))
         start, end = self.window
         if not math.isfinite(self.strength):
             raise SafetySteeringError(f"The strength must be a finite number, not {self.strength}.")

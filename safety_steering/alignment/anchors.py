@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import SafetySteeringError
+from ..hook_point import HookPoint
 from ..linear_algebra import shrunk_solve, spectrum
 from ..vectors.vector import HookPointDirections, SafetyVector
 from .fit import Alignment
@@ -39,7 +40,7 @@ class Suspect:
     score: float
 
 
-def refuse_unsafe(vector: SafetyVector, hook_point: str, states: torch.Tensor, texts: Sequence[str]) -> None:
+def refuse_unsafe(vector: SafetyVector, hook_point: HookPoint, states: torch.Tensor, texts: Sequence[str]) -> None:
     """Raise SafetySteeringError that lists the anchors that are not benign, if any; states (n, D) at `hook_point`."""
     own = vector.anchors
     reference = own.states if own is not None and own.hook_point == hook_point else states

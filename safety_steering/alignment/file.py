@@ -17,6 +17,7 @@ from safetensors import safe_open
 
 from ..errors import SafetySteeringError, VectorFileError
 from ..files import check_header_size, one_sentence, read_json, write_tensors
+from ..hook_point import HookPoint
 from .fit import Alignment, AnchorStates, Side
 from .maps import LAYOUTS, AlignmentSettings, SpaceMap
 from .quality import Quality
@@ -114,6 +115,6 @@ def _assemble(facts: Mapping[str, Any], file: Any) -> Alignment:
 
 
 def _side(facts: Mapping[str, Any]) -> Side:
-    texts = {name: str(facts[name]) for name in ("hook_point", "space", "name", "family", "weight_fingerprint")}
+    texts = {name: str(facts[name]) for name in ("space", "name", "family", "weight_fingerprint")}
     counts = {str(name): int(count) for name, count in facts["block_counts"].items()}
-    return Side(**texts, block_counts=counts)
+    return Side(HookPoint(facts["hook_point"]), **texts, block_counts=counts)

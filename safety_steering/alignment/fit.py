@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import SafetySteeringError
-from ..hook_point import parse_hook_point
+from ..hook_point import HookPoint
 from ..linear_algebra import channel_scales
 from .linear import fit_orthogonal, fit_reduced_rank, fit_ridge
 from .maps import MIN_ANCHORS, AlignmentSettings, SpaceMap
@@ -38,12 +38,15 @@ class Side:
     name: of the model or encoder, for people. weight_fingerprint, block_counts: as of VectorInfo.
     """
 
-    hook_point: str
+    hook_point: HookPoint
     space: str
     name: str = ""
     family: str = ""
     weight_fingerprint: str = ""
     block_counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hook_point", HookPoint(self.hook_point))
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,8 +200,8 @@ def fit_alignment(
     every = torch.arange(len(source))
     x, y = _Standardised.of(source, every), _Standardised.of(states.pooled, every)
     return Alignment(
-        source=source_side or Side("source.0", "source"),
-        target=target_side or Side("conditioning", "target"),
+        source=source_side or Side(HookPoint("source.0"), "source"),
+        target=target_side or Side(HookPoint("conditioning"), "target"),
         settings=settings,
         map=fit_map(x.rows, y.rows, settings, tick),
         source_mean=x.mean.float(),
@@ -300,7 +303,6 @@ def check_alignment(alignment: Alignment) -> None:
     ):
         raise SafetySteeringError("Not a valid alignment: beta, R2 or the number of anchors makes no sense.")
     for side in (alignment.source, alignment.target):
-        parse_hook_point(side.hook_point)
         if not side.space:
             raise SafetySteeringError("Not a valid alignment: a side names no space.")
 

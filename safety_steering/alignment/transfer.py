@@ -199,8 +199,7 @@ def sharpen(vector: SafetyVector, benign: AnchorStates, shrinkage: float = 1.0) 
     norms = benign.token.double().norm(dim=1)
     changed = replace(point, categories=sharpened, token_norm=norms.median()[None].float())
     step = {"step": "sharpen", "shrinkage": shrinkage, "prompts": len(benign.pooled), "of": vector.sha256}
-    points: Mapping[str, HookPointDirections] = {name: changed}
-    return replace(vector, hook_points=points).with_info(provenance=(*vector.info.provenance, step))
+    return replace(vector, hook_points={name: changed}).with_info(provenance=(*vector.info.provenance, step))
 
 
 def _sharpen(direction: Direction, w: torch.Tensor, benign: AnchorStates) -> Direction:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import SafetySteeringError
-from ..hook_point import ALL, parse_hook_point, select_hook_points
+from ..hook_point import ALL, HookPoint, select_hook_points
 from ..steering.interventions import GATES, INTERVENTIONS, NORMS, Intervention
 
 BLOCKS = "all blocks"
 JOINED = "+"
-Place = tuple[str, ...]
+Place = tuple[HookPoint, ...]
 Window = tuple[float, float]
 Parsed = TypeVar("Parsed")
 DEFAULT = Intervention()
@@ -77,7 +77,7 @@ class SearchSpace:
 
 
 def read_space(
-    available: Sequence[str],
+    available: Sequence[HookPoint],
     block_counts: Mapping[str, int],
     *,
     places: str,
@@ -136,9 +136,9 @@ def place_name(place: Place) -> str:
     return JOINED.join(place)
 
 
-def _places(part: str, available: Sequence[str], block_counts: Mapping[str, int]) -> list[Place]:
+def _places(part: str, available: Sequence[HookPoint], block_counts: Mapping[str, int]) -> list[Place]:
     if part == BLOCKS:
-        blocks: list[Place] = [(name,) for name in available if parse_hook_point(name).kind == "block"]
+        blocks: list[Place] = [(name,) for name in available if name.is_block]
         if not blocks:
             raise SafetySteeringError(f"This vector has no blocks. It has: {', '.join(available)}.")
         return blocks

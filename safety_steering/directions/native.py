@@ -16,7 +16,7 @@ import torch
 
 from ..activations import SAFE, UNSAFE, Activations, Row, Source, States
 from ..errors import SafetySteeringError
-from ..hook_point import depth, parse_hook_point, select_hook_points
+from ..hook_point import HookPoint, depth, select_hook_points
 from ..linear_algebra import outlier_share
 from ..vectors.vector import HookPointDirections, SafetyVector, Suggestion, VectorInfo
 from .fitting import FitSettings, fit_states
@@ -79,7 +79,7 @@ def fit_vector(
     chosen = _choose(rows, categories)
     whole = WHOLE if len(chosen) > 1 and WHOLE not in chosen else ""
     edges = merged_edges(source.sigma_edges, bins)
-    points: dict[str, HookPointDirections] = {}
+    points: dict[HookPoint, HookPointDirections] = {}
     table: list[dict[str, Any]] = []
     for done, name in enumerate(source.hook_points, start=1):
         points[name], found = _fit_point(activations, rows, name, chosen, settings, edges, whole)
@@ -91,7 +91,7 @@ def fit_vector(
 def _fit_point(
     activations: Activations,
     rows: Sequence[Row],
-    name: str,
+    name: HookPoint,
     categories: Sequence[str],
     settings: FitSettings,
     edges: Sequence[float],
@@ -151,15 +151,14 @@ def _choose(rows: Sequence[Row], categories: Sequence[str]) -> tuple[str, ...]:
 
 
 def _table(
-    name: str,
+    name: HookPoint,
     point: HookPointDirections,
     statistics: dict[str, list[Statistics]],
     aucs: dict[str, list[float]],
     source: Source,
 ) -> list[dict[str, Any]]:
-    parsed = parse_hook_point(name)
-    counted = parsed.list in source.block_counts
-    where = round(depth(parsed, source.block_counts), 4) if counted else None
+    counted = name.list in source.block_counts
+    where = round(depth(name, source.block_counts), 4) if counted else None
     rows = []
     for category, direction in point.categories.items():
         for k, (one, auc) in enumerate(zip(statistics[category], aucs[category], strict=True)):
@@ -197,7 +196,7 @@ def _info(
     rows: Sequence[Row],
     categories: Sequence[str],
     settings: FitSettings,
-    points: dict[str, HookPointDirections],
+    points: dict[HookPoint, HookPointDirections],
     table: Sequence[dict[str, Any]],
 ) -> VectorInfo:
     # validation may not choose a place here and be quoted for it: the numbers are those of the place that Apply takes

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ..errors import SafetySteeringError
+from ..hook_point import HookPoint
 from ..language_models.source_model import ONE_TOKEN, Progress, SourceModel
 from ..linear_algebra import outlier_share
 from ..prompts.prompt_set import SIDES, PromptRow, PromptSet
@@ -129,7 +130,7 @@ def extract_vector(
         category: _direction(difference(train.of(categories=members), settings.valence, axis), train.benign, tokens)
         for category, members in groups.items()
     }
-    hook_point = f"source.{layer}"
+    hook_point = HookPoint(f"source.{layer}")
     point = HookPointDirections(
         space=space,
         sigma_edges=torch.tensor([0.0, 1.0]),

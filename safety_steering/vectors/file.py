@@ -24,6 +24,7 @@ from ..files import (
     read_json,
     write_tensors,
 )
+from ..hook_point import HookPoint
 from .vector import STATISTICS, Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
 
 FORMAT = "safety_vector"
@@ -202,7 +203,7 @@ def _assemble(metadata: Mapping[str, str], file: Any) -> SafetyVector:
     if not all(isinstance(name, str) for name in [*spaces, *spaces.values(), *categories]):
         raise VectorFileError("the metadata 'spaces' and 'categories' must hold names.")
     hook_points = {
-        name: HookPointDirections(
+        HookPoint(name): HookPointDirections(
             space=space,
             sigma_edges=tensor(f"{name}/sigma_edges"),
             token_norm=tensor(f"{name}/token_norm"),
@@ -220,7 +221,7 @@ def _assemble(metadata: Mapping[str, str], file: Any) -> SafetyVector:
     if "anchors/activations" in names:
         # a file that does not say where its anchors were taken means its first, mostly its only, hook point
         anchors = Anchors(
-            hook_point=metadata.get("anchor_hook_point", next(iter(spaces), "")),
+            hook_point=HookPoint(metadata.get("anchor_hook_point", next(iter(spaces), ""))),
             texts=tuple(map(str, read_json(metadata, "anchor_texts", list))),
             states=tensor("anchors/activations"),
         )

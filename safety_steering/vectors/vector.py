@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..errors import MismatchError, SafetySteeringError
-from ..hook_point import parse_hook_point
+from ..hook_point import HookPoint
 from .mix import check_mix, format_mix
 
 KINDS = ("source", "native", "transferred")
@@ -90,9 +90,12 @@ class Anchors:
     states: (n, D) float32, pooled per text as `VectorInfo.pooling` says, as wide as the directions there.
     """
 
-    hook_point: str
+    hook_point: HookPoint
     texts: tuple[str, ...]
     states: torch.Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hook_point", HookPoint(self.hook_point))
 
 
 @dataclass(frozen=True)
@@ -137,20 +140,21 @@ class VectorInfo:
 class SafetyVector:
     """A checked, frozen safety vector.
 
-    hook_points: hook point name -> its directions; every hook point has the same categories.
+    hook_points: hook point -> its directions; every hook point has the same categories.
     mix: the weights with which Apply combines the categories (category -> weight; categories not named weigh 0).
 
     Raises:
         SafetySteeringError: on construction, if shapes, values or names are not as documented here.
     """
 
-    hook_points: Mapping[str, HookPointDirections]
+    hook_points: Mapping[HookPoint, HookPointDirections]
     info: VectorInfo
     mix: Mapping[str, float] = field(default_factory=dict)
     anchors: Anchors | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hook_points", MappingProxyType(dict(self.hook_points)))
+        points = {HookPoint(name): directions for name, directions in self.hook_points.items()}
+        object.__setattr__(self, "hook_points", MappingProxyType(points))
         check_vector(self)
         weights = self.mix or self.info.suggestion.mix or dict.fromkeys(self.categories, 1.0)
         check_mix(weights, self.categories)
@@ -172,7 +176,7 @@ class SafetyVector:
             digest.update(json.dumps([self.anchors.hook_point, self.anchors.texts]).encode())
         return digest.hexdigest()
 
-    def at(self, hook_point: str) -> HookPointDirections:
+    def at(self, hook_point: HookPoint) -> HookPointDirections:
         """The directions at one hook point; MismatchError if the vector has none there."""
         if hook_point not in self.hook_points:
             raise MismatchError(f"This vector has no hook point '{hook_point}'. It has: {', '.join(self.hook_points)}.")
@@ -218,16 +222,15 @@ def check_vector(vector: SafetyVector) -> None:
         _require(tensor.dtype == torch.float32, f"tensor {name} is {tensor.dtype}, expected torch.float32")
         _require(bool(torch.isfinite(tensor).all()), f"tensor {name} holds NaN or infinite values")
     for name, point in vector.hook_points.items():
-        parse_hook_point(name)
         _check_hook_point(name, point)
     if vector.anchors is not None:
         _check_anchors(vector.anchors, vector.hook_points)
 
 
-def _check_anchors(anchors: Anchors, points: Mapping[str, HookPointDirections]) -> None:
-    place = anchors.hook_point
-    _require(place in points, f"its anchors were taken at '{place}', where it has no directions")
-    shape, expected = tuple(anchors.states.shape), (len(anchors.texts), points[place].width)
+def _check_anchors(anchors: Anchors, points: Mapping[HookPoint, HookPointDirections]) -> None:
+    name = anchors.hook_point
+    _require(name in points, f"its anchors were taken at '{name}', where it has no directions")
+    shape, expected = tuple(anchors.states.shape), (len(anchors.texts), points[name].width)
     _require(bool(anchors.texts) and shape == expected, f"its anchors have shape {shape}, expected {expected}")
 
 
@@ -284,5 +287,5 @@ def describe(vector: SafetyVector) -> str:
     return "\n".join(f"{name}: {value}" for name, value in facts.items() if value)
 
 
-def _listing(names: tuple[str, ...]) -> str:
+def _listing(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -283,7 +283,7 @@ def test_notices_of_a_poor_fit_and_of_a_strength_never_measured(module, wan):
     carried = transfer(vector, poor)
 
     def said(vector, strength):
-        return " ".join(check.notices(vector, ("conditioning",), strength, wan))
+        return " ".join(check.notices(vector, tuple(vector.hook_points), strength, wan))
 
     assert "too poor to trust" in said(carried, 1.0)
     measured = carried.with_info(
@@ -302,4 +302,4 @@ def test_a_vector_of_an_inner_encoder_layer_is_refused_by_apply(module, wan):
     )
     inner = World().vector(40).with_info(kind="transferred", gap_kind="estimated")
     with pytest.raises(MismatchError, match="inside a text encoder"):
-        check.check_fits(inner, ("source.3",), shape)
+        check.check_fits(inner, tuple(inner.hook_points), shape)

@@ -14,17 +14,17 @@ def test_a_capture_is_the_mean_over_the_editable_tokens(comfy_in_process, kind):
     import comfy.samplers
     from safety_steering_pack.bridge.capture.collect import Capture, capture_source
     from safety_steering_pack.bridge.models.model_map import find_block
-    from safety_steering_pack.safety_steering.hook_point import parse_hook_point
+    from safety_steering_pack.safety_steering.hook_point import HookPoint
 
     family = FAMILIES["wan" if kind.startswith("wan") else kind]
     patcher = comfy_in_process.diffusion_model(TINY_MODELS[kind].file_name)
     sigmas = comfy.samplers.calculate_sigmas(patcher.model.model_sampling, "simple", 4).tolist()
     edges = (0.0, (sigmas[1] + sigmas[2]) / 2, 1.0)
-    capture = Capture(capture_source(patcher, (family.block, "conditioning"), edges, 4096))
+    capture = Capture(capture_source(patcher, (HookPoint(family.block), HookPoint("conditioning")), edges, 4096))
     capture.places = (0.0, 0.99)
 
     seen = []
-    block = find_block(patcher.model.diffusion_model, parse_hook_point(family.block))
+    block = find_block(patcher.model.diffusion_model, HookPoint(family.block))
 
     def watch(module, inputs, output):
         seen.append((output[0] if isinstance(output, tuple) else output).double().clone())

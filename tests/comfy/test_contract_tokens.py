@@ -149,13 +149,13 @@ def observe(
     from safety_steering_pack.bridge.models.model_map import block_space, read_shape, state_space
     from safety_steering_pack.bridge.steering.apply import apply_steering
     from safety_steering_pack.bridge.steering.settings import SteeringSettings
-    from safety_steering_pack.safety_steering.hook_point import parse_hook_point
+    from safety_steering_pack.safety_steering.hook_point import HookPoint
     from safety_steering_pack.safety_steering.steering.interventions import Intervention
 
     patcher = comfy_in_process.diffusion_model(TINY_MODELS[case.model].file_name, dtype=dtype)
     patcher.set_model_compute_dtype(dtype)
     shape = read_shape(patcher.model.diffusion_model)
-    point = parse_hook_point(case.hook_point)
+    point = HookPoint(case.hook_point)
     if point.kind == "block":
         space, width = block_space(shape, point), shape.width
     else:

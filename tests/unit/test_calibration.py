@@ -30,13 +30,14 @@ from safety_steering_pack.safety_steering.calibration.space import (
     read_space,
 )
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
+from safety_steering_pack.safety_steering.hook_point import HookPoint
 from safety_steering_pack.safety_steering.judges.verdict import Verdict
 from safety_steering_pack.safety_steering.steering.interventions import Intervention
 from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
 from tiny.vectors import random_vector
 
-BLOCKS = tuple(f"block.blocks.{i}.image" for i in range(8))
-PLACES = ("conditioning", *BLOCKS)
+BLOCKS = tuple(HookPoint(f"block.blocks.{i}.image") for i in range(8))
+PLACES = (HookPoint("conditioning"), *BLOCKS)
 CATEGORIES = ("gore", "violence", "drugs")
 ROWS = [
     Row(f"p{i}/{label}", label, CATEGORIES[i % 3], f"p{i}", "validation") for i in range(60) for label in (UNSAFE, SAFE)

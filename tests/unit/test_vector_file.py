@@ -346,8 +346,8 @@ def test_anchors_that_cannot_be_used_are_refused_on_loading(path):
         with pytest.raises(VectorFileError, match=words):
             load_vector(path)
     save_vector(portable(), path)
-    change_file(path, metadata={"anchor_hook_point": "nowhere"})
-    with pytest.raises(VectorFileError, match="anchors were taken at 'nowhere'"):
+    change_file(path, metadata={"anchor_hook_point": "clip_vision"})
+    with pytest.raises(VectorFileError, match="anchors were taken at 'clip_vision'"):
         load_vector(path)
     change_file(path, metadata={"anchor_hook_point": None})  # then they are the first hook point's
     assert load_vector(path).anchors.hook_point == "conditioning"

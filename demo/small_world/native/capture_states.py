@@ -62,11 +62,12 @@ def capture(seed: int) -> None:
     from safety_steering_pack.bridge.capture.collect import Capture, capture_source
     from safety_steering_pack.bridge.sampling.sampling import fraction
     from safety_steering_pack.safety_steering.activations import Activations
+    from safety_steering_pack.safety_steering.hook_point import HookPoint
 
     model = load_generator()
     captures, folders = {}, {}
     for kind, hooks in HOOKS.items():
-        source = capture_source(model, hooks, SIGMA_EDGES[kind], WIDTH)
+        source = capture_source(model, tuple(map(HookPoint, hooks)), SIGMA_EDGES[kind], WIDTH)
         folders[kind] = Activations.create(states_folder() / kind, source)
         captures[kind] = Capture(source)
     captured = captures["blocks"].attach(captures["conditioning"].attach(model))

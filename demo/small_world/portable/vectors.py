@@ -190,9 +190,10 @@ def _block_states(texts: Sequence[str], place: str) -> tuple[Any, Any]:
     import torch
     from safety_steering_pack.bridge.capture.collect import Capture, capture_source
     from safety_steering_pack.bridge.sampling.sampling import fraction
+    from safety_steering_pack.safety_steering.hook_point import HookPoint
 
     model = load_generator()
-    capture = Capture(capture_source(model, (place,), (0.0, 1.0), WIDTH))
+    capture = Capture(capture_source(model, (HookPoint(place),), (0.0, 1.0), WIDTH))
     captured = capture.attach(model)
     pooled, token = [], []
     for first in range(0, len(texts), 32):

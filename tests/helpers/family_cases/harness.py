@@ -56,11 +56,11 @@ class Family:
     def blocks(self) -> dict[torch.nn.Module, list[str]]:
         """The module of each block -> its hook points."""
         from safety_steering_pack.bridge.models.model_map import find_block
-        from safety_steering_pack.safety_steering.hook_point import parse_hook_point
+        from safety_steering_pack.safety_steering.hook_point import HookPoint
 
         blocks = defaultdict(list)
         for point in self.points:
-            blocks[find_block(self.model, parse_hook_point(point))].append(point)
+            blocks[find_block(self.model, HookPoint(point))].append(point)
         return blocks
 
 
