@@ -52,3 +52,11 @@ def test_the_model_row_in_contributing_is_a_real_one() -> None:
     assert textwrap.indent(row.rstrip(), "    ") in (
         REPO_ROOT / "bridge" / "models" / "families" / "video.py"
     ).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted((REPO_ROOT / "js" / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_help_pages_link_to_the_glossary(path: Path) -> None:
+    (repository,) = re.findall(r'^Repository = "(.+)"', (REPO_ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    addresses = [address for address in LINK.findall(path.read_text(encoding="utf-8")) if "://" in address]
+    assert addresses == [f"{repository}/blob/main/docs/glossary.md"]
+    assert (REPO_ROOT / "docs" / "glossary.md").exists()
