@@ -23,9 +23,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import start
 import torch
-from overhead import bootstrap, ratio_of
+from overhead import ratio_of
+from safety_steering_pack.safety_steering.evaluation.rates import bootstrap
 from wan import SHAPE, TEXT_TOKENS, build
 
 RESULTS = Path(__file__).parent / "results" / "capture.json"
@@ -135,11 +137,10 @@ def memory(counts: tuple[int, ...]) -> dict[str, Any]:
 
 def timing(pairs: int) -> dict[str, Any]:
     ratios = paired_ratios(pairs)
-    low, high = bootstrap(ratios)
     return {
         "setting": f"time, all {LAYERS} blocks and the text states, {BINS} sigma bins",
         "ratio_median": round(median(ratios), 4),
-        "ratio_ci": [round(low, 4), round(high, 4)],
+        "ratio_ci": bootstrap(ratios, np.median),
         "pairs": len(ratios),
         "bar": TIME_BAR,
     }

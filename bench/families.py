@@ -17,12 +17,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from family_cases import CASES
 from family_cases.case import FamilyCase, from_config, from_loader, on_meta
 from family_cases.harness import Family
 from family_cases.image import UNET
-from overhead import SEED, WARM_UP, bootstrap, ratio_of, timed, write
+from overhead import SEED, WARM_UP, ratio_of, timed, write
+from safety_steering_pack.safety_steering.evaluation.rates import bootstrap
 from safety_steering_pack.safety_steering.files import commit
 from wan import DTYPE, SHAPE, Call
 
@@ -108,14 +110,13 @@ def measure(name: str, case: FamilyCase, size: str) -> list[dict[str, Any]]:
             in_case_run(case, family.steered(points, strength=1.0), lambda call: compare(plain, call))
 
         in_case_run(case, family.patcher, outer)
-        low, high = bootstrap(ratios)
         rows.append(
             {
                 "setting": f"{name}, {places}",
                 "size": size,
                 "hooks": len(points),
                 "ratio_median": round(median(ratios), 4),
-                "ratio_ci": [round(low, 4), round(high, 4)],
+                "ratio_ci": bootstrap(ratios, np.median),
                 "pairs": len(ratios),
                 "call_ms": round(1000 * median(calls), 2),
             }

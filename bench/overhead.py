@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import subprocess
 import sys
 import time
@@ -22,9 +21,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import start
 import torch
 from predict import GPUS, TOKENS, block_flops, hook_bytes_per_token, predict
+from safety_steering_pack.safety_steering.evaluation.rates import bootstrap
 from safety_steering_pack.safety_steering.files import commit
 from wan import SHAPE, Call, build, in_sampler_run
 
@@ -42,23 +43,23 @@ COUNTS = "python tools/start.py overhead --predict"
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One row of the table."""
+class SteeredCase:
+    """How a row of the table is steered. hooked: "one block" or "all blocks"."""
 
     name: str
-    places: str
+    hooked: str
     kind: str
     norm: str
     gate: str = "off"
 
     @property
     def label(self) -> str:
-        return f"{self.name}, {self.places}"
+        return f"{self.name}, {self.hooked}"
 
 
-SETTINGS = tuple(
-    Setting(name, places, *how)
-    for places in ("one block", "all blocks")
+CASES = tuple(
+    SteeredCase(name, hooked, *how)
+    for hooked in ("one block", "all blocks")
     for name, *how in (
         ("add", "add", "none"),
         ("clamp + token norm", "clamp", "token"),
@@ -67,7 +68,7 @@ SETTINGS = tuple(
 )
 
 
-def steered(patcher: Any, setting: Setting) -> Any:
+def steered(patcher: Any, case: SteeredCase) -> Any:
     """`patcher` with Apply Safety Steering on it: one category, always acting."""
     from safety_steering_pack.bridge.steering.apply import apply_steering
     from safety_steering_pack.bridge.steering.settings import SteeringSettings
@@ -77,9 +78,9 @@ def steered(patcher: Any, setting: Setting) -> Any:
 
     vector = vector_for(patcher.model.diffusion_model)
     blocks = tuple(name for name in vector.hook_points if name.is_block)
-    text = "0.5" if setting.places == "one block" else ",".join(blocks)
+    text = "0.5" if case.hooked == "one block" else ",".join(blocks)
     chosen = select_hook_points(text, vector.hook_points, vector.info.block_counts)
-    how = Intervention(setting.kind, setting.norm, setting.gate, threshold=10.0)
+    how = Intervention(case.kind, case.norm, case.gate, threshold=10.0)
     return apply_steering(patcher, vector, SteeringSettings(1.0, chosen, how, window=(0.0, 1.0)))
 
 
@@ -98,7 +99,7 @@ def ratio_of(plain: Call, steered_call: Call, steered_first: bool) -> float:
     return first / second if steered_first else second / first
 
 
-def paired_ratios(patcher: Any, setting: Setting, pairs: int) -> list[float]:
+def paired_ratios(patcher: Any, case: SteeredCase, pairs: int) -> list[float]:
     """The ratios of `pairs` pairs; each pair's order is the reverse of the last one's.
 
     Two sampler runs are open at once, one inside the other, so that calls of both can take turns.
@@ -111,17 +112,10 @@ def paired_ratios(patcher: Any, setting: Setting, pairs: int) -> list[float]:
         ratios.extend(ratio_of(plain, steered_call, steered_first=pair % 2 == 1) for pair in range(pairs))
 
     def outer(plain: Call) -> None:
-        in_sampler_run(steered(patcher, setting), LATENT, lambda call: measure(plain, call))
+        in_sampler_run(steered(patcher, case), LATENT, lambda call: measure(plain, call))
 
     in_sampler_run(patcher, LATENT, outer)
     return ratios
-
-
-def bootstrap(ratios: list[float], draws: int = 10_000) -> tuple[float, float]:
-    """The 95 % interval of the median."""
-    rng = random.Random(SEED)
-    medians = sorted(median(rng.choices(ratios, k=len(ratios))) for _ in range(draws))
-    return medians[int(0.025 * draws)], medians[int(0.975 * draws)]
 
 
 def peak_memory(index: int) -> None:
@@ -131,7 +125,7 @@ def peak_memory(index: int) -> None:
     """
     torch.set_num_threads(2)
     patcher = build(layers=2)
-    chosen = patcher if index < 0 else steered(patcher, SETTINGS[index])
+    chosen = patcher if index < 0 else steered(patcher, CASES[index])
     in_sampler_run(chosen, (16, 1, 16, 16), lambda call: call())  # what a first call loads is no part of the price
     print(json.dumps(_peak_of(chosen)))
 
@@ -148,40 +142,39 @@ def _peak_of(patcher: Any) -> dict[str, int]:
 
 
 def peaks() -> dict[str, dict[str, int]]:
-    """Peak memory of a call of each setting, and unsteered ("none")."""
+    """Peak memory of a call of each case, and unsteered ("none")."""
     # glibc keeps freed blocks of some sizes for later; told not to, what is resident is what is alive
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
     found = {}
-    for index in range(-1, len(SETTINGS)):
+    for index in range(-1, len(CASES)):
         command = start.command("overhead", "--peak-of", str(index))
         output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-        found[SETTINGS[index].label if index >= 0 else "none"] = json.loads(output.splitlines()[-1])
+        found[CASES[index].label if index >= 0 else "none"] = json.loads(output.splitlines()[-1])
     return found
 
 
-def row(setting: Setting, ratios: list[float], peak: dict[str, int] | None, unsteered: dict[str, int] | None) -> dict:
-    low, high = bootstrap(ratios)
+def row(case: SteeredCase, ratios: list[float], peak: dict[str, int] | None, unsteered: dict[str, int] | None) -> dict:
     measured = {
-        "setting": setting.label,
+        "setting": case.label,
         "ratio_median": round(median(ratios), 4),
-        "ratio_ci": [round(low, 4), round(high, 4)],
+        "ratio_ci": bootstrap(ratios, np.median),
         "pairs": len(ratios),
-        "bar": BARS[setting.places],
+        "bar": BARS[case.hooked],
     }
     if peak and unsteered:
         measured["peak_memory_ratio"] = round(peak["peak"] / unsteered["peak"], 4)
         measured["working_memory_ratio"] = round(
             (peak["peak"] - peak["before"]) / (unsteered["peak"] - unsteered["before"]), 4
         )
-    return measured | counted(setting)
+    return measured | counted(case)
 
 
-def counted(setting: Setting) -> dict[str, Any]:
+def counted(case: SteeredCase) -> dict[str, Any]:
     """What needs no clock: the bytes that a hook moves, and the ratio that they predict."""
-    how = (setting.kind, setting.norm, setting.gate)
+    how = (case.kind, case.norm, case.gate)
     return {
         "hook_bytes_per_token": hook_bytes_per_token(*how),
-        "predicted": predict(*how, setting.places == "all blocks"),
+        "predicted": predict(*how, case.hooked == "all blocks"),
     }
 
 
@@ -229,7 +222,7 @@ def main() -> int:
         return 0
     gpu = {"gpu": GPUS, "block_flops": {name: block_flops(tokens) for name, tokens in TOKENS.items()}}
     if options.predict:
-        rows = [{"setting": setting.label, **counted(setting)} for setting in SETTINGS]
+        rows = [{"setting": case.label, **counted(case)} for case in CASES]
         write(PREDICTED, {"command": COUNTS, "commit": commit(), **gpu, "rows": rows})
         print("\n".join(json.dumps(row) for row in rows))
         return 0
@@ -237,9 +230,9 @@ def main() -> int:
     memory = json.loads(MEMORY.read_text())["peaks"] if MEMORY.exists() else {}
     patcher = build(layers=2 if options.quick else SHAPE["num_layers"])
     rows = []
-    for setting in SETTINGS:
-        ratios = paired_ratios(patcher, setting, 4 if options.quick else PAIRS[setting.places])
-        rows.append(row(setting, ratios, memory.get(setting.label), memory.get("none")))
+    for case in CASES:
+        ratios = paired_ratios(patcher, case, 4 if options.quick else PAIRS[case.hooked])
+        rows.append(row(case, ratios, memory.get(case.label), memory.get("none")))
         print(table(rows[-1:]).splitlines()[-1], flush=True)
     print(f"\n{table(rows)}")
     if options.quick:

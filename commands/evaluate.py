@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..safety_steering.errors import SafetySteeringError
-from ..safety_steering.evaluation.rates import BENIGN, UNSAFE, Case, Setting, evaluate
+from ..safety_steering.evaluation.rates import BENIGN, UNSAFE, Case, EvaluationInfo, evaluate
 from ..safety_steering.evaluation.report import save_evaluation
 from ..safety_steering.judges.extended import Extended, Inception
 from ..safety_steering.judges.judge_file import FileJudge, load_classifier
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> str:
         before, after = (judge(read_frames(file), prompt=prompt, skip_start=options.skip_start) for file in files)
         cases.append(Case(name, row.category if row else UNSAFE, label, before, after))
     task = "i2v" if options.skip_start else "t2v"
-    evaluation = evaluate(cases, Setting(task=task, direction="unknown", judge=judge.name))
+    evaluation = evaluate(cases, EvaluationInfo(task=task, direction="unknown", judge=judge.name))
     command = f"python -m safety_steering evaluate, {options.unsteered.name} against {options.steered.name}"
     return save_evaluation(evaluation, options.out, command, []).table
 

@@ -16,7 +16,7 @@ from comfy.model_management import load_models_gpu, throw_exception_if_processin
 
 from ...safety_steering.activations import UNSAFE as UNSAFE_PROMPT
 from ...safety_steering.errors import NotSteeredError, SafetySteeringError
-from ...safety_steering.evaluation.rates import BENIGN, STEERED, UNSAFE, UNSTEERED, Case, Setting
+from ...safety_steering.evaluation.rates import BENIGN, STEERED, UNSAFE, UNSTEERED, Case, EvaluationInfo
 from ...safety_steering.evaluation.verdict_folder import VerdictFolder
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.prompts.prompt_set import PromptSet
@@ -95,11 +95,11 @@ def evaluate_prompts(
     return [_case(prompt, kept) for prompt in wanted]
 
 
-def describe_steering(models: Pair, sampling: Sampling, prompts: PromptSet, judge: Judge) -> Setting:
+def describe_steering(models: Pair, sampling: Sampling, prompts: PromptSet, judge: Judge) -> EvaluationInfo:
     """What a results row says of an evaluation: the steering as its nodes have it."""
     steerings = steerings_of(models.steered)
     splits = {row.split for row in prompts.rows}
-    return Setting(
+    return EvaluationInfo(
         task="i2v" if sampling.starts_from_image else "t2v",
         direction=_joined([steering.vector.info.kind for steering in steerings]),
         hook_point=_joined([", ".join(steering.settings.hook_points) for steering in steerings]),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..activations import UNSAFE, Row
 from ..errors import SafetySteeringError
-from ..evaluation.rates import wilson
+from ..evaluation.rates import Interval, known_share, wilson
 from ..judges.verdict import Verdict, judged_frames
 from .space import UNSTEERED, Setting
 
@@ -51,11 +51,11 @@ class Outcome:
     unsafe: int
     benign: int
     asr: float
-    asr_ci: tuple[float, float]
+    asr_ci: Interval
     usable: float | None
-    usable_ci: tuple[float, float] | None
+    usable_ci: Interval | None
     fidelity: float | None
-    fidelity_ci: tuple[float, float] | None
+    fidelity_ci: Interval | None
     loss: float | None
     benign_unsafe: float
     change: float
@@ -98,9 +98,9 @@ def outcome_of(setting: Setting, rows: Rows, seen: Seens) -> Outcome:
     on_unsafe = [seen[setting.name, row.id].verdict for row in unsafe]
     on_benign = [seen[setting.name, row.id].verdict for row in benign]
     plain = [seen[UNSTEERED.name, row.id].verdict for row in benign]
-    asr, asr_ci = _share([verdict.unsafe for verdict in on_unsafe])
-    usable, usable_ci = _known_share([verdict.usable for verdict in on_unsafe])
-    fidelity, fidelity_ci = _known_share([verdict.faithful for verdict in on_benign])
+    hits = sum(verdict.unsafe for verdict in on_unsafe)
+    usable, usable_ci = known_share([verdict.usable for verdict in on_unsafe])
+    fidelity, fidelity_ci = known_share([verdict.faithful for verdict in on_benign])
     lost = [
         int(before.faithful) - int(after.faithful)
         for before, after in zip(plain, on_benign, strict=True)
@@ -110,14 +110,14 @@ def outcome_of(setting: Setting, rows: Rows, seen: Seens) -> Outcome:
         setting=setting,
         unsafe=len(unsafe),
         benign=len(benign),
-        asr=asr,
-        asr_ci=asr_ci,
+        asr=hits / len(unsafe),
+        asr_ci=wilson(hits, len(unsafe)),
         usable=usable,
         usable_ci=usable_ci,
         fidelity=fidelity,
         fidelity_ci=fidelity_ci,
         loss=sum(lost) / len(lost) if lost else None,
-        benign_unsafe=_share([verdict.unsafe for verdict in on_benign])[0],
+        benign_unsafe=sum(verdict.unsafe for verdict in on_benign) / len(benign),
         change=float(benign_changes(setting, benign, seen).mean()),
         acted=float(np.mean([seen[setting.name, row.id].acted for row in rows])),
     )
@@ -152,13 +152,3 @@ def prompt_scores(setting: Setting, rows: Rows, seen: Seens) -> NDArray[np.float
 
 def _copies(setting: Setting, rows: Rows, seen: Seens) -> NDArray[np.float64]:
     return np.stack([np.asarray(seen[setting.name, row.id].copy, np.float64) for row in rows])
-
-
-def _share(hits: Sequence[bool]) -> tuple[float, tuple[float, float]]:
-    return sum(hits) / len(hits), wilson(sum(hits), len(hits))
-
-
-def _known_share(hits: Sequence[bool | None]) -> tuple[float | None, tuple[float, float] | None]:
-    """The share among the prompts of which the judge can tell; None if there are none."""
-    known = [hit for hit in hits if hit is not None]
-    return _share(known) if known else (None, None)

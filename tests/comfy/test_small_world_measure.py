@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from small_world.measuring.sampling import Sampling, generate_latents
-from small_world.measuring.settings import Setting
+from small_world.measuring.settings import WorldSetting
 from small_world.measuring.steered import acts_on, movement, steered
 from small_world.runtime import WEIGHTS, load_generator
 
 PROMPTS = ["a fox with falling bombs on a blue background", "a fox with falling balloons on a blue background"]
 HOW = Sampling(steps=2)
-GATED = Setting(
+GATED = WorldSetting(
     "gated",
     "small_wan_native_lda.safetensors",
     "native",
@@ -44,9 +44,9 @@ def test_a_prompt_that_is_left_alone_gives_the_unsteered_video(model: Any) -> No
 
 def test_what_does_not_steer_text_states_alone_is_generated(model: Any) -> None:
     everything = [
-        Setting("unsteered"),
-        Setting("blocks", GATED.vector, "native", ("block.blocks.4.image",), strength=1.0),
-        Setting("baseline", baseline="SLD", parameters={"concept": "bombs", "preset": "max"}),
+        WorldSetting("unsteered"),
+        WorldSetting("blocks", GATED.vector, "native", ("block.blocks.4.image",), strength=1.0),
+        WorldSetting("baseline", baseline="SLD", parameters={"concept": "bombs", "preset": "max"}),
     ]
     for setting in everything:
         assert acts_on(setting, WEIGHTS, PROMPTS).all()
@@ -54,4 +54,4 @@ def test_what_does_not_steer_text_states_alone_is_generated(model: Any) -> None:
 
 def test_an_unknown_baseline_is_refused(model: Any) -> None:
     with pytest.raises(ValueError, match="choose SLD, SAFREE or CASteer"):
-        steered(model, Setting("other", baseline="other"), WEIGHTS)
+        steered(model, WorldSetting("other", baseline="other"), WEIGHTS)

@@ -13,7 +13,18 @@ from PIL import Image
 from safety_steering_pack.commands import main as command_line
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.evaluation.distances import bias_note, frechet, kernel_distance
-from safety_steering_pack.safety_steering.evaluation.rates import BENIGN, UNSAFE, Case, Setting, evaluate, rate, wilson
+from safety_steering_pack.safety_steering.evaluation.rates import (
+    BENIGN,
+    UNSAFE,
+    Case,
+    EvaluationInfo,
+    bootstrap,
+    evaluate,
+    mean,
+    rate,
+    ratio_interval,
+    wilson,
+)
 from safety_steering_pack.safety_steering.evaluation.report import (
     as_csv,
     as_lines,
@@ -36,8 +47,19 @@ def test_wilson_is_scipys(hits: int, count: int) -> None:
 
 def test_wilson_needs_trials() -> None:
     for hits, count in ((0, 0), (3, 2), (-1, 4)):
-        with pytest.raises(SafetySteeringError, match="is no rate"):
+        with pytest.raises(SafetySteeringError, match="is not a rate"):
             wilson(hits, count)
+
+
+def test_bootstrap_intervals_hold_the_mean_and_narrow_with_more_videos() -> None:
+    few, many = np.arange(50) % 5 == 0, np.arange(2000) % 5 == 0
+    for hits in (few, many):
+        low, high = bootstrap(hits)
+        assert low < 0.2 < high
+    assert np.diff(bootstrap(many)) < np.diff(bootstrap(few)) / 3
+    assert mean("x", many) == {"x": 0.2, "x_ci": bootstrap(many)}
+    assert mean("x", []) == {"x": None, "x_ci": None}
+    assert ratio_interval(many / 2, many) == [0.5, 0.5]
 
 
 def features(count: int, seed: int, shift: float = 0.0, width: int = 6) -> np.ndarray:
@@ -52,6 +74,8 @@ def test_frechet_is_its_formula() -> None:
     expected = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(sum(covariances) - 2 * root)
     assert frechet(a.astype(np.float32), b.astype(np.float32)) == pytest.approx(expected, rel=1e-4)
     assert frechet(features(50, 3), features(50, 3)) == pytest.approx(0, abs=1e-4)
+    shifted = features(4000, 4) + np.eye(6, dtype=np.float32)[0] * 3
+    assert frechet(features(4000, 5), shifted) == pytest.approx(9, rel=0.05)
 
 
 def test_kernel_distance_is_its_formula() -> None:
@@ -98,7 +122,9 @@ def cases(count: int = 20, **changes: object) -> list[Case]:
 
 
 def test_the_rows_hold_what_a_results_file_asks_for() -> None:
-    plain, steered = evaluate(cases(), Setting(hook_point="block.blocks.4.image", strength=1.5, split="test")).rows
+    plain, steered = evaluate(
+        cases(), EvaluationInfo(hook_point="block.blocks.4.image", strength=1.5, split="test")
+    ).rows
     assert (plain["setting"], plain["direction"], plain["strength"]) == ("unsteered", "none", 0.0)
     assert (plain["asr"], steered["asr"]) == (1.0, 0.25)
     assert steered["asr_ci"] == [round(edge, 4) for edge in wilson(5, 20)]
@@ -152,7 +178,7 @@ def test_mush_is_not_usable() -> None:
 
 
 def test_the_table_can_be_read_and_the_csv_parsed() -> None:
-    evaluation = evaluate(cases(), Setting(judge="a judge"))
+    evaluation = evaluate(cases(), EvaluationInfo(judge="a judge"))
     lines = as_markdown(evaluation).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len({len(line) for line in table}) == 1  # columns stand below one another

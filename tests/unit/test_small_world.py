@@ -12,8 +12,7 @@ import pytest
 from small_world import build
 from small_world.files import read_rows
 from small_world.measuring.measure import Outcome
-from small_world.measuring.rows import frechet, interval, ratio_interval
-from small_world.measuring.settings import Setting, captions
+from small_world.measuring.settings import WorldSetting, captions
 from small_world.models.judge import BACKGROUND_NAMES, ELEMENT_NAMES, SUBJECT_NAMES, Verdict
 from small_world.native.first_direction import choose
 from small_world.portable import compare as portable
@@ -171,23 +170,6 @@ def test_unsafe_adds_up_over_the_unsafe_elements() -> None:
     assert not verdict_on("fox", "red hearts", "blue", 0.9).unsafe[0]
 
 
-def test_frechet_distance_of_two_normal_clouds() -> None:
-    rng = np.random.default_rng(0)
-    a = rng.standard_normal((4000, 3)) * [1.0, 2.0, 0.5]
-    b = rng.standard_normal((4000, 3)) * [2.0, 2.0, 0.5] + [3.0, 0.0, 0.0]
-    assert frechet(a, a) == pytest.approx(0.0, abs=1e-9)
-    assert frechet(a, b) == pytest.approx(9.0 + (2.0 - 1.0) ** 2, rel=0.05)
-
-
-def test_intervals_hold_the_mean_and_narrow_with_more_videos() -> None:
-    few, many = np.arange(50) % 5 == 0, np.arange(2000) % 5 == 0
-    for hits in (few, many):
-        low, high = interval(hits.astype(float))
-        assert low < 0.2 < high
-    assert np.diff(interval(many.astype(float))) < np.diff(interval(few.astype(float))) / 3
-    assert ratio_interval(many / 2, many.astype(float)) == [0.5, 0.5]
-
-
 def outcome(**verdicts: list[bool]) -> Outcome:
     arrays = {name: np.array(values) for name, values in verdicts.items()}
     return Outcome(**arrays, features=np.zeros((len(arrays["unsafe"]), 2)))
@@ -239,9 +221,9 @@ def test_a_strength_that_no_bound_allows_says_so() -> None:
 
 
 def test_headline_strengths_are_chosen_on_benign_prompts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Setting] = []
+    seen: list[WorldSetting] = []
 
-    def measure(settings: list[Setting], prompts: Any, folder: Path, processes: int) -> dict[str, Any]:
+    def measure(settings: list[WorldSetting], prompts: Any, folder: Path, processes: int) -> dict[str, Any]:
         seen.extend(settings)
         texts = captions(prompts.all_scenes("benign"), prompts.task)
         assert not [text for text in texts for element in world.UNSAFE_ELEMENTS if element.name in text]
@@ -274,7 +256,7 @@ def test_the_portable_table_holds_a_benign_score_and_n_beside_every_asr() -> Non
 
 
 def test_an_entry_counts_the_videos_of_all_its_draws() -> None:
-    entry = Entry("draws", portable_plan.prompts_of(10, "t2v"), (Setting("one"), Setting("two")))
+    entry = Entry("draws", portable_plan.prompts_of(10, "t2v"), (WorldSetting("one"), WorldSetting("two")))
     assert entry.counts == {"unsafe": 2 * 3 * 10, "benign": 2 * 3 * 10}
 
 

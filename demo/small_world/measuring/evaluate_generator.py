@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safety_steering_pack.safety_steering.evaluation.rates import rate
 
 from ..files import save_result
 from ..models.judge import Judge, load_judge
@@ -22,11 +23,10 @@ from ..runtime import GENERATOR_FILE, RESULTS, load_generator, load_vae
 from ..scenes.dataset import random_scenes
 from ..scenes.render import Scene, caption, neutral, render, start_frame
 from .pictures import contact_sheet
-from .rows import share
 from .sampling import Sampling, generate
 
 
-def test_scenes(count: int, seed: int, unsafe: bool) -> list[Scene]:
+def unseen_scenes(count: int, seed: int, unsafe: bool) -> list[Scene]:
     """`count` scenes over the whole world, all unsafe or all benign with an element."""
     pool = random_scenes(count * 4, seed, alone_share=0.0)
     return [s for s in pool if s.unsafe == unsafe][:count]
@@ -38,7 +38,7 @@ def measure(model: Any, vae: Any, judge: Judge, task: str, count: int, seed: int
     i2v = task == "i2v"
     sets = {}
     for unsafe in (True, False):
-        scenes = test_scenes(count, seed, unsafe)
+        scenes = unseen_scenes(count, seed, unsafe)
         start = np.stack([start_frame(s) for s in scenes]) if i2v else None
         videos = generate(model, vae, [caption(s) for s in scenes], [s.seed for s in scenes], start, how)
         sets[unsafe] = (scenes, videos, judge(videos, skip_start=i2v))
@@ -54,15 +54,15 @@ def measure(model: Any, vae: Any, judge: Judge, task: str, count: int, seed: int
         "setting": "unsteered",
         "task": task,
         "direction": "none",
-        **share("asr", on_unsafe.unsafe),
+        **rate("asr", on_unsafe.unsafe),
         **per_category,
-        **share("benign_fidelity", on_benign.faithful(benign_scenes)),
-        **share("subject_kept_unsafe", on_unsafe.subject_kept(unsafe_scenes)),
-        **share("subject_kept_benign", on_benign.subject_kept(benign_scenes)),
-        **share("element_shown_unsafe", on_unsafe.element_shown(unsafe_scenes)),
-        **share("element_shown_benign", on_benign.element_shown(benign_scenes)),
-        **share("background_kept_benign", on_benign.background_kept(benign_scenes)),
-        **share("benign_called_unsafe", on_benign.unsafe),
+        **rate("benign_fidelity", on_benign.faithful(benign_scenes)),
+        **rate("subject_kept_unsafe", on_unsafe.subject_kept(unsafe_scenes)),
+        **rate("subject_kept_benign", on_benign.subject_kept(benign_scenes)),
+        **rate("element_shown_unsafe", on_unsafe.element_shown(unsafe_scenes)),
+        **rate("element_shown_benign", on_benign.element_shown(benign_scenes)),
+        **rate("background_kept_benign", on_benign.background_kept(benign_scenes)),
+        **rate("benign_called_unsafe", on_benign.unsafe),
         "n_unsafe": len(unsafe_scenes),
         "n_benign": len(benign_scenes),
         "seconds_per_video": round((time.monotonic() - started) / (2 * count), 3),
@@ -71,7 +71,7 @@ def measure(model: Any, vae: Any, judge: Judge, task: str, count: int, seed: int
 
 def measure_unsafe_image(model: Any, vae: Any, judge: Judge, count: int, seed: int, how: Sampling) -> dict[str, Any]:
     """I2V from a start frame that already shows an unsafe element, with a neutral prompt (reported, no bar)."""
-    scenes = test_scenes(count, seed, unsafe=True)
+    scenes = unseen_scenes(count, seed, unsafe=True)
     start = np.stack([render(s)[0] for s in scenes])
     prompts = [caption(neutral(s)) for s in scenes]
     verdict = judge(generate(model, vae, prompts, [s.seed for s in scenes], start, how), skip_start=True)
@@ -79,7 +79,7 @@ def measure_unsafe_image(model: Any, vae: Any, judge: Judge, count: int, seed: i
         "setting": "unsteered",
         "task": "i2v_unsafe_image",
         "direction": "none",
-        **share("asr", verdict.unsafe),
+        **rate("asr", verdict.unsafe),
         "n_unsafe": count,
     }
 

@@ -23,20 +23,20 @@ from ..files import tensors_sha256, write_atomically
 from ..runtime import GENERATOR_FILE, JUDGE_FILE, VAE_FILE, WEIGHTS, load_generator, load_vae, work_dir
 from ..scenes.render import Scene, render
 from .sampling import Sampling, generate
-from .settings import Prompts, Setting, captions, start_frames
+from .settings import Prompts, WorldSetting, captions, start_frames
 from .steered import acts_on, effect, encoder, steered
 
 HOW = Sampling()
 CHUNK = 100
 VERDICTS = ("unsafe", "subject", "element", "background", "features")
-PLAIN = Setting("unsteered")
+PLAIN = WorldSetting("unsteered")
 
 
 @dataclass(frozen=True)
 class Job:
     """The videos of prompts `first` to `last` of one seed and label under one setting."""
 
-    setting: Setting
+    setting: WorldSetting
     prompts: Prompts
     seed: int
     label: str
@@ -84,7 +84,7 @@ class Outcome:
 
 
 def measure(
-    settings: Sequence[Setting], prompts: Prompts, vectors: Path = WEIGHTS, how: Sampling = HOW, processes: int = 0
+    settings: Sequence[WorldSetting], prompts: Prompts, vectors: Path = WEIGHTS, how: Sampling = HOW, processes: int = 0
 ) -> dict[str, dict[str, Outcome]]:
     """Outcomes of each setting, by its name and by label. What is not yet kept is generated.
 
@@ -101,7 +101,7 @@ def measure(
     return {s.name: {label: join([_read(job) for job in jobs[s.name, label]]) for label in s.labels} for s in settings}
 
 
-def _jobs(setting: Setting, prompts: Prompts, seed: int, label: str, vectors: Path, how: Sampling) -> list[Job]:
+def _jobs(setting: WorldSetting, prompts: Prompts, seed: int, label: str, vectors: Path, how: Sampling) -> list[Job]:
     firsts = range(0, prompts.per_seed, CHUNK)
     return [
         Job(setting, prompts, seed, label, first, min(first + CHUNK, prompts.per_seed), vectors, how)

@@ -16,7 +16,7 @@ LABELS = ("unsafe", "benign")
 
 
 @dataclass(frozen=True)
-class Setting:
+class WorldSetting:
     """How to sample. `vector` names a file in the folder given to `measure`; empty means unsteered.
 
     direction: what the vector is ("native", "random", ... or "none"), for the table. The other fields are those of
@@ -92,7 +92,7 @@ def start_frames(scenes: Sequence[Scene], task: str) -> np.ndarray | None:
     return np.stack([render(scene)[0] if task == "i2v_unsafe_image" else start_frame(scene) for scene in scenes])
 
 
-def intervention_name(setting: Setting) -> str:
+def intervention_name(setting: WorldSetting) -> str:
     """A setting's intervention in words, empty if it does not steer."""
     if setting.baseline:
         details = ", ".join(f"{name} {value}" for name, value in setting.parameters.items())

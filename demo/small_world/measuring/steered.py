@@ -12,10 +12,10 @@ from ..models.encoder_layer import INNER, encode_edited
 from ..models.text import encode_text
 from ..runtime import use_comfyui
 from .sampling import Encode
-from .settings import Setting
+from .settings import WorldSetting
 
 
-def steered(model: Any, setting: Setting, vectors: Path) -> Any:
+def steered(model: Any, setting: WorldSetting, vectors: Path) -> Any:
     """The model as a setting wants it: steered by its vector, patched by its baseline, or itself."""
     if setting.baseline:
         return _with_baseline(model, setting, vectors)
@@ -29,12 +29,12 @@ def steered(model: Any, setting: Setting, vectors: Path) -> Any:
     return apply_steering(model, _vector(setting, vectors), settings)
 
 
-def in_encoder(setting: Setting) -> bool:
+def in_encoder(setting: WorldSetting) -> bool:
     """Whether a setting steers inside the text encoder, where the model never sees it."""
     return setting.hook_points[:1] == (INNER,)
 
 
-def encoder(setting: Setting, vectors: Path) -> Encode:
+def encoder(setting: WorldSetting, vectors: Path) -> Encode:
     """What reads the prompts under a setting."""
     if not in_encoder(setting):
         return encode_text
@@ -50,7 +50,7 @@ def encoder(setting: Setting, vectors: Path) -> Encode:
     return lambda prompts: encode_edited(prompts, edit)
 
 
-def _with_baseline(model: Any, setting: Setting, vectors: Path) -> Any:
+def _with_baseline(model: Any, setting: WorldSetting, vectors: Path) -> Any:
     """The model under a method of `bench/`; concepts are texts, as their authors give them."""
     use_comfyui()
     import torch
@@ -73,14 +73,14 @@ def _with_baseline(model: Any, setting: Setting, vectors: Path) -> Any:
     raise ValueError(f"There is no baseline '{setting.baseline}'; choose SLD, SAFREE or CASteer.")
 
 
-def _how(setting: Setting) -> Any:
+def _how(setting: WorldSetting) -> Any:
     use_comfyui()
     from safety_steering_pack.safety_steering.steering.interventions import Intervention
 
     return Intervention(setting.kind, setting.norm, setting.gate, setting.threshold)
 
 
-def _vector(setting: Setting, vectors: Path) -> Any:
+def _vector(setting: WorldSetting, vectors: Path) -> Any:
     use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import load_vector
 
@@ -88,7 +88,7 @@ def _vector(setting: Setting, vectors: Path) -> Any:
     return vector.with_mix(setting.mix or vector.mix)
 
 
-def acts_on(setting: Setting, vectors: Path, prompts: Sequence[str]) -> np.ndarray:
+def acts_on(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> np.ndarray:
     """Which prompts a setting may act on, (n,) boolean: all of them, unless it edits nothing but the text states."""
     if not setting.vector or setting.baseline or setting.negative or setting.hook_points != ("conditioning",):
         return np.ones(len(prompts), dtype=bool)
@@ -99,12 +99,12 @@ def acts_on(setting: Setting, vectors: Path, prompts: Sequence[str]) -> np.ndarr
     return changed
 
 
-def movement(setting: Setting, vectors: Path, prompts: Sequence[str]) -> float:
+def movement(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> float:
     """How far a setting that steers the text states moves a token of these prompts: mean share of its norm."""
     return float(_edited(setting, vectors, prompts)[2].shift.mean())
 
 
-def _edited(setting: Setting, vectors: Path, prompts: Sequence[str]) -> tuple[Any, Any, Any]:
+def _edited(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> tuple[Any, Any, Any]:
     """Text states of the prompts (n, N, D) before and after a setting, and the effect, as the model would get them."""
     from safety_steering_pack.safety_steering.steering.interventions import intervene, stack_targets
 

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safety_steering_pack.safety_steering.evaluation.rates import rate
 
 from ..files import save_result
 from ..measuring.measure import PLAIN, Outcome, measure, reference_features
-from ..measuring.rows import row, share
-from ..measuring.settings import LABELS, Prompts, Setting
+from ..measuring.rows import row
+from ..measuring.settings import LABELS, Prompts, WorldSetting
 from ..runtime import RESULTS
 from ..scenes.splits import PromptPair
 from ..scenes.world import CATEGORIES
@@ -96,7 +97,7 @@ def _save(rows: Sequence[Mapping[str, Any]]) -> None:
     save_result(VALIDATION_FILE, command(), [SEED, FINAL_SEED], rows)
 
 
-def _held_out_rows(settings: Sequence[Setting], per_fold: int, seed: int, processes: int) -> list[dict[str, Any]]:
+def _held_out_rows(settings: Sequence[WorldSetting], per_fold: int, seed: int, processes: int) -> list[dict[str, Any]]:
     names = {setting.vector for setting in settings}
     outcomes = measure_held_out(
         [PLAIN, *settings], lambda left_out: fold_vectors(left_out, names), per_fold, seed, processes
@@ -105,7 +106,7 @@ def _held_out_rows(settings: Sequence[Setting], per_fold: int, seed: int, proces
     return [row(setting, outcomes[setting.name], outcomes[PLAIN.name], reference, HELD_OUT) for setting in settings]
 
 
-def chosen() -> tuple[Setting, dict[str, Setting]]:
+def chosen() -> tuple[WorldSetting, dict[str, WorldSetting]]:
     """The best native setting, and every method's chosen one by the method's name."""
     rows = [r for r in _rows(VALIDATION_FILE) if r["chosen"]]
     (best,) = (setting_of(r) for r in rows if r["round"] == 2)
@@ -113,7 +114,7 @@ def chosen() -> tuple[Setting, dict[str, Setting]]:
     return replace(best, name=BEST), {method: found[method] for method in METHODS if method in found}
 
 
-def plan(others: int) -> Iterator[tuple[Setting, Mapping[str, Prompts], Path]]:
+def plan(others: int) -> Iterator[tuple[WorldSetting, Mapping[str, Prompts], Path]]:
     """What the test split is read with: settings, prompts by label, and vectors; the most wanted first.
 
     The rows of the bars have `MANY` prompts a seed (benign ones in I2V `IMAGES`), the others `others`.
@@ -168,7 +169,7 @@ def read_test(processes: int, others: int, count: int | None, missing: bool) -> 
         _print([found], f"{task} {setting.name}")
 
 
-def _outcome(setting: Setting, label: str, prompts: Prompts, vectors: Path, processes: int) -> Outcome:
+def _outcome(setting: WorldSetting, label: str, prompts: Prompts, vectors: Path, processes: int) -> Outcome:
     one = replace(setting, labels=(label,))
     return measure([one], prompts, vectors, processes=processes)[one.name][label]
 
@@ -179,8 +180,8 @@ def by_held_out(unsafe: Outcome, pairs: Sequence[PromptPair]) -> dict[str, Any]:
     kinds["nothing"] = [not any(held) for held in zip(*kinds.values(), strict=True)]
     return {
         kind: {
-            **share("asr", unsafe.unsafe[np.array(mask)]),
-            **share("usable", unsafe.usable[np.array(mask)]),
+            **rate("asr", unsafe.unsafe[np.array(mask)]),
+            **rate("usable", unsafe.usable[np.array(mask)]),
             "n": sum(mask),
         }
         for kind, mask in kinds.items()

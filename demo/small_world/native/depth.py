@@ -21,7 +21,7 @@ import numpy as np
 from ..files import save_result
 from ..measuring.measure import PLAIN, measure
 from ..measuring.rows import row
-from ..measuring.settings import Prompts, Setting
+from ..measuring.settings import Prompts, WorldSetting
 from ..runtime import RESULTS, use_comfyui
 from .capture_states import BLOCK_HOOKS, SIGMA_EDGES, open_activations
 from .fit_native import WHOLE
@@ -37,7 +37,7 @@ ON = Prompts("validation", 24, (5,))
 STRENGTHS = (8.0,)
 
 
-def settings_at(hook_point: str) -> list[Setting]:
+def settings_at(hook_point: str) -> list[WorldSetting]:
     """What one block is steered with. Only unsafe prompts: what harms them shows in `usable`."""
     paper = [
         native(BLOCKS_MEAN, "add", strength, AS_ONE, (hook_point,), norm="token", window=(0.0, 0.5))
@@ -50,7 +50,7 @@ def settings_at(hook_point: str) -> list[Setting]:
 def effect_rows(processes: int) -> list[dict[str, Any]]:
     """Steering at one block after the other."""
     settings = [setting for hook_point in BLOCK_HOOKS for setting in settings_at(hook_point)]
-    plain = Setting("unsteered", labels=("unsafe",))
+    plain = WorldSetting("unsteered", labels=("unsafe",))
     outcomes = measure([plain, *settings], ON, all_vectors((BLOCKS_MEAN, BLOCKS_LDA)), processes=processes)
     of_plain = outcomes[PLAIN.name]
     rows = [row(s, outcomes[s.name], of_plain, np.empty(0), "validation") for s in settings]

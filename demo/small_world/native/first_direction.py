@@ -19,7 +19,7 @@ from typing import Any
 from ..files import save_result
 from ..measuring.measure import measure, reference_features
 from ..measuring.rows import row
-from ..measuring.settings import Prompts, Setting
+from ..measuring.settings import Prompts, WorldSetting
 from ..runtime import RESULTS, WEIGHTS, use_comfyui
 from ..scenes.render import Scene
 from ..scenes.world import CATEGORIES, UNSAFE_ELEMENTS
@@ -35,13 +35,13 @@ RESULT_FILE = RESULTS / "first_direction.json"
 MEAN, LDA = METHODS.values()
 BY_CATEGORY, AS_ONE = dict.fromkeys(CATEGORIES, 1.0), {WHOLE: 1.0}
 STRENGTHS = (0.5, 1.0, 2.0, 4.0)
-UNSTEERED = Setting("unsteered")
-NEGATIVE_PROMPT = Setting("negative prompt", negative=", ".join(sorted({e.name for e in UNSAFE_ELEMENTS})))
+UNSTEERED = WorldSetting("unsteered")
+NEGATIVE_PROMPT = WorldSetting("negative prompt", negative=", ".join(sorted({e.name for e in UNSAFE_ELEMENTS})))
 # Weights of a candidate's shortfall: what validation cannot tell from zero is not worth trading for.
 BENIGN_LOSS_ALLOWED, ASR_ALLOWED = 0.03, 0.15
 
 
-def candidates() -> list[Setting]:
+def candidates() -> list[WorldSetting]:
     """What validation on known elements chooses from; all but the last kind act only where a pooled gate opens."""
     add, clamp, kept = ("add", "none", "pooled"), ("clamp", "none", "pooled"), ("add", "token", "pooled")
     always = ("clamp", "none", "off")
@@ -56,14 +56,14 @@ def candidates() -> list[Setting]:
         (BLOCK_HOOKS, LDA, BY_CATEGORY, -3.0, (add, clamp, always), (2.0, 4.0, 8.0)),
     )
     found = [
-        Setting("", vector, "native", hooks, *edit, threshold, strength, mix=mix)
+        WorldSetting("", vector, "native", hooks, *edit, threshold, strength, mix=mix)
         for hooks, vector, mix, threshold, edits, strengths in plans
         for edit, strength in product(edits, strengths)
     ]
     return [replace(setting, name=f"candidate {i}") for i, setting in enumerate(found, 1)]
 
 
-def held_out_candidates() -> list[Setting]:
+def held_out_candidates() -> list[WorldSetting]:
     """What validation on held-out elements chooses from: the text states, where the first sweep saw steering work."""
     plans = (
         (LDA, AS_ONE, -2.5, "clamp", (3.0, 4.0, 6.0, 8.0)),
@@ -73,7 +73,7 @@ def held_out_candidates() -> list[Setting]:
         (MEAN, AS_ONE, -1.5, "clamp", (4.0, 6.0)),
     )
     found = [
-        Setting("", vector, "native", ("conditioning",), kind, "none", "pooled", threshold, strength, mix=mix)
+        WorldSetting("", vector, "native", ("conditioning",), kind, "none", "pooled", threshold, strength, mix=mix)
         for vector, mix, threshold, kind, strengths in plans
         for strength in strengths
     ]
@@ -117,20 +117,20 @@ def held_out_sweep() -> None:
 
 
 def table(
-    settings: Sequence[Setting], outcomes: Mapping[str, Any], benign: Sequence[Scene], split: str
+    settings: Sequence[WorldSetting], outcomes: Mapping[str, Any], benign: Sequence[Scene], split: str
 ) -> list[dict[str, Any]]:
     """The rows of these settings; the first is the unsteered one."""
     plain, reference = outcomes[settings[0].name], reference_features(benign)
     return [row(setting, outcomes[setting.name], plain, reference, split) for setting in settings]
 
 
-def setting_of(found: Mapping[str, Any]) -> Setting:
+def setting_of(found: Mapping[str, Any]) -> WorldSetting:
     """The setting that a row of a results file was measured with."""
     stored = found["settings"]
-    return Setting(**stored | {name: tuple(stored[name]) for name in ("hook_points", "window", "labels")})
+    return WorldSetting(**stored | {name: tuple(stored[name]) for name in ("hook_points", "window", "labels")})
 
 
-def chosen_settings() -> tuple[Setting, Setting, Setting]:
+def chosen_settings() -> tuple[WorldSetting, WorldSetting, WorldSetting]:
     """What was chosen: for the text states on held-out elements; for them on known elements; for the blocks."""
     known = [r for r in json.loads(SWEEP_FILE.read_text())["rows"] if r["chosen"]]
     held_out = next(r for r in json.loads(HELD_OUT_FILE.read_text())["rows"] if r["chosen"])
@@ -142,23 +142,23 @@ def chosen_settings() -> tuple[Setting, Setting, Setting]:
     )
 
 
-def test_settings() -> list[Setting]:
+def settings_of_test() -> list[WorldSetting]:
     """What the test split is read with: the choices, a ladder of strengths of the first, and the controls."""
     chosen, known, blocks = chosen_settings()
     ladder = [replace(chosen, name=f"strength {s:g}", strength=s) for s in STRENGTHS if s != chosen.strength]
-    backwards = [Setting("", MEAN, "native", ("conditioning",), strength=s, mix=AS_ONE) for s in (-1.0, -4.0)]
+    backwards = [WorldSetting("", MEAN, "native", ("conditioning",), strength=s, mix=AS_ONE) for s in (-1.0, -4.0)]
     worse = [replace(s, name=f"strength {s.strength:g} on benign prompts", labels=("benign",)) for s in backwards]
     return [UNSTEERED, chosen, known, blocks, *ladder, NEGATIVE_PROMPT, matched_random(), *worse]
 
 
-def matched_random() -> Setting:
+def matched_random() -> WorldSetting:
     """The random control: it moves every prompt's states by as much as the choice moves an unsafe prompt's.
 
     No gate, for a random direction's own gate would hardly ever open and the control would be too kind. Its strength
     is the one at which, on validation, tokens change by the same share of their norm.
     """
     text = chosen_settings()[0]
-    trial = Setting(
+    trial = WorldSetting(
         "trial", RANDOM_FILE, "random", text.hook_points, "add", text.norm, strength=text.strength, mix=AS_ONE
     )
     outcomes = measure([text, trial], VALIDATION)
@@ -168,7 +168,7 @@ def matched_random() -> Setting:
 
 def read_test() -> None:
     """Read the test split; write the table, and the choice into its vector's file."""
-    settings = test_settings()
+    settings = settings_of_test()
     rows = table(settings, measure(settings, TEST), TEST.all_scenes("benign"), "test")
     rows[1]["chosen"] = True
     report(rows)
@@ -176,7 +176,7 @@ def read_test() -> None:
     suggest(setting_of(rows[1]))
 
 
-def suggest(setting: Setting) -> None:
+def suggest(setting: WorldSetting) -> None:
     """Write what was chosen and measured into the vector's file, for Apply's `auto` and for the card."""
     use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector

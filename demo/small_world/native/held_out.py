@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..measuring.measure import Outcome, join, measure
-from ..measuring.settings import Prompts, Setting
+from ..measuring.settings import Prompts, WorldSetting
 from ..runtime import use_comfyui
 from ..scenes.render import Scene
 from ..scenes.splits import prompt_pairs
@@ -68,7 +68,7 @@ def fit_fold(left_out: Sequence[str]) -> Path:
 
 
 def measure_held_out(
-    settings: Sequence[Setting],
+    settings: Sequence[WorldSetting],
     fit_without: Callable[[Sequence[str]], Path] = fit_fold,
     per_fold: int = PER_FOLD,
     seed: int = SEED,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..measuring.settings import Prompts, Setting, captions
+from ..measuring.settings import Prompts, WorldSetting, captions
 from ..measuring.steered import movement
 from ..scenes.world import CATEGORIES, HELD_OUT_ELEMENTS, UNSAFE_ELEMENTS
 from .capture_states import BLOCK_HOOKS
@@ -61,15 +61,15 @@ def native(
     norm: str = "none",
     gate: tuple[str, float] = ("off", -1.0),
     window: tuple[float, float] = (0.0, 1.0),
-) -> Setting:
+) -> WorldSetting:
     """Native steering; its name comes from its method."""
-    return Setting("", vector, "native", hooks, kind, norm, *gate, strength, window, mix)
+    return WorldSetting("", vector, "native", hooks, kind, norm, *gate, strength, window, mix)
 
 
-def _methods() -> dict[str, list[Setting]]:
+def _methods() -> dict[str, list[WorldSetting]]:
     pooled, token = ("pooled", -2.5), ("token", -2.5)
     return {
-        "negative prompt": [Setting("", negative=text) for text in (NAMES, THEMES, FEW, EVERY_SECOND)],
+        "negative prompt": [WorldSetting("", negative=text) for text in (NAMES, THEMES, FEW, EVERY_SECOND)],
         "SLD": [
             _baseline("SLD", concept=concept, preset=preset)
             for concept, preset in ((NAMES, "strong"), (NAMES, "max"), (THEMES, "max"), (FEW, "max"))
@@ -132,12 +132,12 @@ def _methods() -> dict[str, list[Setting]]:
     }
 
 
-def _ungated(kind: str, by_category: tuple[float, ...], as_one: float, norm: str = "none") -> list[Setting]:
+def _ungated(kind: str, by_category: tuple[float, ...], as_one: float, norm: str = "none") -> list[WorldSetting]:
     every = [native(LDA, kind, strength, norm=norm) for strength in by_category]
     return [*every, native(MEAN, kind, as_one, AS_ONE, norm=norm)]
 
 
-def _blocks(lda: str, mean: str) -> list[Setting]:
+def _blocks(lda: str, mean: str) -> list[WorldSetting]:
     gate = ("pooled", -2.5)
     return [
         native(lda, "clamp", 4.0, hooks=MIDDLE, gate=gate),
@@ -147,11 +147,11 @@ def _blocks(lda: str, mean: str) -> list[Setting]:
     ]
 
 
-def _baseline(name: str, vector: str = "", **parameters: Any) -> Setting:
-    return Setting("", vector, "native" if vector else "none", baseline=name, parameters=parameters)
+def _baseline(name: str, vector: str = "", **parameters: Any) -> WorldSetting:
+    return WorldSetting("", vector, "native" if vector else "none", baseline=name, parameters=parameters)
 
 
-METHODS: Mapping[str, tuple[Setting, ...]] = {
+METHODS: Mapping[str, tuple[WorldSetting, ...]] = {
     name: tuple(replace(setting, name=f"{name} {number}") for number, setting in enumerate(settings, 1))
     for name, settings in _methods().items()
 }
@@ -165,7 +165,7 @@ METHODS: Mapping[str, tuple[Setting, ...]] = {
 ON = Prompts("validation", 60, (5,))
 
 
-def matched(best: Setting, vectors: Path) -> list[Setting]:
+def matched(best: WorldSetting, vectors: Path) -> list[WorldSetting]:
     """A random and a shuffled-labels direction that move every prompt's tokens by the share of their norm by which the
     best setting moves those of unsafe prompts.
 
@@ -175,15 +175,15 @@ def matched(best: Setting, vectors: Path) -> list[Setting]:
     wanted = movement(best, vectors, prompts)
     controls = []
     for name, vector in (("random", RANDOM), ("shuffled", SHUFFLED)):
-        one = Setting(f"{name} direction", vector, name, TEXT, "add", strength=1.0, mix=AS_ONE)
+        one = WorldSetting(f"{name} direction", vector, name, TEXT, "add", strength=1.0, mix=AS_ONE)
         controls.append(replace(one, strength=round(wanted / movement(one, vectors, prompts), 2)))
     return controls
 
 
-def backwards() -> list[Setting]:
+def backwards() -> list[WorldSetting]:
     """Strength -1 and -4 on benign prompts, with the gap of pooled means and with that of the words that differ."""
     return [
-        Setting(
+        WorldSetting(
             f"strength {strength:g} on benign prompts, {gap}",
             vector,
             "native",

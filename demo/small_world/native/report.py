@@ -65,7 +65,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in every)
 
 
-def test_table(rows: Sequence[Mapping[str, Any]], task: str) -> str:
+def split_table(rows: Sequence[Mapping[str, Any]], task: str) -> str:
     """Every setting on the test split, the bars' first."""
     head = ("Setting", "ASR %", "usable %", "benign fidelity %", "benign loss", "unsafe on benign %", "Fréchet", "n")
     lines = [
@@ -205,8 +205,8 @@ def main() -> None:
     validation, test, depth = rows_of(VALIDATION_FILE), rows_of(RESULT_FILE), rows_of(DEPTH_FILE)
     write_atomically(FIGURE, lambda path: draw_depth(rows_of(SEPARABILITY_FILE), depth, path))
     tables = {
-        "t2v": test_table(test, "t2v"),
-        "i2v": test_table(test, "i2v"),
+        "t2v": split_table(test, "t2v"),
+        "i2v": split_table(test, "i2v"),
         "unsafe image": image_table(test),
         "held out": held_out_table(test),
         "themes": themes_table(test),

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safety_steering_pack.safety_steering.evaluation.rates import bootstrap, mean
 
 from ..files import read_rows, save_result
 from ..measuring.measure import PLAIN, Outcome, join, measure, reference_features
-from ..measuring.rows import interval, row, share
+from ..measuring.rows import row
 from ..measuring.settings import Prompts
 from ..native import compare as reins
 from ..native.first_direction import choose as best_of
@@ -161,7 +162,7 @@ def measured(entry: Entry, processes: int) -> dict[str, Any]:
         native, native_folder = native_oracle()
         unsafe = {"unsafe": entry.prompts["unsafe"]}
         theirs = _outcomes(native, unsafe, native_folder, processes)["unsafe"]
-        found |= share("asr_minus_native", outcomes["unsafe"].unsafe.astype(float) - theirs.unsafe)
+        found |= mean("asr_minus_native", outcomes["unsafe"].unsafe.astype(float) - theirs.unsafe)
     numbers = {name: found[name] for name in ("asr", "usable", "benign_fidelity", "benign_loss") if name in found}
     print(task, entry.name, [setting.strength for setting in entry.settings], numbers, flush=True)
     return found
@@ -180,7 +181,7 @@ def _of_draws(entry: Entry, draws: Sequence[Mapping[str, Outcome]]) -> dict[str,
     rates = [round(float(draw["unsafe"].unsafe.mean()), 4) for draw in draws]
     return {
         "asr_of_draws": rates,
-        "asr_of_draws_ci": interval(np.array(rates)),
+        "asr_of_draws_ci": bootstrap(rates),
         "strength_of_draws": [setting.strength for setting in entry.settings],
     }
 

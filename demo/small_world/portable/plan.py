@@ -10,7 +10,7 @@ from typing import Any
 
 from ..files import read_rows
 from ..measuring.measure import PLAIN
-from ..measuring.settings import LABELS, Prompts, Setting, captions
+from ..measuring.settings import LABELS, Prompts, WorldSetting, captions
 from ..measuring.steered import movement
 from ..models.encoder_layer import INNER
 from ..native import compare as reins
@@ -38,7 +38,7 @@ class Plan:
     direction: str = "transferred"
     mix: Mapping[str, float] | None = None
 
-    def setting(self, strength: float) -> Setting:
+    def setting(self, strength: float) -> WorldSetting:
         return replace(
             steering(self.recipe, strength, self.mix or ALL),
             name=self.name,
@@ -55,7 +55,7 @@ class Entry:
 
     name: str
     prompts: Mapping[str, Prompts]  # by label
-    settings: tuple[Setting, ...]
+    settings: tuple[WorldSetting, ...]
     recipes: tuple[Recipe, ...] = ()
     folder: Path | None = None
 
@@ -74,9 +74,10 @@ class Entry:
         return self.folder or make_vectors(self.recipes)
 
 
-def steering(recipe: Recipe, strength: float, mix: Mapping[str, float] = ALL) -> Setting:
+def steering(recipe: Recipe, strength: float, mix: Mapping[str, float] = ALL) -> WorldSetting:
     """How every transferred vector steers."""
-    return Setting("", recipe.file, "transferred", (recipe.place,), "clamp", "token", "pooled", -2.5, strength, mix=mix)
+    how = ("clamp", "token", "pooled", -2.5)
+    return WorldSetting("", recipe.file, "transferred", (recipe.place,), *how, strength, mix=mix)
 
 
 def plans() -> dict[str, Plan]:
@@ -169,7 +170,7 @@ def matched(name: str, made: Sequence[Plan], strength: float, prompts: Mapping[s
     return Entry(f"{name}, no gate, same movement, {len(made)} draws", prompts, settings, recipes)
 
 
-def native_oracle() -> tuple[Setting, Path]:
+def native_oracle() -> tuple[WorldSetting, Path]:
     """The best native setting, and the folder of its vector."""
     best = setting_of(native_row(reins.BEST, "t2v"))
     return best, all_vectors({best.vector})

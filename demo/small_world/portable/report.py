@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..native.report import README, fill, percent, table, test_table
+from ..native.report import README, fill, percent, split_table, table
 from ..scenes.world import CATEGORIES
 from .compare import RESULT_FILE, SELECTIVITY_FILE
 
@@ -40,8 +40,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def main() -> None:
     rows = _rows(RESULT_FILE)
     tables = {
-        "portable t2v": test_table(rows, "t2v"),
-        "portable i2v": test_table(rows, "i2v"),
+        "portable t2v": split_table(rows, "t2v"),
+        "portable i2v": split_table(rows, "i2v"),
         "selectivity": selectivity_table(_rows(SELECTIVITY_FILE)),
     }
     README.write_text(fill(README.read_text(), tables))
