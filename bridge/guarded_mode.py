@@ -1,7 +1,7 @@
-"""Guarded or not at all: a server that is meant to be guarded ends rather than serve without its guardrail.
+"""A server that is meant to be guarded ends if its guardrail cannot start.
 
-Core catches what a pack raises while it loads, logs it, and serves on. SystemExit it does not catch. This file imports
-nothing that could itself be what is missing.
+Core catches exceptions of a pack that is loading, logs them, and serves; it does not catch SystemExit. This module
+imports only the standard library, so that a missing package cannot stop it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ POLICY_ENVIRONMENT = "SAFETY_STEERING_POLICY"
 
 
 def private_folder() -> Path:
-    """Where a policy is looked for when the environment names none."""
+    """The folder of the policy if the environment names none."""
     import folder_paths
 
     return Path(folder_paths.get_system_user_directory(PRIVATE_NAME))
 
 
 def is_guarded() -> bool:
-    """Whether this server is meant to be guarded: a policy is named by the environment, or lies in its place."""
+    """Whether this server is meant to be guarded: the environment names a policy, or the private folder has one."""
     return bool(os.environ.get(POLICY_ENVIRONMENT)) or (private_folder() / POLICY_FILE).exists()
 
 
 @contextmanager
 def guarded_or_not_at_all() -> Iterator[None]:
-    """Ends the process if what is done inside fails and the server is meant to be guarded."""
+    """End the process if the body fails and the server is meant to be guarded."""
     try:
         yield
     except Exception as error:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Any) -> None:
-    """Add them to argparse's subparsers; each sets `run`, which takes the options and returns what is to be printed."""
+    """Add them to argparse's subparsers. Each sets `run`: options -> the text to print."""
     verify = commands.add_parser("verify", help="check an output file against its signed evidence")
     verify.add_argument("file", type=Path, help="the output file; its evidence lies beside it as FILE.safety.json")
     verify.add_argument(
@@ -47,7 +47,7 @@ def _verify(options: argparse.Namespace) -> str:
 
 
 def _own_key() -> list[str]:
-    """The server's own public key, where that is the one to trust."""
+    """The public key of this server's signing key."""
     if not os.environ.get(ENVIRONMENT):
         raise EvidenceError("Whose signature do you trust? Give the maker's public key: --key PUBLIC.")
     return [load_signer().public_key]
@@ -68,7 +68,7 @@ def _check(options: argparse.Namespace) -> str:
 
 
 def describe(policy: Policy) -> str:
-    """What a policy does, one fact a line."""
+    """A policy as text, one fact on each line."""
     settings = policy.settings
     permitted = [name for name, permitted in settings.permits if permitted]
     lines = [f"sha256: {policy.sha256}"]

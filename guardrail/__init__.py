@@ -1,4 +1,4 @@
-"""The guardrail: what the operator of a hosted ComfyUI decides, what is recorded, and what is signed.
+"""The guardrail of a hosted ComfyUI: the operator's policy, the audit log, and signed evidence.
 
-Nothing here imports ComfyUI; `bridge` enforces what `policy` says.
+Nothing here imports ComfyUI; `bridge.enforcement` applies the policy to jobs.
 """

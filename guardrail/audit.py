@@ -1,8 +1,8 @@
-"""The audit log: one JSON line a job, appended whole or not at all, in a folder that belongs to one server.
+"""The audit log: one JSON line for each job, in a folder that one server uses.
 
-`audit.jsonl` grows; past its size it is renamed to `audit-<time>.jsonl`. A line is one write to a file opened for
-appending, then fsync. A kill or a power cut in that moment can leave the beginning of a line at the end of the file:
-the next start moves it to `torn-<hash>.txt`, so that every line of the log is a whole record.
+`audit.jsonl` grows; when it is full it is renamed to `audit-<time>.jsonl`. A line is one write to a file opened for
+appending, then fsync. If the process is killed during the write, part of a line can remain at the end of the file; the
+next start moves it to `torn-<hash>.txt`, so that every line of the log is a complete record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .policy_settings import AuditSettings
 
 try:
     import fcntl
-except ModuleNotFoundError:  # Windows: that a folder has one server is the operator's care there
+except ModuleNotFoundError:  # Windows: there the operator must give each server its own folder
     fcntl = None  # type: ignore[assignment]  # a module or None
 
 LOG = "audit.jsonl"
@@ -31,7 +31,7 @@ MEGABYTE = 1024 * 1024
 
 
 class AuditLog:
-    """The log in one folder, for any number of threads. `close` gives the folder free.
+    """The log in one folder, for any number of threads. `close` releases the folder.
 
     Raises:
         AuditError: on construction, if the folder cannot be written or another server uses it.
@@ -49,14 +49,14 @@ class AuditLog:
 
     @property
     def path(self) -> Path:
-        """The file that grows."""
+        """The file that is appended to."""
         return self.folder / LOG
 
     def append(self, record: JobRecord, settings: AuditSettings) -> None:
-        """Write one line; on return it is on the disk.
+        """Write one line and fsync it.
 
         Raises:
-            AuditError: it could not be written. The log holds no part of it.
+            AuditError: it could not be written. No part of it is in the log.
         """
         with self._lock:
             try:
@@ -68,7 +68,7 @@ class AuditLog:
                 raise AuditError(f"The job cannot be written to the audit log: {error}.") from error
 
     def close(self) -> None:
-        """Let another AuditLog use the folder."""
+        """Release the lock, so that another AuditLog can use the folder."""
         os.close(self._held)
 
     def _size(self) -> int:
@@ -81,13 +81,6 @@ class AuditLog:
             for old in sorted(self.folder.glob("audit-*.jsonl"))[:-keep_files]:
                 old.unlink()
         _sync_folder(self.folder)
-
-
-def read_log(folder: Path) -> list[dict[str, object]]:
-    """Every record in a folder's log, rotated files first; a torn last line, if there is one, is left out."""
-    files = [*sorted(folder.glob("audit-*.jsonl")), folder / LOG]
-    lines = [line for file in files if file.exists() for line in file.read_bytes().splitlines(keepends=True)]
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
 def _append(path: Path, line: bytes) -> None:
@@ -110,7 +103,7 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _set_torn_line_aside(path: Path) -> None:
-    """Move what stands behind the last line end into a file of its own; done twice, it does nothing more."""
+    """Move an incomplete last line into its own file."""
     if not path.exists():
         return
     log = path.read_bytes()
@@ -123,7 +116,7 @@ def _set_torn_line_aside(path: Path) -> None:
 
 
 def _hold(path: Path) -> int:
-    """Lock a file until it is closed or the process dies; a dead server locks nobody out."""
+    """Lock a file. The lock ends when the file is closed or the process ends."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
     try:
         if fcntl:
@@ -137,7 +130,7 @@ def _hold(path: Path) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make new and renamed files of a folder survive a power cut, where folders can be opened (not on Windows)."""
+    """fsync a folder, so that new and renamed files survive a power cut; not on Windows, which cannot open folders."""
     if fcntl:
         descriptor = os.open(folder, os.O_RDONLY)
         try:

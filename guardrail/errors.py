@@ -1,4 +1,4 @@
-"""What can go wrong in a guarded server, each with a sentence that says what was expected, what came and what to do."""
+"""The errors of a guarded server. Each message says what was expected, what came and what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..safety_steering.errors import SafetySteeringError
 
 
 class PolicyError(SafetySteeringError):
-    """The policy is missing, unreadable or invalid. While that is so, the server must not sample."""
+    """The policy is missing, unreadable or invalid. The server must not sample meanwhile."""
 
 
 class AuditError(SafetySteeringError):
@@ -14,7 +14,7 @@ class AuditError(SafetySteeringError):
 
 
 class EvidenceError(SafetySteeringError):
-    """A file could not be signed, or its evidence does not hold."""
+    """A file could not be signed, or its evidence is not valid."""
 
 
 class MetricsError(SafetySteeringError):

@@ -1,7 +1,7 @@
-"""Evidence: a signed record beside each output file, `<file>.safety.json`, that binds how it was made to its bytes.
+"""Evidence: a signed record beside each output file, `<file>.safety.json`, about how these bytes were made.
 
-What is signed, with Ed25519 (RFC 8032): the line `safety_steering_evidence 1`, a line end, and the record without its
-signature as JSON, keys sorted, no spaces, ASCII only. Anybody with the public key can check that without this pack.
+The signature (Ed25519, RFC 8032) is over the line `safety_steering_evidence 1`, a line end, and the record without its
+signature as JSON with sorted keys, no spaces and ASCII only. It can be checked without this pack.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class Statement:
-    """What is claimed of an output: verdict and decision as in `job_record`; vectors by their content's sha256."""
+    """What is recorded of an output. verdict, decision: as in `job_record`; vectors: content sha256."""
 
     prompt_id: str
     policy_sha256: str
@@ -54,15 +54,15 @@ class Statement:
 
 
 def sidecar_of(file: Path) -> Path:
-    """Where the evidence of `file` is."""
+    """The path of the evidence of `file`."""
     return file.with_name(file.name + SUFFIX)
 
 
 def sign_file(file: Path, statement: Statement, signer: Signer) -> dict[str, Any]:
-    """Hash `file`, sign the statement about it, write the sidecar, and return the signed record.
+    """Hash `file`, sign the statement about it, write the evidence beside it, and return it.
 
     Raises:
-        EvidenceError: the file cannot be read or the sidecar not be written.
+        EvidenceError: the file cannot be read, or the evidence cannot be written.
     """
     try:
         sha256, size = _hash(file)
@@ -88,15 +88,15 @@ def sign_file(file: Path, statement: Statement, signer: Signer) -> dict[str, Any
 
 
 def verify_file(file: Path, keys: Sequence[str], evidence: Path | None = None) -> dict[str, Any]:
-    """Check a file against its evidence, and return the record.
+    """Check a file against its evidence, and return the evidence.
 
     Args:
-        keys: the public keys that are trusted, each as base64 or the path of a PEM file.
-        evidence: the record, if it is not in the file's sidecar.
+        keys: the trusted public keys, each as base64 or the path of a PEM file.
+        evidence: its path, if it is not beside the file.
 
     Raises:
-        EvidenceError: there is no evidence, it is signed by a key not among `keys`, the record or the signature was
-            altered or belongs to another file, or the file is not the one that was signed.
+        EvidenceError: the evidence is missing, was altered, or is signed with a key that is not in `keys`; or the file
+            is not the one that was signed.
     """
     record = _read(evidence or sidecar_of(file))
     verifiers = {verifier.key_id: verifier for verifier in map(load_verifier, keys)}
@@ -112,7 +112,7 @@ def verify_file(file: Path, keys: Sequence[str], evidence: Path | None = None) -
             "another file's. Do not trust it."
         )
     if not file.is_file():
-        raise EvidenceError(f"{file.name} is not there; only its evidence is.")
+        raise EvidenceError(f"{file.name} is missing; only its evidence is here.")
     if _hash(file) != (record["file_sha256"], record["file_bytes"]):
         raise EvidenceError(
             f"{file.name} is not the file that was signed ('{record['file']}' of prompt {record['prompt_id']}): it was "
@@ -142,9 +142,9 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise EvidenceError(f"There is no evidence: {path.name} cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
-        raise EvidenceError(f"{path.name} does not read as JSON, so it is no evidence.") from error
+        raise EvidenceError(f"{path.name} is not valid JSON, so it is not evidence.") from error
     if not isinstance(record, dict) or {name: type(value) for name, value in record.items()} != FIELDS:
-        raise EvidenceError(f"{path.name} is no evidence of format version {FORMAT_VERSION}: its fields are others.")
+        raise EvidenceError(f"{path.name} is not evidence of format version {FORMAT_VERSION}: it has other fields.")
     if (record["format"], record["format_version"]) != (FORMAT, FORMAT_VERSION):
         raise EvidenceError(f"{path.name} is evidence of format version {record['format_version']}; this reads 1.")
     return record

@@ -1,4 +1,4 @@
-"""What is recorded of one job, and how a job's traces are summed up in it."""
+"""The audit record of one job, and how it is computed from the job's traces."""
 
 from __future__ import annotations
 
@@ -34,13 +34,12 @@ def utc_now() -> str:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One job, as the audit log keeps it.
+    """One line of the audit log.
 
-    verdict: whether it was steered (one of VERDICTS). decision: what became of its outputs (one of DECISIONS), and
-    `reason` why. models: weight fingerprints. vectors: content sha256 of those that acted. blocks: hook points hit.
-    steps, steered_steps: noise levels at which a model was called, and was steered, over all sampler runs.
-    projections: mean <h, u> before and after, by hook point and category. outputs: one record a file, with its sha256.
-    prompt: the text of the prompt, only if the policy asks for it.
+    verdict: one of VERDICTS. decision, reason: one of DECISIONS, and why. models: weight fingerprints. vectors: content
+    sha256 of those that acted. blocks: hook points that were edited. steps, steered_steps: noise levels at which a
+    model was called, and was steered, over all sampler runs. projections: mean <h, u> before and after, by hook point
+    and category. outputs: one record for each file. prompt: its text, only if the policy asks for it.
     """
 
     prompt_id: str
@@ -66,7 +65,7 @@ class JobRecord:
 
 
 def sum_up(traces: Sequence[RunTrace]) -> dict[str, Any]:
-    """What a job's sampler runs say together: JobRecord's vectors, blocks, steps, steered_steps, projections, warnings.
+    """The fields of JobRecord that follow from traces: vectors, blocks, steps, steered_steps, projections, warnings.
 
     A projection is the mean over the steered model calls.
     """
@@ -94,7 +93,7 @@ def sum_up(traces: Sequence[RunTrace]) -> dict[str, Any]:
 
 
 def _mean(values: Iterable[float]) -> float | None:
-    """The mean, or None where a model's numbers went astray: JSON has no NaN."""
+    """The mean, or None if it is not finite: JSON has no NaN."""
     mean = fmean(values)
     return mean if math.isfinite(mean) else None
 

@@ -1,4 +1,4 @@
-"""Ed25519 keys: where the server's comes from, how a public one is written, and how both are told apart by an id."""
+"""Ed25519 keys: loading, making, and the id by which a key is named."""
 
 from __future__ import annotations
 
@@ -23,27 +23,26 @@ KEY_BYTES = 32
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Signer:
-    """Signs with one private key. public_key: base64 of its 32 bytes; key_id: the
-    beginning of the sha256 of those bytes."""
+    """Signs with one private key. public_key: base64 of its 32 bytes; key_id: first 16 hex digits of their sha256."""
 
     public_key: str
     key_id: str
     _private: Ed25519PrivateKey
 
     def sign(self, data: bytes) -> bytes:
-        """The signature of `data`, 64 bytes."""
+        """The signature of `data` (64 bytes)."""
         return self._private.sign(data)
 
 
 @dataclass(frozen=True, eq=False)
 class Verifier:
-    """Checks signatures of one public key."""
+    """Checks signatures with one public key."""
 
     key_id: str
     _public: Ed25519PublicKey
 
     def holds(self, signature: bytes, data: bytes) -> bool:
-        """Whether `signature` is this key's, for exactly this `data`."""
+        """Whether `signature` was made with this key for exactly this `data`."""
         from cryptography.exceptions import InvalidSignature
 
         try:
@@ -58,8 +57,8 @@ def load_signer(environment: Mapping[str, str] = os.environ, public: PublicFolde
 
     Raises:
         PolicyError: the PEM file lies in one of the `public` folders, where clients could read it.
-        EvidenceError: the variable is not set or holds no Ed25519 key, or `cryptography` is not installed. What the
-            variable holds is never in the message: it may be a key that was mistyped.
+        EvidenceError: the variable is not set or holds no Ed25519 key, or `cryptography` is not installed. The message
+            never quotes the variable: it may be a mistyped key.
     """
     text = environment.get(ENVIRONMENT, "")
     if not text:
@@ -87,10 +86,10 @@ def load_signer(environment: Mapping[str, str] = os.environ, public: PublicFolde
 
 
 def new_key_file(path: Path) -> Signer:
-    """Make a key and write its private half as PEM to a new file that only its owner can read.
+    """Make a key and write the private key as PEM to a new file that only its owner can read.
 
     Raises:
-        FileExistsError: there is a file already.
+        FileExistsError: the file exists.
         EvidenceError: `cryptography` is not installed.
     """
     ed25519, form = _cryptography()
@@ -104,7 +103,7 @@ def new_key_file(path: Path) -> Signer:
 
 
 def load_verifier(key: str) -> Verifier:
-    """A verifier from a public key: its 32 bytes as base64, or the path of a PEM file with it.
+    """The verifier of a public key: its 32 bytes as base64, or the path of a PEM file.
 
     Raises:
         EvidenceError: it is neither, or `cryptography` is not installed.
@@ -120,8 +119,8 @@ def load_verifier(key: str) -> Verifier:
         public = None
     if not isinstance(public, ed25519.Ed25519PublicKey):
         raise EvidenceError(
-            f"'{key}' is no Ed25519 public key: expected base64 of {KEY_BYTES} bytes, or the path of a PEM file with a "
-            "public key."
+            f"'{key}' is not an Ed25519 public key: expected base64 of {KEY_BYTES} bytes, or the path of a PEM file "
+            "with a public key."
         )
     return Verifier(_key_id(public.public_bytes_raw()), public)
 
@@ -136,7 +135,7 @@ def _key_id(public: bytes) -> str:
 
 
 def _raw(text: str) -> bytes | None:
-    """The 32 bytes that `text` is the base64 of, or None."""
+    """`text` decoded from base64 to 32 bytes, or None."""
     try:
         raw = base64.b64decode(text.strip(), validate=True)
     except (binascii.Error, ValueError):
@@ -145,7 +144,7 @@ def _raw(text: str) -> bytes | None:
 
 
 def _cryptography() -> tuple[Any, Any]:
-    """The optional package's modules ed25519 and serialization."""
+    """The modules ed25519 and serialization of the optional package."""
     try:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519

@@ -1,4 +1,4 @@
-"""Counters of a guarded server, as Prometheus reads them."""
+"""Counters of a guarded server, in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .errors import MetricsError
 
 PREFIX = "safety_steering"
 COUNTERS = {
-    "jobs": "Jobs that ended, whatever became of them",
+    "jobs": "Jobs that ended",
     "steered": "Jobs that were steered",
     "refused": "Prompts and jobs that were refused",
-    "unsampled": "Jobs with an output that no sampler made",
+    "unsampled": "Jobs with an output that was not sampled here",
     "steps": "Noise levels at which a model was steered",
     "gate_trips": "Outputs that the output gate held back",
     "policy_reloads": "Times another policy was loaded",
@@ -52,7 +52,7 @@ class Metrics:
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
     def collect(self) -> Iterator[Any]:
-        """What Prometheus' registry asks a collector for."""
+        """The collector interface of prometheus_client."""
         from prometheus_client.core import CounterMetricFamily
 
         for name, count in self.counts().items():

@@ -1,6 +1,6 @@
-"""The output gate: may these finished frames go out, by the judge's scores and the policy's thresholds?
+"""The output gate: compares the judge's scores of finished frames with the policy's thresholds.
 
-It fails closed: a frame without a usable score for each threshold counts as held back.
+It fails closed: a frame without a finite score for each threshold is held back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INK = (232, 232, 232)
 
 @dataclass(frozen=True)
 class GateDecision:
-    """action: deliver | notice | fail. The rest says which frame tripped which threshold; score is None if unscored."""
+    """action: deliver | notice | fail. frame, category, score: what reached a threshold; score None: not finite."""
 
     action: str
     frame: int = 0
@@ -32,7 +32,7 @@ class GateDecision:
 
     @property
     def reason(self) -> str:
-        """One sentence for the audit log, or an empty string."""
+        """One sentence for the audit log; empty if the frames are delivered."""
         if self.action == DELIVER:
             return ""
         if self.score is None:
@@ -41,9 +41,9 @@ class GateDecision:
 
 
 def decide(scores: Sequence[Mapping[str, float]], settings: OutputGateSettings) -> GateDecision:
-    """What becomes of an output. `scores`: category -> score in 0..1, one mapping a frame, in the frames' order.
+    """Decide about an output. scores: one mapping for each frame, category -> score in 0..1.
 
-    The first frame that reaches a threshold decides. No frames at all is no pass.
+    The first frame that reaches a threshold decides. An output without frames is held back.
     """
     if settings.mode == "off":
         return GateDecision(DELIVER)
@@ -58,11 +58,11 @@ def decide(scores: Sequence[Mapping[str, float]], settings: OutputGateSettings) 
 
 
 def notice_image(width: int, height: int) -> Image.Image:
-    """A plain grey RGB image of this size that says that something was withheld, and nothing of what it was."""
+    """A grey RGB image of this size that says that an image was withheld."""
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.new("RGB", (width, height), BACKGROUND)
     font = ImageFont.load_default(size=max(8, min(width, height) // 16))
-    place = (width / 2, height / 2)
-    ImageDraw.Draw(image).multiline_text(place, NOTICE, INK, font, anchor="mm", align="center")
+    centre = (width / 2, height / 2)
+    ImageDraw.Draw(image).multiline_text(centre, NOTICE, INK, font, anchor="mm", align="center")
     return image

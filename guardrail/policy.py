@@ -1,7 +1,7 @@
 """A host's policy: which models are steered with which vectors, how, and what a submitted graph may do.
 
-A Policy is frozen and complete: its vectors are loaded and checked against their sha256. A running job keeps the object
-it began with; the next one asks `policy_store` again.
+A Policy is frozen, and its vectors are loaded and checked against their sha256. A job keeps the policy that it began
+with.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BRANCH = "both"
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """What rules can match of a model. spaces: every space the model has; fingerprint: of its weights, 16 hex."""
+    """What rules match of a model. spaces: all of its spaces; fingerprint: of its weights, 16 hex digits."""
 
     family: str
     spaces: frozenset[str]
@@ -40,7 +40,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """A rule whose vector is loaded. `vector` carries the rule's mix; window and branch are this module's constants."""
+    """A rule with its vector loaded. The vector has the rule's mix; window and branch are WINDOW and BRANCH."""
 
     name: str
     settings: RuleSettings
@@ -67,28 +67,28 @@ class Policy:
     audit_folder: Path
 
     def rules_for(self, model: ModelIdentity) -> tuple[Rule, ...]:
-        """Every rule that is for `model`, in the file's order; empty means: see `settings.without_rule`."""
+        """Every rule for `model`, in the file's order. If there is none, `settings.without_rule` applies."""
         return tuple(rule for rule in self.rules if rule.matches(model))
 
     def allows_node(self, class_type: str) -> bool:
-        """Whether the allow-list of node classes holds `class_type`, or there is none."""
+        """Whether `class_type` is in the allow-list of node classes, or there is no list."""
         return self.settings.allow.nodes is None or class_type in self.settings.allow.nodes
 
     def allows_lora(self, sha256: str) -> bool:
-        """Whether the allow-list of LoRA files holds this one, or there is none."""
+        """Whether the LoRA file with this sha256 is in the allow-list, or there is no list."""
         return self.settings.allow.loras is None or sha256 in self.settings.allow.loras
 
     def allows_vector(self, sha256: str) -> bool:
-        """Whether a graph may use the vector file of this sha256: the rules' own, those listed, or any if permitted."""
+        """Whether a graph may use the vector file with this sha256: a rule's, a listed one, or any if permitted."""
         listed = {*self.settings.allow.vectors, *(rule.settings.sha256 for rule in self.rules)}
         return self.settings.permits.unlisted_vectors or sha256 in listed
 
 
 def find_policy(private_folder: Path, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Where the policy is: named by SAFETY_STEERING_POLICY, else policy.toml in `private_folder` if there is one.
+    """The policy's path: from SAFETY_STEERING_POLICY, else policy.toml in `private_folder` if it exists.
 
-    None means that this server is not guarded. A path from the environment is returned whether or not it exists, so
-    that a missing policy refuses instead of opening the server.
+    None means that this server is not guarded. A path from the environment is returned even if it does not exist, so
+    that a missing policy refuses jobs.
     """
     if named := environment.get(ENVIRONMENT):
         return Path(named).absolute()
@@ -100,7 +100,7 @@ def read_policy(path: Path) -> bytes:
     """The bytes of a policy file.
 
     Raises:
-        PolicyError: it is missing, unreadable or larger than a policy can be.
+        PolicyError: it is missing, unreadable or too large.
     """
     try:
         with open(path, "rb") as file:
@@ -108,16 +108,16 @@ def read_policy(path: Path) -> bytes:
     except OSError as error:
         raise PolicyError(f"The policy {path.name} cannot be read: {error.strerror}.") from error
     if len(data) > MAX_BYTES:
-        raise PolicyError(f"The policy {path.name} has more than {MAX_BYTES} bytes, so it is no policy.")
+        raise PolicyError(f"The policy {path.name} has more than {MAX_BYTES} bytes, which is too large for a policy.")
     return data
 
 
 def load_policy(path: Path, public: PublicFolders | None = None, data: bytes | None = None) -> Policy:
-    """Load a policy and every vector it names. `data`: the file's bytes, if they have been read already.
+    """Load a policy and its vectors. data: the file's bytes, if they were read already.
 
     Raises:
-        PolicyError: the policy, or a vector that it names, is missing, invalid, not the one named by its sha256, or in
-            one of the `public` folders.
+        PolicyError: the policy or one of its vectors is missing, invalid or in one of the `public` folders, or a
+            vector has another sha256.
     """
     public = public or PublicFolders()
     public.refuse(path, f"The policy {path.name}")
@@ -134,7 +134,7 @@ def load_policy(path: Path, public: PublicFolders | None = None, data: bytes | N
 
 
 def _expanded(folder: str) -> Path:
-    """The audit folder with variables such as $HOSTNAME filled in: servers that share a policy share no log."""
+    """The audit folder with variables such as $HOSTNAME expanded, so that servers can share a policy."""
     expanded = os.path.expandvars(folder)
     if "$" in expanded:
         raise PolicyError(f"the audit folder '{folder}' names a variable that is not set. Set it, or write the folder.")
@@ -163,7 +163,7 @@ def _load_rule(settings: RuleSettings, number: int, folder: Path, public: Public
 
 
 def _load_pinned(path: Path, sha256: str) -> SafetyVector:
-    """The vector in `path`, if the file's bytes have this sha256 before and after it is read."""
+    """The vector in `path`; the file must have this sha256 before and after it is read."""
     try:
         _check_sha256(path, sha256)
         vector = load_vector(path)

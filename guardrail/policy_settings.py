@@ -1,6 +1,6 @@
-"""What a policy file may say: the keys of the TOML file, their types, ranges and defaults. docs/hosting.md lists them.
+"""The keys of a policy file (TOML) with their types, ranges and defaults. docs/hosting.md lists them.
 
-The window is always 0 to 1 and the branch always both here, so there are no keys for them.
+There are no keys for the window and the branch: they are always 0 to 1 and both.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Sha256s = Annotated[tuple[Sha256, ...], Field(strict=False)]
 
 
 class Section(BaseModel):
-    """A table of the file: unknown keys are errors, `1` is no `true` and no `"1"`, infinities are refused."""
+    """A table of the file. Unknown keys, other types (`1` for `true`) and infinities are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Match(Section):
-    """Which models a rule is for: exactly one of the three."""
+    """Which models a rule is for: exactly one of the three keys."""
 
     family: Name | None = None
     space: Name | None = None
@@ -50,7 +50,7 @@ class Match(Section):
 
 
 class RuleSettings(Section):
-    """One rule: the models it is for, and how they are steered. `vector` is relative to the policy's folder."""
+    """One rule. `vector` is relative to the policy's folder."""
 
     match: Match
     vector: Name
@@ -72,7 +72,7 @@ class RuleSettings(Section):
 
 
 class Allow(Section):
-    """Allow-lists. An absent list of nodes or LoRAs allows all that nothing else refuses; an empty one allows none.
+    """Allow-lists. Without a list all nodes and LoRAs are allowed; an empty list allows none.
 
     vectors: sha256 of vector files that graphs may use, beyond those of the rules.
     """
@@ -83,7 +83,7 @@ class Allow(Section):
 
 
 class Permits(Section):
-    """What a guarded server refuses in a submitted graph unless it is permitted here."""
+    """What a guarded server refuses unless it is permitted here."""
 
     negative_strength: bool = False
     unlisted_vectors: bool = False
@@ -94,8 +94,8 @@ class Permits(Section):
 
 
 class AuditSettings(Section):
-    """The audit log. `folder` is relative to the policy's folder, and variables in it such as $HOSTNAME are filled in;
-    keep_files counts rotated files, 0 keeps all."""
+    """The audit log. folder: relative to the policy's folder; variables such as $HOSTNAME are expanded. keep_files: how
+    many full files are kept; 0 keeps all."""
 
     folder: Name = "audit"
     rotate_megabytes: float = Field(default=64, gt=0)
@@ -104,15 +104,15 @@ class AuditSettings(Section):
 
 
 class EvidenceSettings(Section):
-    """Whether each output file is signed. With `sign` the server needs a signing key, or it does not serve."""
+    """Whether output files are signed. With `sign` the server needs a signing key."""
 
     sign: bool = True
 
 
 class OutputGateSettings(Section):
-    """The judgement of finished frames: a category of the judge -> the score at and above which a frame is held back.
+    """The judgement of finished frames. thresholds: category -> score from which a frame is held back.
 
-    judge: `module:function`, from frames (N, H, W, 3) in 0..1 to one mapping category -> score a frame.
+    judge: `module:function`. It takes frames (N, H, W, 3) in 0..1 and returns category -> score for each frame.
     """
 
     mode: Literal["off", "notice", "fail"] = "off"
@@ -127,7 +127,7 @@ class OutputGateSettings(Section):
 
 
 class StatusSettings(Section):
-    """Who may read status and metrics from elsewhere than this machine: bearers of the token in this variable."""
+    """Access to status and metrics. token_environment: the variable that holds the token for other machines."""
 
     token_environment: EnvironmentName | None = None
 
@@ -135,8 +135,8 @@ class StatusSettings(Section):
 class PolicySettings(Section):
     """A whole policy file.
 
-    without_rule: what happens to a model that no rule is for. unsampled: to outputs of a job that never sampled.
-    other_weights: to a model whose weights are not those that a rule's block directions were fitted on.
+    without_rule: for models without a rule. unsampled: for outputs that were not sampled. other_weights: for models
+    whose weights differ from those that a rule's block directions were fitted on.
     """
 
     version: Literal[1]
@@ -153,15 +153,15 @@ class PolicySettings(Section):
 
 
 def parse_policy(data: bytes) -> PolicySettings:
-    """Read a policy file's bytes.
+    """Parse and check a policy file's bytes.
 
     Raises:
-        PolicyError: no TOML, an unknown key, a missing one, or a value of a wrong type or range; it names the key.
+        PolicyError: not TOML, an unknown or missing key, or a value of a wrong type or range; it names the key.
     """
     try:
         return PolicySettings.model_validate(tomllib.loads(data.decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PolicyError(f"it does not read as TOML: {error}.") from error
+        raise PolicyError(f"it is not valid TOML: {error}.") from error
     except ValidationError as error:
         problems = error.errors(include_url=False)
         more = f"; and {len(problems) - MAX_COMPLAINTS} more" if len(problems) > MAX_COMPLAINTS else ""
@@ -170,7 +170,7 @@ def parse_policy(data: bytes) -> PolicySettings:
 
 
 def _complaint(problem: Any) -> str:
-    """One of pydantic's complaints as `rules 2, strength: ...`."""
+    """One of pydantic's errors as `rules 2, strength: ...`."""
     parts = [f" {part + 1}" if isinstance(part, int) else f", {part}" for part in problem["loc"]]
     where = "".join(parts).removeprefix(", ") or "the file"
     if problem["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""The policy in force: read again before each job, replaced whole, and absent while the file is bad."""
+"""The policy in force: read again before each job; none while the file is invalid."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SETTLE_TRIES = 40
 
 
 class PolicyStore:
-    """Hands out the policy of one file to any number of threads.
+    """The policy of one file, for any number of threads.
 
-    The file is small, so `current` reads it each time: a time stamp would miss two writes within one tick of the clock.
+    `current` reads the (small) file each time: a time stamp would miss two writes within one tick of the clock.
     """
 
     def __init__(self, path: Path, public: PublicFolders | None = None) -> None:
@@ -26,12 +26,6 @@ class PolicyStore:
         self._public = public or PublicFolders()
         self._lock = threading.Lock()
         self._policy: Policy | None = None
-        self._loads = 0
-
-    @property
-    def reloads(self) -> int:
-        """How often a policy was loaded after the first."""
-        return max(0, self._loads - 1)
 
     def current(self) -> Policy:
         """The policy as the file has it now; the same object as before while its bytes are the same.
@@ -44,20 +38,19 @@ class PolicyStore:
                 data = read_policy(self.path)
                 if self._policy is None or self._policy.sha256 != _sha256(data):
                     self._policy = load_policy(self.path, self._public, self._settled(data))
-                    self._loads += 1
             except PolicyError:
                 self._policy = None
                 raise
             return self._policy
 
     def _settled(self, data: bytes) -> bytes:
-        """The file's bytes once they no longer change: a file written in place passes through broken states."""
+        """The file's bytes once two reads agree: a file that is being written is incomplete for a moment."""
         for _ in range(SETTLE_TRIES):
             sleep(SETTLE_SECONDS)
             former, data = data, read_policy(self.path)
             if former == data:
                 return data
-        raise PolicyError(f"The policy {self.path.name} changes without end. Replace it by renaming a finished file.")
+        raise PolicyError(f"The policy {self.path.name} keeps changing. Replace it by renaming a finished file.")
 
 
 def _sha256(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The folders that clients can write into over HTTP: nothing that decides safety may lie there."""
+"""The folders that clients can write into over HTTP. Policy, vectors, keys and audit must not be there."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 from .errors import PolicyError
 
-PRIVATE_PREFIX = "__"  # what core calls a system user: the folders of the user directory that HTTP never reaches
+PRIVATE_PREFIX = "__"  # core's system users: HTTP never reaches their folders in the user directory
 
 
 @dataclass(frozen=True)
 class PublicFolders:
-    """folders: input, output, temp and the like. users: the folder of user folders, public but for `__<name>`."""
+    """folders: input, output and temp. users: the user directory, public except for its folders `__<name>`."""
 
     folders: tuple[Path, ...] = ()
     users: Path | None = None
 
     def refuse(self, path: Path, what: str) -> None:
-        """Raise PolicyError if `path`, as written or with its links followed, lies in a public folder.
+        """Raise PolicyError if `path`, as written or with its links followed, is in a public folder.
 
-        what: what the file is, as the sentence's subject.
+        what: the subject of the error's sentence.
         """
         for public in self._around(path):
             raise PolicyError(
@@ -30,9 +30,9 @@ class PublicFolders:
             )
 
     def _around(self, path: Path) -> Iterator[Path]:
-        """The public folders that hold `path`; compared as the file system does, whatever the spelling."""
-        for place in (path.absolute(), path.resolve()):
-            for inside, folder in zip([place, *place.parents], place.parents, strict=False):
+        """The public folders that contain `path`, compared by the file system and not by spelling."""
+        for form in (path.absolute(), path.resolve()):
+            for inside, folder in zip([form, *form.parents], form.parents, strict=False):
                 if any(_same(folder, public) for public in self.folders):
                     yield folder
                 if self.users and _same(folder, self.users) and not inside.name.startswith(PRIVATE_PREFIX):

@@ -1,4 +1,4 @@
-"""The guarded server as a whole: the policy in force, what is needed to account for a job, and whether it may serve."""
+"""What the jobs of a guarded server share: policy, audit log, signing key, metrics, and whether it serves."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .choke_points import Guarded
 
 
 class GuardedServer:
-    """What all jobs of a guarded server share. Its methods may be called from any thread.
+    """The shared state of a guarded server. Its methods may be called from any thread.
 
-    guarded: the choke points, once they are taken. signer: None until a policy first asks for signatures.
+    guarded: core's wrapped functions, once they are wrapped. signer: None until a policy asks for signatures.
     """
 
     def __init__(self, store: PolicyStore, public: PublicFolders) -> None:
@@ -36,10 +36,11 @@ class GuardedServer:
         self._lock = threading.Lock()
 
     def ready(self) -> Policy:
-        """The policy in force, once everything is there that a job needs.
+        """The policy in force, after checking everything that a job needs.
 
         Raises:
-            SafetySteeringError: the policy, the audit log or the key is not usable, or another pack came in between.
+            SafetySteeringError: the policy, the audit log or the key is not usable, or a pack has replaced a function
+                that the guardrail wraps.
         """
         policy = self.store.current()
         if self.guarded is not None:
@@ -55,7 +56,7 @@ class GuardedServer:
         return policy
 
     def problem(self) -> str:
-        """Why this server does not sample now, or an empty string."""
+        """Why this server does not serve now, or an empty string."""
         try:
             self.ready()
         except SafetySteeringError as error:
@@ -63,7 +64,7 @@ class GuardedServer:
         return ""
 
     def may_show(self, vector: Path) -> bool:
-        """Whether clients may be told what a vector file is: the same as whether they may load it."""
+        """Whether clients may see a vector file: only if they may load it."""
         try:
             policy = self.ready()
         except SafetySteeringError:
@@ -71,7 +72,7 @@ class GuardedServer:
         return policy.allows_node("SafetySteering_LoadSafetyVector") and policy.allows_vector(sha256_of(vector))
 
     def admit(self, prompt: Any) -> None:
-        """Raise SafetySteeringError unless this server would run the graph; a refusal goes into the audit log."""
+        """Raise SafetySteeringError if the policy refuses the graph; the refusal is written to the audit log."""
         try:
             check_prompt(prompt, self.ready())
         except SafetySteeringError as error:
@@ -79,14 +80,14 @@ class GuardedServer:
             raise
 
     def write(self, record: JobRecord, policy: Policy) -> None:
-        """Append a job's line to the audit log; AuditError if it is not on the disk."""
+        """Append a job's line to the audit log; AuditError if it cannot be written."""
         with self._lock:
             if self._log is None:
                 raise SafetySteeringError("The audit log is not open, so nothing is delivered.")
             self._log.append(record, policy.settings.audit)
 
     def write_refusal(self, prompt_id: str, reason: str) -> None:
-        """Write down what was refused before it ran; if even that fails there is nothing to hold back."""
+        """Write a refusal to the audit log. If that fails, it is only logged: there is no output to withhold."""
         logging.warning("Safety Steering: refused: %s", reason)
         self.metrics.add("refused")
         try:

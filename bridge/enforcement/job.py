@@ -1,4 +1,4 @@
-"""One job of a guarded server: what was sampled in it, how, and which files came of it."""
+"""One job of a guarded server: its sampler runs and its output files, and which earlier runs it reuses."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ...guardrail.job_record import NO_RULE, NOT_STEERED, STEERED, UNSAMPLED
 from ...guardrail.policy import Policy
 from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.steering.trace import RunTrace
+
+MOST_ORIGINS = 4096  # a cached result whose sampler runs are forgotten counts as unsampled
 
 
 @dataclass(frozen=True)
@@ -135,14 +137,8 @@ def links_of(node: Mapping[str, Any]) -> list[str]:
     return [str(value[0]) for value in values if isinstance(value, list) and value]
 
 
-# --- Where results come from that core takes out of its cache: which sampler runs made them, in an earlier job.
-
-
-KEPT = 4096  # sampled nodes; a result whose origin is forgotten counts as never sampled
-
-
 class Origins:
-    """The sampled nodes of earlier jobs, under the keys by which core itself finds their results again."""
+    """The sampled nodes of earlier jobs, by the keys under which core caches their results."""
 
     def __init__(self) -> None:
         self._sampled: OrderedDict[Any, SampledNode] = OrderedDict()
@@ -157,7 +153,7 @@ class Origins:
         for node_id, node in job.sampled.items():
             if keys is not None and (key := keys.get_data_key(node_id)) is not None:
                 self._sampled[key] = node
-        while len(self._sampled) > KEPT:
+        while len(self._sampled) > MOST_ORIGINS:
             self._sampled.popitem(last=False)
 
     def note(self, job: Job, executor: Any) -> None:

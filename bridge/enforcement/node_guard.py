@@ -1,4 +1,4 @@
-"""Around each node of a guarded job: what may go into it, and what may stay of the files that it wrote."""
+"""Before and after each node of a guarded job: its inputs are checked, and its files are signed or removed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ from .job import Job, ancestors, links_of
 from .sealing import seal
 
 PICTURES = {"IMAGE", "LATENT", "MASK", "VIDEO"}
-
-
+SERVED = ("output", "temp")
+CLOCK_TICK = 1.0  # seconds; file systems stamp files more coarsely than the clock
 UNSAMPLED_REFUSED = "This comes from no sampler run of this server, so it is not delivered."
-
-
 UNSEEN_REFUSED = "The output gate could not see what this node wrote, so it is not delivered."
 
 
@@ -98,15 +96,6 @@ def _lacks_origin(job: Job, node_id: str) -> bool:
 
 def _is_gated(job: Job, node_class: type) -> bool:
     return job.policy.settings.output_gate.mode != "off" and not facts_of(node_class).names & WITHOUT_FRAMES
-
-
-# --- The files that a node tells the server about, and the pictures that go into it before it writes them.
-
-
-SERVED = ("output", "temp")
-
-
-CLOCK_TICK = 1.0  # seconds; file systems stamp files more coarsely than the clock
 
 
 def announced_files(shown: Mapping[str, Any], since: float) -> Iterator[Path]:

@@ -1,3 +1,5 @@
+"""The start of a guarded server: wrap core's functions, check the health of steering, add the routes."""
+
 from __future__ import annotations
 
 import logging
@@ -15,14 +17,14 @@ from .routes import add_routes
 
 
 def start_guardrail() -> GuardedServer:
-    """Guard this server: check core, stand in front of its functions, try one tiny steered run, add the routes.
+    """Guard this server.
 
     Raises:
-        SafetySteeringError: core is not as expected, the policy lies where clients can write, or steering does not act.
+        SafetySteeringError: core is not as expected, clients can write the policy, or steering does not act.
     """
     public = _public_folders()
     path = find_policy(private_folder())
-    assert path is not None  # nobody starts a guardrail without one
+    assert path is not None  # it is started only where there is one
     public.refuse(path, f"The policy {path.name}")
     server = GuardedServer(PolicyStore(path, public), public)
     jobs = JobGuard(server)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from audit_lines import read_log
 from comfy_server import ComfyServer, link_pack
 from safety_steering_pack.commands.api_graph import PromptGraph
 from safety_steering_pack.commands.comfy_client import PromptRejected, Run
-from safety_steering_pack.guardrail.audit import read_log
 from safety_steering_pack.guardrail.keys import ENVIRONMENT as SIGNING_KEY
 from safety_steering_pack.safety_steering.files import file_sha256
 from safety_steering_pack.safety_steering.vectors.file import save_vector

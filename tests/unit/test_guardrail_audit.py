@@ -10,10 +10,11 @@ import time
 from typing import Any
 
 import pytest
+from audit_lines import read_log
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safety_steering_pack.guardrail import audit
-from safety_steering_pack.guardrail.audit import AuditLog, read_log
+from safety_steering_pack.guardrail.audit import AuditLog
 from safety_steering_pack.guardrail.errors import AuditError
 from safety_steering_pack.guardrail.job_record import DELIVERED, STEERED, JobRecord, sum_up
 from safety_steering_pack.guardrail.policy_settings import AuditSettings

@@ -143,7 +143,7 @@ def test_an_unknown_key_is_refused_by_name(signed, signer, tmp_path):
 )
 def test_a_sidecar_that_is_none_is_refused(signed, signer, content):
     sidecar_of(signed).write_text(content)
-    assert "no evidence" in refusal(signed, signer.public_key)
+    assert "not evidence" in refusal(signed, signer.public_key)
 
 
 def test_missing_evidence_and_a_missing_file_are_told_apart(signed, signer):
@@ -151,7 +151,7 @@ def test_missing_evidence_and_a_missing_file_are_told_apart(signed, signer):
     assert "There is no evidence" in refusal(signed, signer.public_key)
     kept.rename(sidecar_of(signed))
     signed.unlink()
-    assert "is not there; only its evidence is" in refusal(signed, signer.public_key)
+    assert "is missing; only its evidence is here" in refusal(signed, signer.public_key)
 
 
 def test_what_cannot_be_signed_is_said(tmp_path, signer):
@@ -185,7 +185,7 @@ class TestKeys:
 
     @pytest.mark.parametrize("key", ["", "x", base64.b64encode(bytes(31)).decode(), "missing.pem", "\0"])
     def test_no_public_key(self, key):
-        with pytest.raises(EvidenceError, match="is no Ed25519 public key"):
+        with pytest.raises(EvidenceError, match="is not an Ed25519 public key"):
             load_verifier(key)
 
     def test_without_a_key_it_says_how_to_make_one(self):

@@ -93,7 +93,7 @@ def test_lists_absent_empty_and_filled(tmp_path):
     [
         ("without_role = 'flag'", "", "", "without_role: there is no such key"),
         ("without_rule = 'allow'", "", "", "without_rule: input should be 'refuse' or 'flag'"),
-        ("version = 2", "", "", "does not read as TOML"),
+        ("version = 2", "", "", "is not valid TOML"),
         ("", "strenght = 1", "", "rules 1, strenght: there is no such key"),
         ("", "window = [0, 0.5]", "", "rules 1, window: there is no such key"),
         ("", "branch = 'positive'", "", "rules 1, branch: there is no such key"),
@@ -115,7 +115,7 @@ def test_lists_absent_empty_and_filled(tmp_path):
         ("", "", "[status]\ntoken_environment = 'a token'", "status, token_environment: string should match"),
         ("", "", "[audit]\nrotate_megabytes = 0", "audit, rotate_megabytes: input should be greater than 0"),
         ("", "", "[steering]\nstrength = 1", "steering: there is no such key"),
-        ("", "[[", "", "does not read as TOML"),
+        ("", "[[", "", "is not valid TOML"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path, top, more, tables, told):
@@ -139,7 +139,7 @@ def test_a_file_that_is_no_policy_at_all(tmp_path):
     path = tmp_path / "policy.toml"
     assert "cannot be read: No such file" in refusal(path)
     path.write_bytes(b"\xff\xfe\x00")
-    assert "does not read as TOML" in refusal(path)
+    assert "is not valid TOML" in refusal(path)
     path.write_bytes(b"#" * (1024 * 1024 + 1))
     assert "more than 1048576 bytes" in refusal(path)
 

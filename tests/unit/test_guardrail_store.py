@@ -27,7 +27,6 @@ def test_an_unchanged_file_gives_the_same_object(tmp_path):
     os.utime(path, (1, 1))
     path.write_bytes(path.read_bytes())
     assert store.current() is first
-    assert store.reloads == 0
 
 
 def test_a_change_is_seen_even_with_the_same_size_and_time(tmp_path):
@@ -40,7 +39,6 @@ def test_a_change_is_seen_even_with_the_same_size_and_time(tmp_path):
     assert path.stat().st_size == stat.st_size
     assert store.current().rules[0].settings.strength == 2
     assert running.rules[0].settings.strength == 1  # a running job keeps its own
-    assert store.reloads == 1
 
 
 @pytest.mark.parametrize("bad", ["not TOML at all", None])
@@ -90,7 +88,7 @@ def test_a_file_that_never_rests_is_refused(tmp_path, monkeypatch):
     path = write_policy(tmp_path)
     versions = (f"# {i}\n{path.read_text()}" for i in range(1000))
     monkeypatch.setattr(policy_store, "sleep", lambda _: path.write_text(next(versions)))
-    with pytest.raises(PolicyError, match="changes without end"):
+    with pytest.raises(PolicyError, match="keeps changing"):
         PolicyStore(path).current()
 
 
@@ -124,4 +122,3 @@ def test_many_threads_meet_only_whole_policies(tmp_path):
     for thread in threads:
         thread.join()
     assert not wrong
-    assert store.reloads == len(texts)
