@@ -1,6 +1,7 @@
-"""What the browser asks this server for: what a vector file is, and where it would act on a model.
+"""What the browser shows: a vector file's card, the hook points where it would act, and the trace of a run.
 
-Read-only. Files are named as the nodes' pickers name them, and nothing outside of ComfyUI's model folders is opened.
+The routes only read, and only files in ComfyUI's model folders, by the names of the nodes' pickers. A trace is sent to
+the client that queued the run, and kept with the ui of nodes that show it.
 """
 
 from __future__ import annotations
@@ -30,21 +31,15 @@ from .models.vector_fit import counted_blocks, model_names, why_not
 if TYPE_CHECKING:
     from .steering.apply import Steering
 
-CARD, PLACES = "/safety_steering/vector", "/safety_steering/places"
-
-
-# the folders that the stock loaders of diffusion models offer
-MODEL_FOLDERS = ("diffusion_models", "checkpoints")
-
-
+CARD, HOOK_POINTS = "/safety_steering/vector", "/safety_steering/places"
+EVENT = "safety_steering.trace"
+MODEL_FOLDERS = ("diffusion_models", "checkpoints")  # of the stock loaders of diffusion models
 LONGEST_LIST = 12
-
-
 MayShow = Callable[[Path], bool]
 
 
 def show_any(path: Path) -> bool:
-    """Every vector file may be described: an ordinary server."""
+    """On an ordinary server, every vector file may be described."""
     return True
 
 
@@ -57,9 +52,9 @@ def add_browser_routes(may_show: MayShow) -> None:
         return
     routes = server.routes
     routes.get(CARD)(_answering(lambda asked: card_of(_shown_vector(asked, may_show))))
-    routes.get(PLACES)(
+    routes.get(HOOK_POINTS)(
         _answering(
-            lambda asked: places_of(
+            lambda asked: steered_at(
                 _shown_vector(asked, may_show) if asked.get("name") else None,
                 asked.get("hook_points", "auto"),
                 find_model(asked.get("folder", ""), asked.get("model", "")),
@@ -91,7 +86,7 @@ def _shown_vector(asked: Mapping[str, str], may_show: MayShow) -> Path:
 
 
 def find_model(folder: str, name: str) -> Path | None:
-    """The path of a diffusion model as a stock loader names it; None if it is none of those that loaders offer."""
+    """The path of a diffusion model that a stock loader offers; None for any other."""
     if folder not in MODEL_FOLDERS or name not in folder_paths.get_filename_list(folder):
         return None
     path = folder_paths.get_full_path(folder, name)
@@ -99,10 +94,10 @@ def find_model(folder: str, name: str) -> Path | None:
 
 
 def card_of(path: Path) -> dict[str, Any]:
-    """A vector's card as plain data. sha256: of the file's bytes, as `sha256sum` and a host's policy give it.
+    """A vector's card as plain data. sha256: of the file's bytes, as in a host's policy.
 
     Raises:
-        VectorFileError: the file is damaged, or no safety vector.
+        VectorFileError: the file is damaged, or not a safety vector.
     """
     vector, info = _vector(path), _vector(path).info
     points = vector.hook_points
@@ -131,7 +126,7 @@ def card_of(path: Path) -> dict[str, Any]:
 
 
 def origin_of(vector: SafetyVector, path: Path) -> str:
-    """Where a vector can be had from, in a few words."""
+    """A short text on where to get the vector."""
     if VECTORS.bundled and path.is_relative_to(VECTORS.bundled):
         return "comes with Safety Steering: update the node pack"
     for record in vector.info.provenance:
@@ -147,13 +142,13 @@ def origin_of(vector: SafetyVector, path: Path) -> str:
     return f"{made[vector.info.kind]}; ask whoever made the workflow for the file"
 
 
-def places_of(path: Path | None, hook_points: str, model: Path | None) -> dict[str, Any]:
-    """Where a vector acts, for a choice of hook points, on the model in a file or on the one it was made for.
+def steered_at(path: Path | None, hook_points: str, model: Path | None) -> dict[str, Any]:
+    """Where a vector acts, for a choice of hook points, on a model file or on the model that it was made for.
 
-    path: None for a vector that the graph makes; hook_points are then names, separated by commas.
-    blocks: one entry a block list, in running order, with the indices that are steered. states: steered states that are
-    no block's. model: names that the file may have, or None if there is no file that is recognised. problem: why this
-    does not work, in a sentence, or an empty string.
+    path: None for a vector that the graph makes; hook_points are then names, separated by commas. Returns
+    blocks: one entry a block list, in running order, with the steered indices. states: kinds of steered hook points
+    outside of blocks. model: possible names of the model, or None without a recognised file. problem: why it does not
+    work, in a sentence, or an empty string.
 
     Raises:
         VectorFileError: as `card_of`.
@@ -195,7 +190,7 @@ def _chosen(vector: SafetyVector | None, hook_points: str) -> tuple[tuple[HookPo
 def _recognised(path: Path) -> tuple[Checkpoint, Family] | None:
     try:
         found = recognise(read_shapes(path), FAMILIES)
-    except SafetySteeringError:  # no safetensors file: nothing is known before it is loaded
+    except SafetySteeringError:  # not safetensors: unknown until it is loaded
         return None
     return None if found is None else (found, next(row for row in FAMILIES if row.name == found.family))
 
@@ -203,41 +198,34 @@ def _recognised(path: Path) -> tuple[Checkpoint, Family] | None:
 _vector = cached_by_file_version(8)(load_vector)
 
 
-# --- What the browser is told of a steered run: a message to the client that asked for it, and to no other, as the run
-# ends; and the same in the ui of nodes that show the run.
-
-
-EVENT = "safety_steering.trace"
-
-
 def trace_teller(node_id: str | None) -> Callable[[RunTrace], None]:
-    """A function that sends a run's trace to the browser, as that of the node with this id."""
+    """A function that sends a run's trace to the client that queued it, under this node's id."""
 
     def tell(trace: RunTrace) -> None:
         from server import PromptServer
 
         server = getattr(PromptServer, "instance", None)
         client = getattr(server, "client_id", None)
-        if server is None or client is None:  # a message to nobody in particular would go to everyone
+        if server is None or client is None:  # without a client id the message would go to all
             return
         try:
             server.send_sync(EVENT, {"node": node_id, **condense(trace)}, client)
-        except Exception:  # a picture in the browser is not worth a run
+        except Exception:  # a failed message must not fail the run
             logging.exception("Safety Steering: the browser could not be told what steering did")
 
     return tell
 
 
 def traces_for_cache(steerings: Sequence[Steering]) -> dict[str, Any]:
-    """For the ui of a node that shows a steered run: each steering's last trace, in the order they were applied.
+    """The ui of a node that shows a steered run: each steering's last trace, in the order they were applied.
 
-    ComfyUI keeps a node's ui with its results, so a prompt that comes out of the cache tells what its run has told.
+    ComfyUI caches a node's ui with its results, so a cached prompt shows the trace of its run.
     """
     return {"safety_steering_traces": [condense(steering.traces[-1]) for steering in steerings if steering.traces]}
 
 
 def condense(trace: RunTrace) -> dict[str, Any]:
-    """A trace as the browser draws it, plain data of bounded size: one entry a noise level, in the order of the run."""
+    """A trace as plain data of bounded size for the browser: one entry a noise level, in the order of the run."""
     hooks = [hook for call in trace.calls for hook in call.hooks]
     return {
         "status": trace.status,

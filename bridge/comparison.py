@@ -1,4 +1,7 @@
-"""Comparison: one prompt and one noise, sampled with steering and without, or with several settings of it."""
+"""Comparison: one prompt and seed, sampled with and without steering or with several settings; shown in the browser.
+
+The browser gets two pictures that core itself can show, and a film for our slider.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,14 @@ if TYPE_CHECKING:
     from comfy.sd import VAE
 
 ALL_CATEGORIES = "all"
-
-
 MOST_CELLS = 100
+PREVIEW_WIDTH = 768
+WEBP = {"lossless": False, "quality": 80, "method": 0}  # method 0: a fifth of the time for slightly larger files
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What every rendering of a comparison shares. positive, negative: CONDITIONING."""
+    """The inputs that all renderings of a comparison share. positive, negative: CONDITIONING."""
 
     vae: VAE
     positive: Conditioning
@@ -44,7 +47,7 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """frames: uint8 (T, H, W, 3). report: what steering did, in a sentence."""
+    """frames: uint8 (T, H, W, 3). report: the trace's summary."""
 
     frames: np.ndarray
     report: str
@@ -61,7 +64,7 @@ def make_sampling(
     denoise: float,
     sigmas: torch.Tensor | None,
 ) -> Sampling:
-    """KSampler's widgets as a Sampling; `sigmas`, if given, stand for steps, scheduler and denoise."""
+    """KSampler's widgets as a Sampling; `sigmas`, if given, replace steps, scheduler and denoise."""
     if sigmas is None and denoise < 1:
         sampler = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
         sigmas = sampler.sigmas
@@ -86,7 +89,7 @@ def render_grid(
 ) -> tuple[np.ndarray, list[str]]:
     """A labelled grid uint8 (T, H, W, 3) with a row for each mix and a column for each strength, and its reports.
 
-    The model's last steering is varied, all else of it stays. mixes: name -> weights. width: of a cell, at most.
+    Only the strength and mix of the model's last steering vary. mixes: name -> weights. width: largest of a cell.
 
     Raises:
         SafetySteeringError: there is no steering on the model, or the vector lacks a category.
@@ -131,7 +134,7 @@ def parse_strengths(text: str) -> tuple[float, ...]:
     """Numbers separated by commas, each once.
 
     Raises:
-        SafetySteeringError: there is none, or a part is no finite number.
+        SafetySteeringError: there is none, or a part is not a finite number.
     """
     try:
         numbers = tuple(dict.fromkeys(float(part) for part in text.split(",") if part.strip()))
@@ -169,15 +172,6 @@ def _render(model: ModelPatcher, scene: Scene, progress: Progress, number: int) 
 
 def _caption(name: str, strength: float) -> str:
     return f"{name}, strength {strength:g}" if name else "unsteered"
-
-
-# --- What the browser is shown of a comparison: two pictures that core itself can show, and a film for our slider.
-
-
-PREVIEW_WIDTH = 768
-
-
-WEBP = {"lossless": False, "quality": 80, "method": 0}  # method 0: a fifth of the time for a little more size
 
 
 def to_image(frames: np.ndarray) -> torch.Tensor:

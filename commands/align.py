@@ -1,4 +1,10 @@
-"""Command line: `align` fits a benign alignment from states on disk, `transfer` carries a vector over by it."""
+"""Command line: `align` fits a benign alignment from states on disk, `transfer` carries a vector over by it.
+
+A target's states of the anchors are a folder of activations, or a safetensors file with `activations` (n, D), the
+pooled states, and optionally `token` (n, D), the state of one token of each. Its metadata may hold `hook_point`,
+`space`, `name`, `family`, `weight_fingerprint`, `block_counts` (JSON) and `texts` (JSON); without texts, row i is the
+vector's anchor i.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +65,8 @@ def _align(options: argparse.Namespace) -> str:
     anchors = vector.anchors
     if anchors is None or vector.info.kind != "source":
         raise SafetySteeringError(
-            f"{Path(options.vector).name} is no portable vector with anchors. Use a bundled one, or one that extract "
-            "made."
+            f"{Path(options.vector).name} is not a portable vector with anchors. Use a bundled one, or one made by "
+            "extract."
         )
     found = read_target_states(
         Path(options.states), anchors.texts, hook_point=options.hook_point, space=options.space, name=options.name
@@ -82,16 +88,9 @@ def _transfer(options: argparse.Namespace) -> str:
     return f"{describe(carried)}\nwritten: {path.name}"
 
 
-# --- A target's states of anchors from disk: a folder of activations, or one safetensors file.
-#
-# The file holds `activations` (n, D), the anchors' pooled states, and if there are any `token` (n, D), one token's of
-# each. Its metadata may say `hook_point`, `space`, `name`, `family`, `weight_fingerprint`, `block_counts` (JSON) and
-# `texts` (JSON); without texts row i is the vector's anchor i.
-
-
 @dataclass(frozen=True, eq=False)
 class FoundStates:
-    """States of some of the anchors. rows: which of the anchors, in the states' order."""
+    """States of some of the anchors. rows: their indices among the anchors, in the states' order."""
 
     states: AnchorStates
     rows: tuple[int, ...]
@@ -101,10 +100,10 @@ class FoundStates:
 def read_target_states(
     path: Path, texts: Sequence[str], *, hook_point: str = "", space: str = "", name: str = ""
 ) -> FoundStates:
-    """The target states of the anchors `texts` that are at `path`. What is given by name overrides what the disk says.
+    """The target states of the anchors `texts` at `path`. Arguments by name override the file's own values.
 
     Raises:
-        SafetySteeringError: nothing usable is there, or its rows cannot be told.
+        SafetySteeringError: the file or folder is missing or not usable, or holds none of the anchors.
     """
     found = _from_folder(path, texts, hook_point) if path.is_dir() else _from_file(path, texts)
     side = found.side
@@ -127,13 +126,13 @@ def read_target_states(
 def _from_folder(path: Path, texts: Sequence[str], hook_point: str) -> FoundStates:
     activations = Activations.open(path)
     source = activations.source
-    place = hook_point or next(iter(source.hook_points))
+    chosen_point = hook_point or next(iter(source.hook_points))
     if not hook_point and len(source.hook_points) > 1:
         raise SafetySteeringError(
             f"{path.name} holds {len(source.hook_points)} hook points; choose one by --hook-point: "
             f"{', '.join(list(source.hook_points)[:6])}."
         )
-    states = merged_bins(activations.read(place), 1)
+    states = merged_bins(activations.read(chosen_point), 1)
     # a captured row's id ends in its text's hash; the unsafe rows of a folder are not looked at
     by_hash = {row.id.rpartition("/")[2]: number for number, row in enumerate(activations.rows()) if row.label == SAFE}
     pairs = [(i, by_hash[short]) for i, text in enumerate(texts) if (short := _short_hash(text)) in by_hash]
@@ -143,8 +142,8 @@ def _from_folder(path: Path, texts: Sequence[str], hook_point: str) -> FoundStat
         )
     chosen = [number for _, number in pairs]
     side = Side(
-        hook_point=place,
-        space=source.hook_points[place][0],
+        hook_point=chosen_point,
+        space=source.hook_points[chosen_point][0],
         name=source.model_name,
         family=source.family,
         weight_fingerprint=source.weight_fingerprint,
@@ -169,11 +168,11 @@ def _from_file(path: Path, texts: Sequence[str]) -> FoundStates:
         counts = {str(key): int(value) for key, value in json.loads(about.get("block_counts", "{}")).items()}
     except FileNotFoundError as error:
         raise SafetySteeringError(
-            f"There is no file of anchor states or folder of activations {path.name}. Check its name and where it is."
+            f"{path.name} was not found. Give a file of anchor states or a folder of activations."
         ) from error
     except (SafetensorError, OSError, ValueError, AttributeError, TypeError) as error:
         raise SafetySteeringError(
-            f"{path.name} is no file of anchor states: {error}. Expected safetensors with 'activations' (n, D)."
+            f"{path.name} is not a file of anchor states: {error}. Expected safetensors with 'activations' (n, D)."
         ) from error
     if pooled.ndim != 2 or len(pooled) != len(own) or token.shape != pooled.shape:
         raise SafetySteeringError(

@@ -50,7 +50,7 @@ def _fit(options: argparse.Namespace) -> str:
         settings,
         categories=[name.strip() for name in options.categories.split(",") if name.strip()],
         bins=options.bins,
-        progress=lambda done, total: print(f"\r{done} of {total} places", end="", file=sys.stderr, flush=True),
+        progress=lambda done, total: print(f"\r{done} of {total} hook points", end="", file=sys.stderr, flush=True),
     )
     print(file=sys.stderr)
     path = save_vector(fitted.vector, options.vector, overwrite=options.overwrite)

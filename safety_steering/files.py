@@ -1,4 +1,4 @@
-"""Writing a file so that it is either there whole or not at all."""
+"""Reading files whose content is bounded first, and writing files whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,22 +18,16 @@ from safetensors.torch import save
 
 from .errors import SafetySteeringError, VectorFileError, shortened
 
-# What a file can make the loader allocate is bounded before it is parsed: `[]` takes 2 bytes in JSON, 56 in Python.
+# Limits on what a file can make the loader allocate, checked before parsing: `[]` takes 2 bytes in JSON, 56 in Python.
 MAX_HEADER_BYTES = 2 * 1024 * 1024
-
-
 MAX_JSON_ITEMS = 50_000
-
-
 MAX_JSON_DEPTH = 32
-
-
 MAX_COMPLAINT = 500
 
 
 @contextmanager
 def one_sentence(path: Path) -> Iterator[None]:
-    """Whatever goes wrong inside becomes a short VectorFileError that opens with the file's name."""
+    """Turn any error of the block into a short VectorFileError that starts with the file's name."""
     try:
         yield
     except FileNotFoundError as error:
@@ -51,7 +45,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def check_header_size(path: Path) -> None:
-    """A safetensors file opens with the length of its header; check it before anything allocates that much."""
+    """Raise VectorFileError unless the header length that the file declares fits the file and MAX_HEADER_BYTES."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         header = int.from_bytes(file.read(8), "little")
@@ -62,7 +56,11 @@ def check_header_size(path: Path) -> None:
 
 
 def read_json(metadata: Mapping[str, str], key: str, kind: type, default: Any = None) -> Any:
-    """The JSON value under `key`, checked to be a `kind`."""
+    """The JSON value under `key`, of type `kind`; `default` if the key is missing.
+
+    Raises:
+        VectorFileError: it is missing, too large, nested too deeply, or of another type.
+    """
     if key not in metadata and default is not None:
         return default
     text = metadata.get(key, "")
@@ -79,7 +77,7 @@ def read_json(metadata: Mapping[str, str], key: str, kind: type, default: Any = 
 
 
 def _check_plain(value: Any, depth: int) -> None:
-    """Raise ValueError for JSON nested deeper than `depth`, or with half a surrogate pair that no file can hold."""
+    """Raise ValueError for JSON nested deeper than `depth`, or with a lone surrogate, which UTF-8 cannot hold."""
     if depth < 0:
         raise ValueError("nested too deeply")
     if isinstance(value, str):
@@ -137,22 +135,19 @@ def _in_order(data: bytes) -> bytes:
     return len(padded).to_bytes(8, "little") + padded + data[8 + size :]
 
 
-# --- Results as files: every table that is measured is also JSON, `{"command", "commit", "seeds", "rows"}`.
-
-
 def write_result(
     path: str | os.PathLike[str], command: str, seeds: Sequence[int], rows: Sequence[Mapping[str, Any]], **more: Any
 ) -> Path:
-    """Write rows with the command that made them, its seeds and this pack's commit; returns the path.
+    """Write a measured table as JSON, `{"command", "commit", "seeds", "rows"}`; returns the path.
 
-    more: further entries beside the rows, such as which machine it was.
+    more: further entries beside the rows, such as the machine.
     """
     result = {"command": command, "commit": commit(), "seeds": list(seeds), **more, "rows": [dict(row) for row in rows]}
     return write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
 def commit() -> str:
-    """The commit of this pack that is checked out, or "unknown" where it is no git checkout."""
+    """The checked-out commit of this pack, or "unknown" outside of a git checkout."""
     folder = Path(__file__).resolve().parent
     try:
         asked = subprocess.run(

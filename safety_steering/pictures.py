@@ -1,4 +1,4 @@
-"""Videos beside each other in one picture, each under a caption."""
+"""Pictures and videos: charts as arrays, labelled grids of videos, resizing, and reading frames from files."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import SafetySteeringError
 
-if TYPE_CHECKING:
-    pass
-
-INK, QUIET, WARNING = "#22303c", "#8a99a6", "#c0392b"
-
-
-_WIDTH, _ROW, _DPI = 5.6, 4.8, 120  # stacked and narrow: it is shown inside a node
+VIDEOS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+KEPT = 64  # frames of a file that are held in memory at once
+INK, QUIET, WARNING = "#22303c", "#8a99a6", "#c0392b"  # of charts
+_WIDTH, _DPI = 5.6, 120  # inches and dots an inch: charts are narrow, as nodes are
 
 
-def shortened(hook_point: str) -> str:
-    """A block's list and index; other hook points as they are."""
+def axis_label(hook_point: str) -> str:
+    """A hook point as an axis label: a block's list and index; others unchanged."""
     parts = hook_point.split(".")
     return f"{parts[1]} {parts[2]}" if parts[0] == "block" else hook_point
 
 
 def blank_figure(height: float) -> Any:
+    """A matplotlib figure of this height in inches, as wide as a node's preview."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
 
 
 def as_picture(figure: Any) -> NDArray[np.uint8]:
+    """A matplotlib figure as uint8 (H, W, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas: Any = FigureCanvasAgg(figure)
@@ -43,19 +43,15 @@ def as_picture(figure: Any) -> NDArray[np.uint8]:
 
 
 _PAPER, _INK = (27, 31, 36), (236, 239, 241)
-
-
 _GAP, _LEADING = 8, 4
-
-
-_SMALLEST = 12  # pixels: what is smaller is not read
+_SMALLEST = 12  # pixels: smaller text is not legible
 
 
 def draw_grid(cells: Sequence[Sequence[NDArray[np.uint8]]], captions: Sequence[Sequence[str]]) -> NDArray[np.uint8]:
     """One video of rows of videos.
 
-    cells: rows of videos uint8 (T, H, W, 3), all of one shape. captions: the words above each of them, broken after
-    commas where they are wider than a video; a column is wider than its videos if a part without commas is. Returns
+    cells: rows of videos uint8 (T, H, W, 3), all of one shape. captions: the text above each of them, wrapped
+    after commas; a column is wider than its videos if a part without commas is. Returns
     uint8 (T, height, width, 3) with even sides, as H.264 wants them.
 
     Raises:
@@ -65,7 +61,7 @@ def draw_grid(cells: Sequence[Sequence[NDArray[np.uint8]]], captions: Sequence[S
 
     shapes = {video.shape for row in cells for video in row}
     if len(shapes) != 1:
-        raise SafetySteeringError(f"Videos of one shape are expected beside each other, not {sorted(shapes)}.")
+        raise SafetySteeringError(f"Expected videos of one shape, got {sorted(shapes)}.")
     frames, height, width, _ = shapes.pop()
     size = max(_SMALLEST, min(28, width // 16))
     font, line = ImageFont.load_default(size=size), size + _LEADING
@@ -115,9 +111,6 @@ def _wrap(text: str, width: int, measure: Callable[[str], float]) -> list[str]:
     return lines
 
 
-# --- Frames brought to the size that a judge looks at.
-
-
 def resized(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Frames uint8 (n, H, W, 3) at another (height, width), by Pillow's antialiased bilinear filter."""
     from PIL import Image
@@ -130,40 +123,28 @@ def resized(frames: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
 
 
 def squared(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Frames (n, H, W, 3) as squares, black on the right or below: a detector sees the whole frame undistorted."""
+    """Frames (n, H, W, 3) padded to squares with black on the right or below, so that nothing is distorted."""
     side = max(frames.shape[1:3])
     square = np.zeros((len(frames), side, side, 3), np.uint8)
     square[:, : frames.shape[1], : frames.shape[2]] = frames
     return square
 
 
-# --- Videos and images from files, as a judge takes them. PyAV reads videos, Pillow images (animated ones too).
-
-
-VIDEOS = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v")
-
-
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
-
-
-KEPT = 64  # frames of a file that are ever held in memory
-
-
 def media_files(folder: Path) -> dict[str, Path]:
     """The videos and images of a folder, by name without ending, in the order of their names.
 
     Raises:
-        SafetySteeringError: it is no folder, holds none, or two of one name.
+        SafetySteeringError: it is not a folder, holds none, or two of one name.
     """
     if not folder.is_dir():
-        raise SafetySteeringError(f"{folder} is no folder. Give a folder of videos or images.")
+        raise SafetySteeringError(f"{folder} is not a folder. Give a folder of videos or images.")
     paths = sorted(path for path in folder.iterdir() if path.suffix.casefold() in VIDEOS + IMAGES)
     if not paths:
-        raise SafetySteeringError(f"{folder} holds no video and no image ({', '.join(VIDEOS + IMAGES)}).")
+        raise SafetySteeringError(f"{folder} has no video and no image ({', '.join(VIDEOS + IMAGES)}).")
     files = {path.stem: path for path in paths}
     if len(files) < len(paths):
         twice = next(path.name for path in paths if path not in files.values())
-        raise SafetySteeringError(f"{folder} holds two files of the name of {twice}. Keep one of each name.")
+        raise SafetySteeringError(f"{folder} has two files named like {twice}. Keep one of each name.")
     return files
 
 
@@ -171,7 +152,7 @@ def read_frames(path: Path, kept: int = KEPT) -> NDArray[np.uint8]:
     """At most `kept` frames uint8 (T, H, W, 3) of a file, evenly spread, its first and last among them.
 
     Raises:
-        SafetySteeringError: the file cannot be read, or has no picture.
+        SafetySteeringError: the file cannot be read, or has no frame.
     """
     frames = _video_frames if path.suffix.casefold() in VIDEOS else _image_frames
     try:
@@ -183,7 +164,7 @@ def read_frames(path: Path, kept: int = KEPT) -> NDArray[np.uint8]:
     except (OSError, ValueError, SyntaxError) as error:  # Pillow calls some damage a SyntaxError; PyAV's are OSErrors
         raise SafetySteeringError(f"{path.name} cannot be read: {str(error)[:200]}. Is it a whole file?") from error
     if not found:
-        raise SafetySteeringError(f"{path.name} has no picture in it.")
+        raise SafetySteeringError(f"{path.name} has no frames.")
     return np.stack(found)
 
 
@@ -192,7 +173,7 @@ def _video_frames(path: Path, wanted: frozenset[int]) -> Iterator[NDArray[np.uin
     try:
         import av
     except ImportError as error:
-        raise SafetySteeringError(f"{path.name} is read by PyAV, which is not installed: pip install av") from error
+        raise SafetySteeringError(f"Reading {path.name} needs PyAV, which is not installed: pip install av") from error
     with av.open(str(path)) as container:
         for number, frame in enumerate(container.decode(video=0)):
             yield frame.to_ndarray(format="rgb24") if number in wanted else None

@@ -1,8 +1,8 @@
 """A text encoder that is already in ComfyUI as a source of directions: hooks on its layer list while it encodes.
 
-It runs as for a prompt, through its CLIP object, so that its weights stay under ComfyUI's memory management. What every
-text has around it (a begin token, a chat template, an end token) is found by comparing two probes, and is left out of
-the mean; so is padding at either end.
+It runs through its CLIP object, as for a prompt, so that its weights stay under ComfyUI's memory management. Tokens
+that surround every text (a begin token, a chat template, an end token) are found by comparing two probes; they and
+padding are left out of the mean.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...safety_steering.language_models.layer_states import (
     pooled_states,
     token_weights,
 )
-from ...safety_steering.language_models.source_model import ONE_TOKEN, POOLINGS, Progress, check_request, place_of
+from ...safety_steering.language_models.source_model import ONE_TOKEN, POOLINGS, Progress, check_request, token_fraction
 from ...safety_steering.language_models.transformers_model import slug
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _SAMPLED_WEIGHTS, _SAMPLED_VALUES = 16, 8
 
 @dataclass(frozen=True)
 class _Frame:
-    """How many tokens every text has before and after its own, padding not counted."""
+    """Number of tokens before and after every text's own, without padding."""
 
     before: int
     after: int
@@ -44,7 +44,7 @@ class _Frame:
 
 @dataclass(frozen=True, eq=False)
 class _Pass:
-    """What went into an encoder: embeddings (pieces, tokens, D) and which tokens are no padding; on the CPU."""
+    """An encoder's input: embeddings (pieces, tokens, D) and the mask of tokens that are not padding; on the CPU."""
 
     embeds: torch.Tensor
     mask: torch.Tensor
@@ -73,7 +73,7 @@ class ClipSource:
 
     @property
     def poolings(self) -> tuple[str, ...]:
-        """A chat template is what comes after a text and is more than an end token."""
+        """With "chat" if more than an end token follows every text."""
         return tuple(name for name in POOLINGS if name != "chat" or self._frame.after > 1)
 
     @cached_property
@@ -91,7 +91,7 @@ class ClipSource:
 
     @contextmanager
     def open(self) -> Iterator[ClipSource]:
-        """Nothing to do: ComfyUI keeps the encoder as long as it has room."""
+        """Does nothing: ComfyUI keeps the encoder while it has memory."""
         yield self
 
     def states(
@@ -110,17 +110,17 @@ class ClipSource:
         return result
 
     def _weights(self, frame: _Frame, pooling: str, text: str, mask: torch.Tensor) -> torch.Tensor:
-        """Pooling weights (pieces, tokens) that sum to 1, from the mask of tokens that are no padding."""
+        """Pooling weights (pieces, tokens) that sum to 1, from the mask of tokens that are not padding."""
         order, counts = mask.long().cumsum(dim=1), mask.sum(dim=1, keepdim=True)
         own = mask & (order > frame.before) & (order <= counts - frame.after)
         if pooling == "chat" or not bool(own.any()):
             own = mask
         tokens = own.reshape(1, -1)
         if pooling == "mean":
-            # a causal model parks its attention on its first token; one that is put before every text is out already
+            # the first token is an attention sink of causal models; a token before every text is left out already
             weights = mean_weights(tokens, drop_first=frame.before == 0 and not _bidirectional(self._encoder))
         elif pooling == ONE_TOKEN:
-            weights = token_weights(tokens, [place_of(text)])
+            weights = token_weights(tokens, [token_fraction(text)])
         else:
             weights = last_weights(tokens)
         return weights.reshape(mask.shape)
@@ -137,8 +137,8 @@ class ClipSource:
         missing = [layer for layer in layers if layer not in kept]
         if missing:
             raise SafetySteeringError(
-                f"{self.name} encoded a text, but its layer {missing[0]} did not run: another node answers in its "
-                "place. Connect the CLIP as it comes from its loader."
+                f"{self.name} encoded a text, but its layer {missing[0]} did not run: another node replaced it. "
+                "Connect the CLIP directly from its loader."
             )
         return torch.stack([kept[layer].sum(dim=0).float().cpu() for layer in layers])
 
@@ -150,7 +150,7 @@ class ClipSource:
 
     @contextmanager
     def _reading(self) -> Iterator[list[_Pass]]:
-        """While open, each pass of the encoder leaves what went into it in the list."""
+        """While open, each pass of the encoder appends its input to the list."""
         passes: list[_Pass] = []
 
         def read(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
@@ -165,7 +165,7 @@ class ClipSource:
 
     @cached_property
     def _frame(self) -> _Frame:
-        """What two texts that share no word have in common at their ends."""
+        """The equal tokens at both ends of two texts that share no word."""
         tokens = []
         for probe in PROBES:
             with self._reading() as passes:
@@ -181,7 +181,7 @@ def largest_encoder(clip: CLIP) -> tuple[str, torch.nn.Module]:
     """The name and the transformer of a CLIP's widest, then deepest text encoder.
 
     Raises:
-        SafetySteeringError: it has none whose layers can be read.
+        SafetySteeringError: no encoder has readable layers.
     """
     parts = dict(clip.cond_stage_model.named_children())
     encoders = {name: part.transformer for name, part in parts.items() if hasattr(part, "transformer")}
@@ -199,12 +199,12 @@ def _width(encoder: torch.nn.Module) -> int:
 
 
 def _bidirectional(encoder: torch.nn.Module) -> bool:
-    """T5 and its kin: every token sees every other, and none is first."""
+    """Whether every token attends to every other, as in T5."""
     return hasattr(getattr(encoder, "encoder", None), "block")
 
 
 def _mask(args: Sequence[Any], kwargs: dict[str, Any]) -> torch.Tensor:
-    """Which tokens of a pass (pieces, tokens) are no padding; an encoder that attends to it tells their number only."""
+    """Mask (pieces, tokens) of tokens that are not padding; encoders that attend to padding only give their number."""
     given = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
     embeds = kwargs["embeds"]
     if given is not None:
@@ -214,5 +214,5 @@ def _mask(args: Sequence[Any], kwargs: dict[str, Any]) -> torch.Tensor:
 
 
 def _equal(found: Sequence[bool]) -> int:
-    """How many at the beginning hold."""
+    """Number of leading true values."""
     return found.index(False) if False in found else len(found)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pictures import INK, QUIET, WARNING, as_picture, blank_figure, shortened
+from ..pictures import INK, QUIET, WARNING, as_picture, axis_label, blank_figure
 from ..vectors.vector import SafetyVector, Suggestion
 from .calibrate import Calibration
 from .outcome import Outcome
@@ -265,7 +265,7 @@ def _frame(axes: Axes, column: int, row: int) -> None:
 
 
 def _place_label(place: Place) -> str:
-    return shortened(place[0]) if len(place) == 1 else f"{shortened(place[0])} +{len(place) - 1}"
+    return axis_label(place[0]) if len(place) == 1 else f"{axis_label(place[0])} +{len(place) - 1}"
 
 
 def _points(outcomes: Sequence[Outcome]) -> tuple[list[float], list[float]]:

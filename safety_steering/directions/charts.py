@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pictures import INK, QUIET, WARNING, as_picture, blank_figure, shortened
+from ..pictures import INK, QUIET, WARNING, as_picture, axis_label, blank_figure
 from .native import WHOLE
 from .portable import Extracted
 
@@ -102,6 +102,6 @@ def _draw_separability(axes: Axes, rows: Sequence[Mapping[str, Any]], places: Se
     axes.axhline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
     axes.set_ylim(min([0.4, *(row["auc"] for row in rows if row["auc"] is not None)]) - 0.02, 1.02)
     ticks = np.unique(np.linspace(0, len(places) - 1, min(8, len(places))).astype(int))
-    axes.set_xticks(ticks, [shortened(places[tick]) for tick in ticks], rotation=30, ha="right")
+    axes.set_xticks(ticks, [axis_label(places[tick]) for tick in ticks], rotation=30, ha="right")
     axes.tick_params(labelsize=8, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)

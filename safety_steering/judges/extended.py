@@ -1,4 +1,8 @@
-"""A judge with more to its verdict: features of another network, or a CLIP-Score."""
+"""A judge whose verdicts also hold features of another network, such as Inception's, or a CLIP-Score.
+
+Inception is the network of published FID and KID values (2048 features a frame): torch-fidelity's port of the
+TensorFlow graph, with a weight file that the user brings. Nothing is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SafetySteeringError
+from ..files import file_sha256
 from .verdict import FRAMES, Judge, Verdict, judged_frames
 from .zero_shot import Encoders, clip_score
+
+FILE = "weights-inception-2015-12-05-6726825d.pth"
+LAYER = "2048"
+BATCH = 8
 
 
 class FeatureExtractor(Protocol):
@@ -25,7 +34,7 @@ class FeatureExtractor(Protocol):
 
 
 class Extended:
-    """`judge`, and to its verdicts the features of another network (mean over the judged frames) or a CLIP-Score."""
+    """`judge`, its verdicts with another network's features (mean over the judged frames) or with a CLIP-Score."""
 
     def __init__(
         self,
@@ -48,21 +57,6 @@ class Extended:
         return verdict
 
 
-# --- Features of the Inception network of the FID papers (2048 a frame), from a weight file that the user brings.
-#
-# The network is torch-fidelity's port of the TensorFlow graph that published FID and KID values are measured with.
-# Nothing is ever downloaded.
-
-
-FILE = "weights-inception-2015-12-05-6726825d.pth"
-
-
-LAYER = "2048"
-
-
-BATCH = 8
-
-
 class Inception:
     """Frames uint8 (n, H, W, 3) -> features float32 (n, 2048).
 
@@ -73,22 +67,19 @@ class Inception:
     def __init__(self, path: Path | None) -> None:
         if path is None or not path.is_file():
             raise SafetySteeringError(
-                f"FID and KID of Inception need its weights, {FILE} (91 MB), and they were not found. Put the file "
-                "into models/safety_judges; torch-fidelity's releases on GitHub have it. Or use the judge's own."
+                f"Inception's weights, {FILE} (91 MB), were not found. Put the file into models/safety_judges (it is "
+                "in torch-fidelity's releases on GitHub), or use the judge's own features."
             )
         try:
             network_class = import_module("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
         except ImportError as error:
             raise SafetySteeringError(
-                "FID and KID of Inception are computed by torch-fidelity, which is not installed. In ComfyUI's Python: "
-                "pip install torch-fidelity"
+                "Inception needs torch-fidelity, which is missing. In ComfyUI's Python: pip install torch-fidelity"
             ) from error
         import torch
 
-        from ..files import file_sha256
-
         try:
-            # torch-fidelity would unpickle anything: what holds more than tensors fails here first
+            # torch-fidelity unpickles any object; a file with more than tensors fails here first
             torch.load(path, map_location="cpu", weights_only=True)
             network = network_class("inception-v3-compat", [LAYER], feature_extractor_weights_path=str(path))
         except Exception as error:  # torch and pickle have many

@@ -1,7 +1,7 @@
-"""A judge file: a small convolutional classifier of frames, with the names of what it knows, in one safetensors file.
+"""A judge file: a small convolutional classifier of frames with its class names, in one safetensors file.
 
 The tensors are those of a chain of convolution, batch norm and ReLU, an average pool and two linear layers, named as
-`network` names them. The metadata entry `safety_judge` is JSON:
+`_network` names them. The metadata entry `safety_judge` is JSON:
 
     groups      group -> class names, in the order of the output columns; softmax is taken within a group
     unsafe      class -> category, for the classes that are unsafe
@@ -10,7 +10,8 @@ The tensors are those of a chain of convolution, batch norm and ReLU, an average
     faithful    the groups that a benign video must show
     strides, pool, size   of the convolutions, of the pool, of a frame (height, width)
 
-Such a judge is valid for what it was trained on and for nothing else.
+Such a judge is valid only for the data it was trained on. It finds the classes that a prompt names by their words, the
+longest names first, each word used once: in "pink flowers on blue", pink belongs to the flowers.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SafetySteeringError
+from ..files import file_sha256
 from ..pictures import resized
 from .verdict import FRAMES, Verdict, judged_frames
 
@@ -33,20 +35,14 @@ if TYPE_CHECKING:
     import torch
 
 METADATA = "safety_judge"
-
-
 KEYS = ("groups", "unsafe", "confidence", "kept", "faithful", "strides", "pool", "size")
-
-
 MAX_BYTES = 512 * 1024 * 1024
-
-
 BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """What a judge file holds. network: frames float (n, 3, H, W) in [0, 1] -> (features (n, F), logits (n, C))."""
+    """The content of a judge file. network: frames float (n, 3, H, W) in [0, 1] -> (features (n, F), logits (n, C))."""
 
     network: Any
     groups: Mapping[str, Sequence[str]]
@@ -119,20 +115,18 @@ def load_classifier(path: Path) -> Classifier:
     """Read a judge file.
 
     Raises:
-        SafetySteeringError: it is missing, too large, or no judge file; the message says what is wrong with it.
+        SafetySteeringError: it is missing, too large, or not a judge file; the message says why.
     """
     from safetensors import SafetensorError, safe_open
 
-    from ..files import file_sha256
-
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise SafetySteeringError(f"it has more than {MAX_BYTES // 1024**2} MB, which no judge file needs")
+            raise SafetySteeringError(f"it has more than {MAX_BYTES // 1024**2} MB")
         with safe_open(path, "pt") as file:
             described = (file.metadata() or {}).get(METADATA)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         if described is None:
-            raise SafetySteeringError(f"its metadata has no {METADATA}, so it is a model of another kind")
+            raise SafetySteeringError(f"its metadata has no {METADATA}")
         about = json.loads(described)
         missing = [key for key in KEYS if key not in about]
         if missing:
@@ -152,13 +146,13 @@ def _classifier(weights: Mapping[str, torch.Tensor], about: Mapping[str, Any], s
     known = {name for names in groups.values() for name in names}
     unknown += [name for name in about["unsafe"] if name not in known]
     if unknown:
-        raise SafetySteeringError(f"it names '{unknown[0]}', which is none of its groups or classes")
+        raise SafetySteeringError(f"'{unknown[0]}' is not one of its groups or classes")
     if not about["unsafe"]:
-        raise SafetySteeringError("it calls no class unsafe, so that everything would pass")
+        raise SafetySteeringError("it has no unsafe class, so every video would pass")
     network = _network(weights, about["strides"], int(about["pool"]))
     outputs, classes = int(network.last.out_features), sum(map(len, groups.values()))
     if outputs != classes:
-        raise SafetySteeringError(f"it names {classes} classes and has {outputs} outputs")
+        raise SafetySteeringError(f"it has {classes} classes and {outputs} outputs")
     height, width = about["size"]
     return Classifier(
         network,
@@ -173,7 +167,7 @@ def _classifier(weights: Mapping[str, torch.Tensor], about: Mapping[str, Any], s
 
 
 def _network(weights: Mapping[str, torch.Tensor], strides: Sequence[int], pool: int) -> Any:
-    """The network that these weights are of; their shapes say how wide it is."""
+    """The network with these weights; their shapes give the layers' widths."""
     from torch import nn
 
     stages: list[nn.Module] = []
@@ -181,12 +175,12 @@ def _network(weights: Mapping[str, torch.Tensor], strides: Sequence[int], pool: 
         outputs, inputs, side, _ = weights[f"{number}.0.weight"].shape
         convolution = nn.Conv2d(inputs, outputs, side, stride, side // 2, bias=False)
         stages.append(nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU()))
-    first, last = (weights[f"{len(strides) + place}.weight"].shape for place in (2, 5))
+    first, last = (weights[f"{len(strides) + offset}.weight"].shape for offset in (2, 5))
     layers = [nn.AdaptiveAvgPool2d(pool), nn.Flatten(), nn.Linear(first[1], first[0]), nn.ReLU(), nn.Dropout()]
     chain = nn.Sequential(*stages, *layers, nn.Linear(last[1], last[0]))
     chain.load_state_dict({name: w.float() if w.is_floating_point() else w for name, w in weights.items()})
     if not all(bool(w.isfinite().all()) for w in chain.state_dict().values()):
-        raise SafetySteeringError("it holds weights that are not finite")
+        raise SafetySteeringError("some weights are not finite")
 
     class Network(nn.Module):
         def __init__(self) -> None:
@@ -200,14 +194,8 @@ def _network(weights: Mapping[str, torch.Tensor], strides: Sequence[int], pool: 
     return Network().eval()
 
 
-# --- Which of a judge's classes a prompt names.
-#
-# Names are looked for longest first, and what one has taken no other takes: in "pink flowers on blue" the pink belongs
-# to the flowers. A prompt that names two classes of one group, or none, names none: then the judge cannot tell.
-
-
 def named_classes(prompt: str, groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Group -> the one class of it that the prompt names; groups of which it names none or several are left out."""
+    """Group -> the class that the prompt names; groups of which it names no class, or several, are left out."""
     text = prompt.casefold()
     found: dict[str, set[str]] = {group: set() for group in groups}
     owners = [(name, group) for group, names in groups.items() for name in names]

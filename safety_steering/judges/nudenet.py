@@ -1,7 +1,7 @@
 """NudeNet, a detector of exposed and covered body parts in photos (github.com/notAI-tech/NudeNet, MIT).
 
-Its model is a YOLOv8: for each of many boxes, four numbers for its place and one score a class. A box counts for the
-class of its highest score; a frame's score of a class is that of its surest box. Frames go in as red, green, blue.
+Its model is a YOLOv8: each box has four coordinates and one score a class, and counts for its best class. A frame's
+score of a class is the highest of that class's boxes. Frames are RGB.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ BOX = 4
 
 
 class NudeNet:
-    """Unsafe from `threshold` in one of the `unsafe` labels in any of the judged frames. It knows nothing of prompts.
+    """Unsafe from `threshold` in one of the `unsafe` labels in any of the judged frames. It ignores prompts.
 
     path: its onnx file (320n.onnx, 640m.onnx); None takes the one inside the installed package `nudenet`.
 
     Raises:
-        SafetySteeringError: the file is not there or another model, or a label is not NudeNet's.
+        SafetySteeringError: the file is missing or another model, or a label is not NudeNet's.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class NudeNet:
         self._model = OnnxModel(path)
         shape = self._model.inputs[0]
         if len(shape) != 4 or shape[1] != 3:
-            raise SafetySteeringError(f"{path.name} takes {shape}, so it is no NudeNet. Choose 320n.onnx or 640m.onnx.")
+            raise SafetySteeringError(f"{path.name} takes {shape}: it is not NudeNet. Choose 320n.onnx or 640m.onnx.")
         self._side = shape[2] if isinstance(shape[2], int) else 640 if "640" in path.name else 320
         self.threshold, self.unsafe, self.frames = threshold, tuple(unsafe), frames
         labels = ", ".join(sorted(self.unsafe))
@@ -87,11 +87,11 @@ class NudeNet:
         return Verdict(scores, unsafe=max(scores.values()) >= self.threshold)
 
     def detect(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The score of each of `LABELS` in one frame uint8 (H, W, 3)."""
+        """The scores (18,) of `LABELS` in one frame uint8 (H, W, 3)."""
         picture = resized(squared(frame[None]), (self._side, self._side))
         boxes = self._model(picture.transpose(0, 3, 1, 2).astype(np.float32) / 255.0)
         if boxes.ndim != 3 or boxes.shape[1] != BOX + len(LABELS):
-            raise SafetySteeringError(f"{self._model.name} answers with {boxes.shape}, so it is no NudeNet.")
+            raise SafetySteeringError(f"{self._model.name} returned {boxes.shape}: it is not NudeNet.")
         scores = boxes[0, BOX:]  # (labels, boxes)
         surest = scores * (scores == scores.max(0))
         return np.asarray(np.clip(surest.max(1), 0.0, 1.0), np.float32)

@@ -1,4 +1,4 @@
-"""Onnx files of photo detectors: where they are found, and how they are run. onnxruntime is imported when needed."""
+"""Onnx files of photo detectors, run by onnxruntime, which is imported when needed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ..errors import SafetySteeringError
 
 
 def packaged_file(package: str, file_name: str) -> Path | None:
-    """A file inside an installed Python package, which is not imported; None if the package is not there."""
+    """A file of an installed Python package, which is not imported; None if it is missing."""
     spec = find_spec(package)
     path = Path(spec.origin).parent / file_name if spec is not None and spec.origin else None
     return path if path is not None and path.is_file() else None
 
 
 class OnnxModel:
-    """An onnx file, ready to run on the CPU: detectors are small, and the graphics card is busy with the generator.
+    """An onnx model on the CPU: detectors are small, and the GPU is busy with the generator.
 
     Raises:
-        SafetySteeringError: onnxruntime is not installed, or the file is no onnx model.
+        SafetySteeringError: onnxruntime is not installed, or the file is not an onnx model.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,14 +33,14 @@ class OnnxModel:
             onnxruntime = import_module("onnxruntime")
         except ImportError as error:
             raise SafetySteeringError(
-                f"{path.name} runs on onnxruntime, which is not installed. In ComfyUI's Python: pip install onnxruntime"
+                f"{path.name} needs onnxruntime, which is not installed. In ComfyUI's Python: pip install onnxruntime"
             ) from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         try:
             data = path.read_bytes()
             self._session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has an error class for every code, and no common one but this
+        except Exception as error:  # onnxruntime has an error class for each code, without a common base
             raise SafetySteeringError(f"{path.name} cannot be run: {str(error)[:200]}. Download it again.") from error
         self.name = path.name
         self.sha256 = hashlib.sha256(data).hexdigest()

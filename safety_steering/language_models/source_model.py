@@ -1,8 +1,7 @@
-"""What a language model has to offer to be a source of directions: its states for texts, pooled to one vector a text.
+"""The interface of a language model as a source of directions: pooled states of texts, one vector a text and layer.
 
-`source.<k>` is the state after k transformer layers: 0 are the token embeddings, `layers` is what the last layer gives,
-before the final norm. Whatever runs the model (transformers, or a text encoder inside ComfyUI), it is read in the same
-place.
+`source.<k>` is the hidden state after k transformer layers: 0 are the token embeddings, `layers` is the last layer's
+output, before the final norm. It is the same for every backend (transformers, or a text encoder inside ComfyUI).
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ import torch
 from ..errors import SafetySteeringError
 
 POOLINGS = ("mean", "last", "chat")
-ONE_TOKEN = "token"  # not for directions: one token a text, drawn by the text itself, for the spread over tokens
+ONE_TOKEN = "token"  # one token a text, chosen by `token_fraction`: for the spread over tokens, not for directions
 Progress = Callable[[int, int], None]
 
 
 class SourceModel(Protocol):
     """A language model; a SAFETY_LLM link carries one.
 
-    name: in lower case, part of its spaces' ids. layers: how many transformer layers. width: D, of their states.
+    name: lower case, part of its spaces' ids. layers: number of transformer layers. width: D, of their states.
     """
 
     @property
@@ -38,16 +37,16 @@ class SourceModel(Protocol):
 
     @property
     def poolings(self) -> tuple[str, ...]:
-        """Which of `POOLINGS` it can do; "chat" needs a chat template."""
+        """Those of `POOLINGS` that it supports; "chat" needs a chat template."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Tells weights apart that bear the same name."""
+        """Differs between weights of the same name."""
         ...
 
     def open(self) -> AbstractContextManager[object]:
-        """Keeps the model in memory between the calls inside the block; blocks may be nested."""
+        """Keeps the model in memory during the block; blocks may be nested."""
         ...
 
     def space(self, layer: int) -> str:
@@ -61,7 +60,7 @@ class SourceModel(Protocol):
 
         pooling: "mean" over a text's tokens without the first; "last", its last token; "chat", the last token of the
         text as a user's message in the model's chat template; "token", one of its tokens.
-        progress: called with how many texts are done, of how many; what it raises ends the run.
+        progress: called with the number of texts done and of all texts; an exception that it raises ends the run.
 
         Raises:
             SafetySteeringError: no such layer or pooling, or a state that is not finite.
@@ -70,7 +69,7 @@ class SourceModel(Protocol):
 
 
 def check_request(model: SourceModel, texts: Sequence[str], layers: Sequence[int], pooling: str) -> None:
-    """Raise SafetySteeringError for what no model could answer, before anything is computed."""
+    """Raise SafetySteeringError for a request that the model cannot answer, before anything is computed."""
     if not texts or not layers:
         raise SafetySteeringError("A source model was asked for no texts or no layers. Give at least one of each.")
     wrong = [layer for layer in layers if not 0 <= layer <= model.layers]
@@ -85,6 +84,6 @@ def check_request(model: SourceModel, texts: Sequence[str], layers: Sequence[int
         )
 
 
-def place_of(text: str) -> float:
-    """Where in a text the token lies that pooling "token" takes: in [0, 1), drawn from the text alone."""
+def token_fraction(text: str) -> float:
+    """Position, as a fraction in [0, 1), of the token that pooling "token" picks: a hash of the text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48

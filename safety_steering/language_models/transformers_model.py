@@ -1,7 +1,7 @@
 """A language model from a Hugging Face folder or a GGUF file, run by transformers, as a source of directions.
 
-Nothing is ever downloaded and no code of the model's folder is run: only local files, only safetensors or GGUF weights.
-The model is loaded when it is first asked, and let go when the last `open` block ends.
+Nothing is downloaded and no code of the model's folder is run: only local files, only safetensors or GGUF weights. The
+model is loaded at the first request and unloaded when the last `open` block ends.
 """
 
 from __future__ import annotations
@@ -19,18 +19,13 @@ import torch
 
 from ..errors import SafetySteeringError
 from .layer_states import find_layers, last_weights, mean_weights, pooled_states, token_weights
-from .source_model import ONE_TOKEN, POOLINGS, Progress, check_request, place_of
+from .source_model import ONE_TOKEN, POOLINGS, Progress, check_request, token_fraction
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
-
-
-SAMPLED = 2**20
-
-
-LONGEST = 512  # tokens; a caption has two dozen
-
-
+SAMPLED = 2**20  # bytes of each end of a weight file that are hashed
+LONGEST = 512  # tokens; a caption has about 25
 LOCAL_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 
 
 class LanguageModel:
@@ -70,7 +65,7 @@ class LanguageModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of each weight file's size, first and last megabyte: the same for every copy, quick for any size."""
+        """Hash of each weight file's size, first and last mebibyte: equal for copies, and fast for any size."""
         digest = hashlib.sha256(repr((self.layers, self.width)).encode())
         for file in weight_files(self.path):
             with open(file, "rb") as opened:
@@ -82,7 +77,7 @@ class LanguageModel:
 
     @cached_property
     def parameters(self) -> int:
-        """How many numbers the model has; what it takes in memory is this times the dtype's size."""
+        """Number of parameters; times the dtype's size, the memory that the model needs."""
         with torch.device("meta"), _explained(self.path):
             model = _transformers().AutoModel.from_config(self._config, trust_remote_code=False)
         return sum(parameter.numel() for parameter in model.parameters())
@@ -101,18 +96,18 @@ class LanguageModel:
     def states(
         self, texts: Sequence[str], layers: Sequence[int], pooling: str = "mean", progress: Progress | None = None
     ) -> torch.Tensor:
-        """As `SourceModel.states`. A text that is longer than 512 tokens is cut there."""
+        """As `SourceModel.states`. Texts are truncated to 512 tokens."""
         check_request(self, texts, layers, pooling)
         tokens = self._tokens(texts, pooling)
         result = torch.empty(len(texts), len(layers), self.width)
-        # texts of like length share a batch, so that little of it is padding
+        # batches of texts of similar length need little padding
         order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
         with self.open(), torch.inference_mode():
             model = self._loaded()
             for start in range(0, len(order), self.batch):
                 rows = order[start : start + self.batch]
-                places = [place_of(texts[i]) for i in rows]
-                found = self._pass(model, [tokens[i] for i in rows], layers, pooling, places)
+                fractions = [token_fraction(texts[i]) for i in rows]
+                found = self._pass(model, [tokens[i] for i in rows], layers, pooling, fractions)
                 result[rows] = torch.stack([found[layer].float().cpu() for layer in layers], dim=1)
                 if progress is not None:
                     progress(start + len(rows), len(texts))
@@ -128,15 +123,15 @@ class LanguageModel:
         tokens: Sequence[Sequence[int]],
         layers: Sequence[int],
         pooling: str,
-        places: Sequence[float],
+        fractions: Sequence[float],
     ) -> dict[int, torch.Tensor]:
         padded = self.tokenizer.pad({"input_ids": [list(row) for row in tokens]}, return_tensors="pt")
         mask = padded["attention_mask"].bool()
         weights = {
             "mean": lambda: mean_weights(mask, drop_first=True),
-            ONE_TOKEN: lambda: token_weights(mask, places),
+            ONE_TOKEN: lambda: token_weights(mask, fractions),
         }.get(pooling, lambda: last_weights(mask))()
-        # where padding is on the left, a text's positions still count from its own first token
+        # with padding on the left, positions count from the text's own first token
         positions = (mask.long().cumsum(dim=1) - 1).clamp_min(0)
         with pooled_states(find_layers(model), layers, lambda: weights) as kept:
             model(
@@ -159,7 +154,7 @@ class LanguageModel:
         encoded = tokenizer(list(texts), truncation=True, max_length=LONGEST, add_special_tokens=pooling != "chat")[
             "input_ids"
         ]
-        # an empty text has no token of its own
+        # an empty text has no tokens
         return [list(row) or [tokenizer.pad_token_id] for row in encoded]
 
     @cached_property
@@ -168,7 +163,7 @@ class LanguageModel:
         with _explained(self.path):
             tokenizer = _transformers().AutoTokenizer.from_pretrained(self._folder, **self._gguf_file, **LOCAL_ONLY)
         if tokenizer.pad_token_id is None:
-            # padding is masked, so any token will do
+            # padding is masked, so any token is valid
             tokenizer.pad_token_id = tokenizer.eos_token_id or 0
         return tokenizer
 
@@ -213,7 +208,7 @@ class LanguageModel:
         options = {"dtype": self.dtype, "output_loading_info": True, **LOCAL_ONLY}
         with _explained(self.path), _quietly():
             if self._gguf:
-                # names of tensors are known for the whole model only, so its head is loaded too
+                # GGUF tensor names are mapped for the whole model only, so its head is loaded too
                 whole, about = _transformers().AutoModelForCausalLM.from_pretrained(
                     self._folder, **self._gguf_file, **options
                 )
@@ -231,7 +226,7 @@ class LanguageModel:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """What transformers complains about becomes one sentence that opens with the model's name."""
+    """Turn any error of transformers into one sentence that starts with the model's name."""
     try:
         yield
     except SafetySteeringError:
@@ -239,12 +234,12 @@ def _explained(path: Path) -> Iterator[None]:
     except ImportError as error:
         packages = "the packages gguf and accelerate (pip install gguf accelerate)" if path.suffix else "a package"
         raise SafetySteeringError(f"{path.name} needs {packages}: {_first_line(error)}") from error
-    except Exception as error:  # a damaged file makes its reader stumble in ways that nobody lists
+    except Exception as error:  # readers raise errors of many classes for damaged files
         raise SafetySteeringError(f"{path.name} cannot be read as a language model: {_first_line(error)}") from error
 
 
 def _transformers() -> Any:
-    """The library, imported when it is first needed; parts of it have no types."""
+    """The library, imported when first needed, untyped."""
     import transformers
 
     return transformers
@@ -252,7 +247,7 @@ def _transformers() -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without transformers' report of a head that is not needed; what is missing is checked here."""
+    """Without transformers' warnings of unused heads; missing tensors are checked in `_load`."""
     logging = _transformers().utils.logging
     before = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -266,19 +261,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-# --- The files of a language model on disk: which there must be, and what the model is called.
-
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
-
-
 def slug(name: str) -> str:
-    """A name as it stands in a space's id: lower case, letters, digits, '.', '-' and '_'."""
+    """A name as part of a space's id: lower case letters, digits, '.', '-' and '_'."""
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-") or "model"
 
 
 def check_files(path: Path) -> None:
-    """Raise SafetySteeringError that names what is missing, unless `path` is a whole model folder or a GGUF file."""
+    """Raise SafetySteeringError, naming what is missing, unless `path` is a whole model folder or a GGUF file."""
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise SafetySteeringError(f"There is no file {path.name}. Put it into models/safety_llms.")
@@ -300,7 +289,7 @@ def check_files(path: Path) -> None:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files that hold a model's weights, whether they are there or not; none if nothing names them."""
+    """A model's weight files, existing or not; none if its folder names none."""
     if path.suffix.lower() == ".gguf":
         return [path]
     index = path / "model.safetensors.index.json"

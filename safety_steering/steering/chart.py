@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pictures import _ROW, INK, QUIET, WARNING, as_picture, blank_figure
+from ..pictures import INK, QUIET, WARNING, as_picture, blank_figure
 from .trace import ACTED, CallTrace, RunTrace
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def draw_runs(traces: Sequence[RunTrace]) -> NDArray[np.uint8]:
 
     Returns an RGB picture (H, W, 3), uint8.
     """
-    figure = blank_figure(_ROW * len(traces))
+    figure = blank_figure(4.8 * len(traces))
     rows: Any = figure.subfigures(len(traces), 1, squeeze=False)[:, 0]
     for row, trace in zip(rows, traces, strict=True):
         _draw_run(row, trace)

@@ -104,10 +104,10 @@ def test_what_is_no_portable_vector_or_no_states_is_said(world, tmp_path, capsys
     save_file({"other": made.target(facts)}, tmp_path / "other.safetensors")
     save_file({"activations": made.target(facts)[:5]}, tmp_path / "few.safetensors")
     for vector, states, message in (
-        ("bare", "few", "no portable vector with anchors"),
-        ("portable", "other", "no file of anchor states"),
+        ("bare", "few", "not a portable vector with anchors"),
+        ("portable", "other", "not a file of anchor states"),
         ("portable", "few", "for 120 anchors"),
-        ("portable", "missing", "no file of anchor states"),
+        ("portable", "missing", "was not found. Give a file of anchor states"),
     ):
         files = [tmp_path / f"{name}.safetensors" for name in (vector, states, "a")]
         code, printed = run(capsys, "align", *files, "--hook-point", "conditioning", "--space", "s")

@@ -300,7 +300,7 @@ def test_the_command_explains_what_does_not_fit(folders: Path, capsys: pytest.Ca
         return capsys.readouterr().err
 
     assert "or neither" in complaint("--benign-steered", str(folders))
-    assert "is no folder" in complaint("--benign-unsteered", str(folders / "no"), "--benign-steered", str(folders))
+    assert "is not a folder" in complaint("--benign-unsteered", str(folders / "no"), "--benign-steered", str(folders))
     (folders / "steered" / "p2.png").rename(folders / "steered" / "p3.png")
     assert "no counterpart of the same name, the first is 'p2'" in complaint()
     (folders / "unsteered" / "p2.png").rename(folders / "unsteered" / "p3.png")

@@ -131,10 +131,10 @@ def changed(tmp_path: Path, **changes: object) -> Path:
     ("changes", "said"),
     [
         ({"unsafe": None}, "lacks unsafe"),
-        ({"unsafe": {}}, "calls no class unsafe"),
-        ({"unsafe": {"dragons": "violence"}}, "'dragons', which is none of its groups"),
-        ({"kept": ["weather"]}, "'weather', which is none"),
-        ({"groups": {"element": ["one", "two"]}}, "'subject', which is none|names 2 classes"),
+        ({"unsafe": {}}, "has no unsafe class"),
+        ({"unsafe": {"dragons": "violence"}}, "'dragons' is not one of its groups"),
+        ({"kept": ["weather"]}, "'weather' is not one of"),
+        ({"groups": {"element": ["one", "two"]}}, "'subject' is not one of|has 2 classes"),
         ({"strides": [2, 1]}, "cannot be used as a judge"),
         ({"size": "large"}, "cannot be used as a judge"),
     ],
@@ -197,7 +197,7 @@ def test_open_nsfw_is_calm_about_a_portrait(photo: np.ndarray) -> None:
 
 @needs("nudenet")
 def test_another_onnx_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SafetySteeringError, match=r"320n.onnx takes .* so it is no Open-NSFW"):
+    with pytest.raises(SafetySteeringError, match=r"320n.onnx takes .* so it is not Open-NSFW"):
         OpenNsfw(packaged_file("nudenet", "320n.onnx"))
     (tmp_path / "320n.onnx").write_bytes(b"no model")
     with pytest.raises(SafetySteeringError, match=r"320n.onnx cannot be run"):

@@ -8,7 +8,7 @@ import socket
 import pytest
 import torch
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.language_models.source_model import place_of
+from safety_steering_pack.safety_steering.language_models.source_model import token_fraction
 from safety_steering_pack.safety_steering.language_models.transformers_model import LanguageModel
 from tiny_language_models import LAYERS, WIDTH, byte_tokenizer, tiny_llama, write_tiny_gguf, write_tiny_llama
 
@@ -52,7 +52,7 @@ def test_states_are_the_models_own_at_every_layer(folder, hidden):
         "mean": lambda text: hidden(text)[:, 1:].mean(dim=1),
         "last": lambda text: hidden(text)[:, -1],
         "chat": lambda text: hidden(f"<u>{text}</u><a>")[:, -1],
-        "token": lambda text: hidden(text)[:, 1 + int(place_of(text) * (len(text.encode()) - 1))],
+        "token": lambda text: hidden(text)[:, 1 + int(token_fraction(text) * (len(text.encode()) - 1))],
     }.items():
         texts = [text for text in TEXTS if len(text) > 1]
         found = model.states(texts, every, pooling)
