@@ -62,7 +62,7 @@ def make_sampling(
     sampler_name: str,
     scheduler: str,
     denoise: float,
-    sigmas: torch.Tensor | None,
+    sigmas: torch.Tensor | None = None,
 ) -> Sampling:
     """KSampler's widgets as a Sampling; `sigmas`, if given, replace steps, scheduler and denoise."""
     if sigmas is None and denoise < 1:

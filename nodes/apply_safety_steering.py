@@ -11,10 +11,10 @@ from ..bridge.models.vector_fit import notices
 from ..bridge.steering.apply import apply_steering
 from ..bridge.steering.branches import BRANCHES
 from ..bridge.steering.settings import SteeringSettings
-from ..safety_steering.errors import SafetySteeringError
 from ..safety_steering.hook_point import select_hook_points
 from ..safety_steering.steering.interventions import GATES, INTERVENTIONS, NORMS, Intervention
 from ..safety_steering.vectors.vector import SafetyVector
+from .inputs import chosen
 from .types import CATEGORY, SEARCH_WORDS, SafetyVectorType
 
 
@@ -25,8 +25,8 @@ def _threshold() -> io.Float.Input:
         min=-10.0,
         max=10.0,
         step=0.1,
-        tooltip="Acts where the state lies below this, in standard deviations of benign prompts. -1 leaves most benign "
-        "prompts alone; raise it towards 0 to act on more.",
+        tooltip="Acts where the state is below this, in standard deviations of benign prompts. -1 leaves most benign "
+        "prompts unchanged; nearer to 0 acts on more.",
     )
 
 
@@ -38,10 +38,10 @@ class ApplySafetySteering(io.ComfyNode):
             display_name="Apply Safety Steering",
             category=CATEGORY,
             description="Steers a model's hidden states towards safe content while it generates. Put it between the "
-            "model loader and the sampler. Stops the run if it was meant to act and did not.",
+            "model loader and the sampler. Stops the run with an error if it should have acted and did not.",
             search_aliases=[*SEARCH_WORDS, "nudity", "activation steering", "REINS"],
             inputs=[
-                io.Model.Input("model", tooltip="The model to steer. It is not changed; a steered copy comes out."),
+                io.Model.Input("model", tooltip="The model to steer. It is not changed; the output is a steered copy."),
                 SafetyVectorType.Input("safety_vector", tooltip="From Load Safety Vector."),
                 io.Float.Input(
                     "strength",
@@ -49,22 +49,22 @@ class ApplySafetySteering(io.ComfyNode):
                     min=-50.0,
                     max=50.0,
                     step=0.05,
-                    tooltip="Try this first. How far to move, in gaps between unsafe and safe. 0 is off (bit for bit), "
-                    "1 is the usual start, 2 to 4 is strong. Negative makes results less safe.",
+                    tooltip="Change this first. How far to move, in gaps between unsafe and safe. 0 is off (bit for "
+                    "bit), 1 is the usual start, 2 to 4 is strong. Negative makes results less safe.",
                 ),
                 io.Combo.Input(
                     "intervention",
                     options=list(INTERVENTIONS),
                     default="add",
-                    tooltip="add: moves everything the same way. ablate: takes the difference between safe and unsafe "
-                    "out. clamp: moves only what lies on the unsafe side, so benign prompts change least.",
+                    tooltip="add: moves every state in the same direction. ablate: removes the difference between safe "
+                    "and unsafe. clamp: moves only states on the unsafe side, so benign prompts change least.",
                 ),
                 io.Combo.Input(
                     "norm",
                     options=list(NORMS),
                     default="token",
-                    tooltip="Keeps the size of the hidden states: of each token (token), of each channel (channel), or "
-                    "not at all (none). If colours burn out, use token.",
+                    tooltip="Keeps the norm of the hidden states: of each token (token), of each channel (channel), or "
+                    "not at all (none). If colours are oversaturated, use token.",
                 ),
                 io.Float.Input(
                     "window_start",
@@ -72,7 +72,8 @@ class ApplySafetySteering(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="When to begin, as a fraction of denoising: 0 is pure noise. Early steps decide most.",
+                    tooltip="When steering begins, as a fraction of denoising: 0 is pure noise. Early steps matter "
+                    "most.",
                 ),
                 io.Float.Input(
                     "window_end",
@@ -80,14 +81,14 @@ class ApplySafetySteering(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="When to stop. 0.5 is the usual; use 1 for second stages, refiners and low denoise, whose "
-                    "steps all lie late.",
+                    tooltip="When steering ends. 0.5 is the usual. Use 1 for second stages, refiners and low denoise, "
+                    "because all their steps are late.",
                 ),
                 io.Combo.Input(
                     "branch",
                     options=list(BRANCHES),
                     default="both",
-                    tooltip="Which side of guidance to steer. both is steady; positive alone is amplified by cfg.",
+                    tooltip="Which branch of guidance to steer. both is stable; positive alone is amplified by cfg.",
                 ),
                 io.DynamicCombo.Input(
                     "gate",
@@ -96,17 +97,17 @@ class ApplySafetySteering(io.ComfyNode):
                         io.DynamicCombo.Option("pooled", [_threshold()]),
                         io.DynamicCombo.Option("token", [_threshold()]),
                     ],
-                    tooltip="Acts only where something unsafe is felt: off always acts, pooled decides once for a "
-                    "whole picture or video, token decides for each token.",
+                    tooltip="Acts only where unsafe content is detected. off: always acts. pooled: decides once for "
+                    "the whole picture or video. token: decides for each token.",
                 ),
                 io.String.Input(
                     "hook_points",
                     default="auto",
-                    tooltip="Where in the model. auto takes the vector's own suggestion. Or: all, a depth such as 0.5, "
+                    tooltip="Where in the model to steer. auto: the vector's suggestion. Or: all, a depth such as 0.5, "
                     "or names such as block.blocks.15.image, separated by commas.",
                 ),
             ],
-            outputs=[io.Model.Output("model", tooltip="The steered model: connect to the sampler.")],
+            outputs=[io.Model.Output("model", tooltip="The steered model. Connect to the sampler.")],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -124,15 +125,12 @@ class ApplySafetySteering(io.ComfyNode):
         hook_points: str,
         gate: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
-        if gate is None:  # core leaves out a choice that it does not know
-            raise SafetySteeringError(f"The gate is none of {', '.join(GATES)}. Choose one of them.")
-        info = safety_vector.info
-        chosen = select_hook_points(
-            hook_points, safety_vector.hook_points, info.block_counts, info.suggestion.hook_points
-        )
+        gate, info = chosen(gate, "gate", GATES), safety_vector.info
         settings = SteeringSettings(
             strength=strength,
-            hook_points=chosen,
+            hook_points=select_hook_points(
+                hook_points, safety_vector.hook_points, info.block_counts, info.suggestion.hook_points
+            ),
             intervention=Intervention(intervention, norm, gate["gate"], gate.get("threshold", -1.0)),
             window=(window_start, window_end),
             branch=branch,
@@ -142,10 +140,10 @@ class ApplySafetySteering(io.ComfyNode):
 
 
 def _shown(model: io.Model.Type, vector: SafetyVector, settings: SteeringSettings) -> str:
-    """What the node shows: where it acts, and what to know before relying on it."""
+    """What the node shows: where it steers, and warnings."""
     if settings.strength == 0 or not any(vector.mix.values()):
-        return "Off: the strength is 0, or every category of the mix."
-    places = settings.hook_points
-    where = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
-    warnings = notices(vector, places, settings.strength, model)
+        return "Off: the strength or every weight of the mix is 0."
+    points = settings.hook_points
+    where = ", ".join(points[:3]) + (f" and {len(points) - 3} more" if len(points) > 3 else "")
+    warnings = notices(vector, points, settings.strength, model)
     return "\n".join([f"Steers at {where}.", *(f"Warning: {sentence}" for sentence in warnings)])

@@ -18,29 +18,34 @@ class CategoryMixer(io.ComfyNode):
             node_id="SafetySteering_CategoryMixer",
             display_name="Category Mixer",
             category=CATEGORY,
-            description="Chooses how much of each category a safety vector steers: more of violence, less of another, "
-            "none of a third. Put it between the vector and Apply Safety Steering.",
+            description="Sets how strongly each category of a safety vector is steered. Put it between the vector and "
+            "Apply Safety Steering.",
             search_aliases=[*SEARCH_WORDS, "violence", "categories", "mix", "weights", "sliders", "preset"],
             inputs=[
-                SafetyVectorType.Input("safety_vector", tooltip="The vector whose categories are mixed."),
+                SafetyVectorType.Input("safety_vector", tooltip="The vector whose categories are weighted."),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
                     default="standard",
-                    tooltip="Try this first. How much to steer what the mix does not name: off nothing, light half, "
-                    "standard as the vector suggests, strict one and a half times. custom: only what the mix names.",
+                    tooltip="Change this first. Weight of the categories that mix does not name. standard: as the "
+                    "vector suggests. light: half of that. strict: one and a half times. off: 0. custom: only what mix "
+                    "names.",
                 ),
                 io.String.Input(
                     "mix",
                     default="",
                     placeholder="violence=1, sexual=0.5",
-                    tooltip="Weights of single categories, such as: violence=1, sexual=0.5. They hold whatever the "
-                    "preset is. 0 leaves a category alone, 1 is the usual. Empty: the preset holds for all.",
+                    tooltip="Weights of single categories, such as: violence=1, sexual=0.5. They replace the preset's. "
+                    "0: not steered, 1: the usual. Empty: the preset sets all.",
                 ),
             ],
             outputs=[
-                SafetyVectorType.Output("safety_vector", tooltip="The same vector, mixed: connect to Apply."),
-                io.String.Output("report", tooltip="What is steered, what is left alone, and what the vector lacks."),
+                SafetyVectorType.Output(
+                    "safety_vector", tooltip="The same vector with these weights. Connect to Apply."
+                ),
+                io.String.Output(
+                    "report", tooltip="What is steered, what is not, and which named categories the vector lacks."
+                ),
             ],
         )
 

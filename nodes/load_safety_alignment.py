@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..bridge.folders import ALIGNMENTS, find, names, sha256_of
 from ..safety_steering.alignment.file import load_alignment
 from ..safety_steering.alignment.report import describe_alignment
-from ..safety_steering.errors import VectorFileError
+from .inputs import is_valid
 from .types import CATEGORY, SafetyAlignmentType
 
 
@@ -25,17 +25,13 @@ class LoadSafetyAlignment(io.ComfyNode):
             ],
             outputs=[
                 SafetyAlignmentType.Output("safety_alignment", tooltip="Connect to Transfer Direction from LLM."),
-                io.String.Output("card", tooltip="Between which spaces it leads, and how good it is."),
+                io.String.Output("card", tooltip="From which space to which it maps, and how good it is."),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, alignment: str) -> bool | str:
-        try:
-            find(ALIGNMENTS, alignment)
-        except VectorFileError as error:
-            return str(error)
-        return True
+        return is_valid(lambda: find(ALIGNMENTS, alignment))
 
     @classmethod
     def fingerprint_inputs(cls, alignment: str) -> str:

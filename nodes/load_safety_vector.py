@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..bridge.folders import VECTORS, find, sha256_of, vector_labels
-from ..safety_steering.errors import VectorFileError
 from ..safety_steering.vectors.file import load_vector
 from ..safety_steering.vectors.vector import describe
+from .inputs import is_valid
 from .types import CATEGORY, SEARCH_WORDS, SafetyVectorType
 
 
@@ -18,32 +18,26 @@ class LoadSafetyVector(io.ComfyNode):
             node_id="SafetySteering_LoadSafetyVector",
             display_name="Load Safety Vector",
             category=CATEGORY,
-            description="Loads a safety vector: a small file that tells a model which way is safe. "
-            "Put files into models/safety_vectors.",
+            description="Loads a safety vector: a small file with the directions from unsafe to safe content. Put "
+            "files into models/safety_vectors.",
             search_aliases=[*SEARCH_WORDS, "safe vector", "steering vector"],
             inputs=[
                 io.Combo.Input(
                     "vector",
                     options=vector_labels(),
-                    tooltip="The file to load. The brackets say which model family and which place in the model it "
-                    "fits; it must match the model you steer.",
+                    tooltip="The file to load. The brackets name the model family and the hook point that it fits. "
+                    "They must match the model that you steer.",
                 ),
             ],
             outputs=[
                 SafetyVectorType.Output("safety_vector", tooltip="Connect to Apply Safety Steering."),
-                io.String.Output(
-                    "card", tooltip="What the vector is, where it comes from, and how well it was measured."
-                ),
+                io.String.Output("card", tooltip="What the vector is, where it comes from, and what was measured."),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, vector: str) -> bool | str:
-        try:
-            find(VECTORS, vector)
-        except VectorFileError as error:
-            return str(error)
-        return True
+        return is_valid(lambda: find(VECTORS, vector))
 
     @classmethod
     def fingerprint_inputs(cls, vector: str) -> str:

@@ -1,4 +1,4 @@
-"""Safety A/B, and the sampler widgets that it shares with Strength Grid."""
+"""Safety A/B."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..bridge.browser import traces_for_cache
 from ..bridge.comparison import Scene, make_sampling, preview_pair, render_both, to_image, to_video
 from ..bridge.steering.apply import steerings_of
 from ..safety_steering.pictures import draw_grid
-from .inputs import sampler_inputs
+from .inputs import ksampler_inputs
 from .types import CATEGORY
 
 
@@ -21,15 +21,15 @@ class SafetyAB(io.ComfyNode):
             node_id="SafetySteering_SafetyAB",
             display_name="Safety A/B",
             category=CATEGORY,
-            description="Renders the same prompt and noise without and with steering, in one run, and lets you wipe "
-            "between them. Put it in the place of KSampler while you choose settings.",
+            description="Generates the same prompt from the same noise without and with steering, in one run, and "
+            "compares them with a slider. Use it instead of KSampler while you choose settings.",
             search_aliases=["safety", "nsfw", "compare", "before after", "side by side", "steering", "slider", "A/B"],
-            inputs=sampler_inputs(),
+            inputs=ksampler_inputs(),
             outputs=[
-                io.Image.Output("side_by_side", tooltip="Both sides beside each other, labelled."),
-                io.Video.Output("video", tooltip="The same as a video: connect to Save Video."),
-                io.Image.Output("unsteered", tooltip="What the model makes without steering."),
-                io.Image.Output("steered", tooltip="What it makes with steering."),
+                io.Image.Output("side_by_side", tooltip="Both sides next to each other, with labels."),
+                io.Video.Output("video", tooltip="The same as a video. Connect to Save Video."),
+                io.Image.Output("unsteered", tooltip="The result without steering."),
+                io.Image.Output("steered", tooltip="The result with steering."),
                 io.String.Output("report", tooltip="What steering did, in a sentence."),
             ],
             is_output_node=True,
@@ -43,25 +43,18 @@ class SafetyAB(io.ComfyNode):
         negative: Any,
         latent_image: dict[str, Any],
         vae: Any,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        denoise: float,
         fps: float,
-        sigmas: Any = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
-        sampling = make_sampling(model, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, sigmas)
-        unsteered, steered = render_both(model, Scene(vae, positive, negative, sampling))
+        scene = Scene(vae, positive, negative, make_sampling(model, latent_image, **widgets))
+        unsteered, steered = render_both(model, scene)
         both = draw_grid([[unsteered.frames, steered.frames]], [["unsteered", "steered"]])
-        previews = preview_pair(unsteered.frames, steered.frames, fps)
-        shown = {**previews, "text": (steered.report,), **traces_for_cache(steerings_of(model))}
+        shown = {**preview_pair(unsteered.frames, steered.frames, fps), "text": (steered.report,)}
         return io.NodeOutput(
             to_image(both),
             to_video(both, fps),
             to_image(unsteered.frames),
             to_image(steered.frames),
             steered.report,
-            ui=shown,
+            ui=shown | traces_for_cache(steerings_of(model)),
         )

@@ -8,6 +8,7 @@ from ..bridge.folders import ALIGNMENTS, new_path
 from ..safety_steering.alignment.file import save_alignment
 from ..safety_steering.alignment.fit import Alignment
 from ..safety_steering.alignment.report import describe_alignment
+from .inputs import new_file_inputs
 from .types import CATEGORY, SafetyAlignmentType
 
 
@@ -18,21 +19,12 @@ class SaveSafetyAlignment(io.ComfyNode):
             node_id="SafetySteering_SaveSafetyAlignment",
             display_name="Save Safety Alignment",
             category=CATEGORY,
-            description="Saves an alignment into models/safety_alignments under its own name, whole or not at all. "
-            "Fit Benign Alignment keeps its own copy anyway; this one is to share.",
+            description="Saves an alignment into models/safety_alignments, for example to share it. Fit Benign "
+            "Alignment keeps a copy of its own. A failed save leaves no partial file.",
             search_aliases=["safety", "steering", "export alignment"],
             inputs=[
                 SafetyAlignmentType.Input("safety_alignment", tooltip="The alignment to save."),
-                io.String.Input(
-                    "filename",
-                    default="my_alignment",
-                    tooltip="Name of the file, without folder; .safetensors is added.",
-                ),
-                io.Boolean.Input(
-                    "overwrite",
-                    default=False,
-                    tooltip="Off: an existing file of this name is kept and the node stops. On: it is replaced.",
-                ),
+                *new_file_inputs("my_alignment"),
             ],
             outputs=[io.String.Output("path", tooltip="Name of the saved file, as Load Safety Alignment lists it.")],
             is_output_node=True,
@@ -41,5 +33,5 @@ class SaveSafetyAlignment(io.ComfyNode):
     @classmethod
     def execute(cls, safety_alignment: Alignment, filename: str, overwrite: bool) -> io.NodeOutput:
         path = save_alignment(safety_alignment, new_path(ALIGNMENTS, filename), overwrite=overwrite)
-        shown = f"Saved {path.name}\n{describe_alignment(safety_alignment)}"
-        return io.NodeOutput(path.name, ui=ui.PreviewText(shown))
+        text = f"Saved {path.name}\n{describe_alignment(safety_alignment)}"
+        return io.NodeOutput(path.name, ui=ui.PreviewText(text))

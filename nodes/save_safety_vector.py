@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from ..bridge.folders import VECTORS, new_path
 from ..safety_steering.vectors.file import save_vector
 from ..safety_steering.vectors.vector import SafetyVector, describe
+from .inputs import new_file_inputs
 from .types import CATEGORY, SafetyVectorType
 
 
@@ -17,18 +18,12 @@ class SaveSafetyVector(io.ComfyNode):
             node_id="SafetySteering_SaveSafetyVector",
             display_name="Save Safety Vector",
             category=CATEGORY,
-            description="Saves a safety vector into models/safety_vectors, whole or not at all, and shows its card.",
+            description="Saves a safety vector into models/safety_vectors and shows its card. A failed save leaves no "
+            "partial file.",
             search_aliases=["safety", "steering", "export vector"],
             inputs=[
                 SafetyVectorType.Input("safety_vector", tooltip="The vector to save."),
-                io.String.Input(
-                    "filename", default="my_vector", tooltip="Name of the file, without folder; .safetensors is added."
-                ),
-                io.Boolean.Input(
-                    "overwrite",
-                    default=False,
-                    tooltip="Off: an existing file of this name is kept and the node stops. On: it is replaced.",
-                ),
+                *new_file_inputs("my_vector"),
             ],
             outputs=[io.String.Output("path", tooltip="Name of the saved file, as Load Safety Vector lists it.")],
             is_output_node=True,

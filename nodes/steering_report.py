@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
 from ..bridge.browser import traces_for_cache
 from ..bridge.steering.apply import steerings_of
 from ..safety_steering.steering.chart import draw_runs
 from ..safety_steering.steering.trace import OFF, RunTrace
+from .previews import picture, shown
 from .types import CATEGORY
 
 
@@ -23,16 +23,16 @@ class SteeringReport(io.ComfyNode):
             node_id="SafetySteering_SteeringReport",
             display_name="Steering Report",
             category=CATEGORY,
-            description="Shows what Apply Safety Steering did in this run: at which steps, how far, and a "
-            "warning where it did not act.",
+            description="Shows what Apply Safety Steering did in this run: at which steps and how far, with a warning "
+            "if it did not act.",
             search_aliases=["safety", "steering", "guardrail", "trace", "proof", "chart"],
             inputs=[
                 io.Model.Input("model", tooltip="The steered model, from Apply Safety Steering."),
-                io.Latent.Input("samples", tooltip="From the sampler, so that the report is made after it has run."),
+                io.Latent.Input("samples", tooltip="From the sampler. The report is made after it has run."),
             ],
             outputs=[
                 io.Image.Output("chart", tooltip="The report as a picture."),
-                io.String.Output("report", tooltip="The same as JSON: every model call, before and after."),
+                io.String.Output("report", tooltip="The same as JSON: every model call, before and after the edit."),
             ],
             is_output_node=True,
         )
@@ -40,15 +40,14 @@ class SteeringReport(io.ComfyNode):
     @classmethod
     def execute(cls, model: io.Model.Type, samples: dict[str, Any]) -> io.NodeOutput:
         traces = _traces_of_this_prompt(model)
-        picture = torch.from_numpy(draw_runs(traces)).float().div(255)[None]
+        chart = picture(draw_runs(traces))
         report = json.dumps([trace.as_dict() for trace in traces], indent=1)
-        shown = "\n".join(trace.summary() for trace in traces)
-        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(shown).as_dict()}
-        return io.NodeOutput(picture, report, ui={**previews, **traces_for_cache(steerings_of(model))})
+        text = "\n".join(trace.summary() for trace in traces)
+        return io.NodeOutput(chart, report, ui=shown(cls, text, chart) | traces_for_cache(steerings_of(model)))
 
 
 def _traces_of_this_prompt(model: io.Model.Type) -> list[RunTrace]:
-    """The runs of the prompt being executed; of an earlier one where the sampler's result came out of the cache."""
+    """The traces of the prompt that is being executed; of the last one if the sampler's result came from the cache."""
     context = get_executing_context()
     traces: list[RunTrace] = []
     for steering in steerings_of(model):

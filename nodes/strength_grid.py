@@ -17,7 +17,7 @@ from ..bridge.comparison import (
     to_video,
 )
 from ..bridge.steering.apply import steerings_of
-from .inputs import sampler_inputs
+from .inputs import ksampler_inputs
 from .types import CATEGORY
 
 
@@ -28,21 +28,21 @@ class StrengthGrid(io.ComfyNode):
             node_id="SafetySteering_StrengthGrid",
             display_name="Strength Grid",
             category=CATEGORY,
-            description="Renders one prompt and noise at several strengths, and for several categories, into one "
-            "labelled picture or video. Takes as long as there are cells.",
+            description="Generates one prompt from the same noise at several strengths and for several categories, as "
+            "one labelled picture or video. Each cell takes a run.",
             search_aliases=["safety", "compare", "xy plot", "grid", "strength", "steering", "categories"],
             inputs=[
-                *sampler_inputs(),
+                *ksampler_inputs(),
                 io.String.Input(
                     "strengths",
                     default="0, 1, 2, 4",
-                    tooltip="The columns: strengths separated by commas. They stand for the strength of Apply Safety "
+                    tooltip="The columns: strengths separated by commas. They replace the strength of Apply Safety "
                     "Steering; its other settings stay.",
                 ),
                 io.String.Input(
                     "categories",
                     default="",
-                    tooltip="The rows: categories separated by commas, or all for each of the vector's. Mixes too, "
+                    tooltip="The rows: categories separated by commas, or all for one row per category. Mixes are "
                     "separated by semicolons: violence=1, sexual=0.5; violence. Empty: one row, as mixed.",
                 ),
                 io.Int.Input(
@@ -50,13 +50,13 @@ class StrengthGrid(io.ComfyNode):
                     default=256,
                     min=32,
                     max=2048,
-                    tooltip="How wide each cell may be, in pixels. Smaller ones are left as they are.",
+                    tooltip="Maximum width of a cell, in pixels. Smaller results keep their size.",
                 ),
             ],
             outputs=[
                 io.Image.Output("grid", tooltip="The grid as a picture, or as the frames of a video."),
-                io.Video.Output("video", tooltip="The same as a video: connect to Save Video."),
-                io.String.Output("report", tooltip="What steering did in each cell, a line a cell."),
+                io.Video.Output("video", tooltip="The same as a video. Connect to Save Video."),
+                io.String.Output("report", tooltip="What steering did in each cell, one line per cell."),
             ],
             is_output_node=True,
         )
@@ -69,22 +69,15 @@ class StrengthGrid(io.ComfyNode):
         negative: Any,
         latent_image: dict[str, Any],
         vae: Any,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        denoise: float,
         fps: float,
         strengths: str,
         categories: str,
         cell_width: int,
-        sigmas: Any = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
-        sampling = make_sampling(model, latent_image, seed, steps, cfg, sampler_name, scheduler, denoise, sigmas)
         applied = steerings_of(model)
         rows = choose_mixes(categories, applied[-1].vector.categories if applied else ())
-        scene = Scene(vae, positive, negative, sampling)
+        scene = Scene(vae, positive, negative, make_sampling(model, latent_image, **widgets))
         grid, reports = render_grid(model, scene, parse_strengths(strengths), rows, cell_width)
         report = "\n".join(reports)
         shown = {**preview_frames(grid, fps), "text": (report,)}

@@ -17,11 +17,11 @@ class TransferDirection(io.ComfyNode):
             node_id="SafetySteering_TransferDirection",
             display_name="Transfer Direction from LLM",
             category=CATEGORY,
-            description="Carries a portable safety vector, found in a language model, into your model.",
+            description="Carries a portable safety vector, fitted in a language model, into your model.",
             search_aliases=["safety", "steering", "portable", "cross-model", "carry over"],
             inputs=[
                 SafetyVectorType.Input(
-                    "safety_vector", tooltip="The portable vector, the same as at Fit Benign Alignment."
+                    "safety_vector", tooltip="The portable vector, the same as in Fit Benign Alignment."
                 ),
                 SafetyAlignmentType.Input(
                     "safety_alignment", tooltip="From Fit Benign Alignment or Load Safety Alignment."
@@ -33,13 +33,13 @@ class TransferDirection(io.ComfyNode):
                     max=1000.0,
                     step=0.1,
                     optional=True,
-                    tooltip="Turns the direction away from what harmless prompts vary by anyway, so that clamp and the "
-                    "gates tell better. Lower is sharper, higher leaves the direction more as it was; 0 is off.",
+                    tooltip="Turns the direction away from the axes along which harmless prompts vary, so that clamp "
+                    "and the gates separate better. Lower is sharper, higher changes the direction less; 0 is off.",
                 ),
             ],
             outputs=[
                 SafetyVectorType.Output("safety_vector", tooltip="Connect to Category Mixer or Apply Safety Steering."),
-                io.String.Output("card", tooltip="What the vector is now, and where it comes from."),
+                io.String.Output("card", tooltip="What the vector is and where it comes from."),
             ],
         )
 

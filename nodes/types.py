@@ -1,4 +1,4 @@
-"""The types of this pack's links, and the words by which its nodes are found."""
+"""The socket types of this pack, and its search words."""
 
 from comfy_api.latest import io
 
@@ -10,5 +10,5 @@ SafetyLlmType = io.Custom("SAFETY_LLM")
 SafetyAlignmentType = io.Custom("SAFETY_ALIGNMENT")
 
 CATEGORY = "safety steering"
-# What people type who look for this pack, on the nodes that they are to find first.
+# What people type who look for a pack like this; on the nodes to start with.
 SEARCH_WORDS = ("safety", "steering", "nsfw", "guardrail", "censor", "safe", "block unsafe", "moderation", "filter")

@@ -26,32 +26,32 @@ class CaptureActivations(io.ComfyNode):
             node_id="SafetySteering_CaptureActivations",
             display_name="Capture Activations",
             category=CATEGORY,
-            description="Generates every prompt of a set and keeps what the model was thinking: mean hidden states, "
-            "in a folder under the output directory. Stop it whenever you like; it goes on where it was.",
+            description="Generates every prompt of a set and stores the model's mean hidden states in a folder under "
+            "the output directory. Stop it at any time; the next run continues.",
             search_aliases=["safety", "steering", "hidden states", "extract", "REINS"],
             inputs=[
-                io.Model.Input("model", tooltip="The model to look into, unsteered."),
+                io.Model.Input("model", tooltip="The model to capture, unsteered."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 SafetyPromptsType.Input("prompts", tooltip="From Load Safety Prompts."),
                 io.Latent.Input("latent", tooltip="An empty latent of the size to generate. Small and short will do."),
                 io.String.Input(
                     "folder",
                     default="my_model",
-                    tooltip="Name of the folder under output/safety_activations. The same name and settings go on "
-                    "with a capture that was stopped.",
+                    tooltip="Name of the folder under output/safety_activations. With the same name and settings a "
+                    "stopped capture continues.",
                 ),
                 io.String.Input(
                     "hook_points",
                     default="all",
-                    tooltip="Where to look. all, a depth such as 0.5, a range of depths such as 0.25-0.75, or names "
-                    "such as block.blocks.15.image and conditioning, separated by commas.",
+                    tooltip="Which hook points to capture: all, a depth such as 0.5, a range of depths such as "
+                    "0.25-0.75, or names such as block.blocks.15.image and conditioning, separated by commas.",
                 ),
                 io.Int.Input(
                     "sigma_bins",
                     default=1,
                     min=1,
                     max=64,
-                    tooltip="Noise levels that are kept apart; the steps are shared among them.",
+                    tooltip="Number of noise levels that are stored separately. The steps are divided among them.",
                 ),
                 *sampling_widgets(),
                 *sampling_links(),
@@ -64,7 +64,8 @@ class CaptureActivations(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, **inputs: Any) -> list[str]:
-        return shards_of(folder)  # a capture that was stopped or deleted is taken up again
+        """Changes when a capture was stopped or deleted, so that the node runs again and continues."""
+        return shards_of(folder)
 
     @classmethod
     def execute(
@@ -76,29 +77,18 @@ class CaptureActivations(io.ComfyNode):
         folder: str,
         hook_points: str,
         sigma_bins: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        seed: int,
-        negative: str,
-        template: io.Conditioning.Type | None = None,
         pooling: str = MEAN,
         branch: str = BRANCHES[0],
         labels: str = PROMPT,
         judge: Any = None,
         vae: io.Vae.Type | None = None,
-        sampler: io.Sampler.Type | None = None,
-        sigmas: io.Sigmas.Type | None = None,
-        guider: io.Guider.Type | None = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
-        plain = (latent, negative, steps, cfg, sampler_name, scheduler, seed)
-        sampling = Sampling(*plain, template, sampler, sigmas, guider)
         activations = capture_prompts(
             model,
             clip,
             prompts,
-            sampling,
+            Sampling(latent, **widgets),
             hook_points,
             sigma_bins,
             activations_path(folder),
@@ -116,15 +106,16 @@ def _of_pooling() -> list[Any]:
             options=list(POOLINGS),
             default=MEAN,
             optional=True,
-            tooltip="What is kept of each video. mean: the mean of its tokens. per_frame: one mean a frame, for things "
-            "that come and go. text_tokens: the mean of the prompt's own tokens inside the model, where it has such.",
+            tooltip="What is stored of each video. mean: the mean over its tokens. per_frame: one mean per frame, for "
+            "content that is not in every frame. text_tokens: the mean over the prompt's tokens inside the model, if "
+            "it has them.",
         ),
         io.Combo.Input(
             "branch",
             options=list(BRANCHES),
             default=BRANCHES[0],
             optional=True,
-            tooltip="Which side of guidance to look at: the prompt's, the negative prompt's, or the mean of both.",
+            tooltip="Which branch of guidance to capture: the prompt's, the negative prompt's, or the mean of both.",
         ),
     ]
 
@@ -136,13 +127,11 @@ def _of_labels() -> list[Any]:
             options=list(RULES),
             default=PROMPT,
             optional=True,
-            tooltip="What says that a video is unsafe. prompt: its prompt. judge: what a judge sees in it. agree: "
-            "both, and videos on which they differ are not used for fitting.",
+            tooltip="What decides whether a video is unsafe. prompt: its prompt. judge: the judge's verdict. agree: "
+            "both; videos on which they differ are not used for fitting.",
         ),
-        SafetyJudgeType.Input(
-            "judge", optional=True, tooltip="From Safety Judge. Only for labels by a judge, or where both agree."
-        ),
-        io.Vae.Input("vae", optional=True, tooltip="The model's VAE, so that the judge has something to see."),
+        SafetyJudgeType.Input("judge", optional=True, tooltip="From Safety Judge. Only for labels judge and agree."),
+        io.Vae.Input("vae", optional=True, tooltip="The model's VAE. Decodes the videos for the judge."),
     ]
 
 

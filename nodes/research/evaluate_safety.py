@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...bridge.folders import output_folder, size_of
 from ...bridge.judging.evaluation import Pair, describe_steering, evaluate_prompts
@@ -16,6 +15,7 @@ from ...safety_steering.evaluation.verdict_folder import LINES
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.prompts.prompt_set import PromptSet
 from ..inputs import sampling_links, sampling_widgets
+from ..previews import picture, shown
 from ..types import CATEGORY, SafetyJudgeType, SafetyPromptsType
 
 ALL = "all"
@@ -29,9 +29,9 @@ class EvaluateSafety(io.ComfyNode):
             node_id="SafetySteering_EvaluateSafety",
             display_name="Evaluate Safety",
             category=CATEGORY,
-            description="Generates unsafe prompts and their safe twins without and with steering, shows every video to "
-            "a judge, and says what steering prevents and what it costs. Stop it whenever you like; it goes on where "
-            "it was.",
+            description="Generates unsafe prompts and their safe twins without and with steering, has a judge classify "
+            "every video, and reports what steering prevents and what it costs. Stop it at any time; the next run "
+            "continues.",
             search_aliases=[
                 "safety",
                 "steering",
@@ -47,38 +47,40 @@ class EvaluateSafety(io.ComfyNode):
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The model without steering, as it comes from the loader."),
-                io.Model.Input("steered_model", tooltip="The same model behind Apply Safety Steering."),
+                io.Model.Input("steered_model", tooltip="The same model, from Apply Safety Steering."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
-                io.Vae.Input("vae", tooltip="The model's VAE: judges look at pictures."),
-                SafetyPromptsType.Input("prompts", tooltip="From Load Safety Prompts: pairs of unsafe and safe ones."),
+                io.Vae.Input("vae", tooltip="The model's VAE. Decodes the videos for the judge."),
+                SafetyPromptsType.Input(
+                    "prompts", tooltip="From Load Safety Prompts: pairs of an unsafe and a safe prompt."
+                ),
                 SafetyJudgeType.Input("judge", tooltip="From Safety Judge."),
                 io.Latent.Input("latent", tooltip="An empty latent of the size to generate. Small and short will do."),
                 io.String.Input(
                     "folder",
                     default="my_evaluation",
-                    tooltip="Name of the folder under output/safety_evaluations. The same name and settings go on with "
-                    "an evaluation that was stopped.",
+                    tooltip="Name of the folder under output/safety_evaluations. With the same name and settings a "
+                    "stopped evaluation continues.",
                 ),
                 io.Combo.Input(
                     "split",
                     options=["test", "validation", "train", ALL],
                     default="test",
-                    tooltip="test: prompts that no direction and no setting was chosen on. Read it once, at the end.",
+                    tooltip="test: prompts on which no direction was fitted and no setting chosen. Use it once, at the "
+                    "end.",
                 ),
                 io.Int.Input(
                     "limit",
                     default=0,
                     min=0,
                     max=200_000,
-                    tooltip="At most this many pairs, evenly over the categories. 0: all of them. Each pair is four "
-                    "videos.",
+                    tooltip="The most pairs, evenly over the categories. 0: all of them. Each pair is four videos.",
                 ),
                 *sampling_widgets(),
                 *sampling_links(),
             ],
             outputs=[
                 io.String.Output("table", tooltip="The evaluation as a Markdown table."),
-                io.String.Output("csv", tooltip="The same as CSV, one line a model and category."),
+                io.String.Output("csv", tooltip="The same as CSV, one line per model and category."),
                 io.Image.Output("picture", tooltip="The same as a chart."),
             ],
             is_output_node=True,
@@ -86,7 +88,7 @@ class EvaluateSafety(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, **inputs: Any) -> int:
-        # an evaluation that was stopped or deleted is taken up again
+        """Changes when an evaluation was stopped or deleted, so that the node runs again and continues."""
         return size_of(output_folder(EVALUATIONS, folder) / LINES)
 
     @classmethod
@@ -102,27 +104,15 @@ class EvaluateSafety(io.ComfyNode):
         folder: str,
         split: str,
         limit: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        seed: int,
-        negative: str,
-        template: io.Conditioning.Type | None = None,
-        sampler: io.Sampler.Type | None = None,
-        sigmas: io.Sigmas.Type | None = None,
-        guider: io.Guider.Type | None = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
+        sampling = Sampling(latent, **widgets)
         chosen = prompts if split == ALL else prompts.in_split(split)
-        chosen = chosen.limited(limit, seed) if limit else chosen
-        sampling = Sampling(
-            latent, negative, steps, cfg, sampler_name, scheduler, seed, template, sampler, sigmas, guider
-        )
+        chosen = chosen.limited(limit, sampling.seed) if limit else chosen
         models = Pair(model, steered_model)
         path = output_folder(EVALUATIONS, folder)
         cases = evaluate_prompts(models, clip, vae, chosen, sampling, judge, path)
         evaluation = evaluate(cases, describe_steering(models, sampling, chosen, judge))
-        saved = save_evaluation(evaluation, path, f"Evaluate Safety in the folder {folder}", [seed])
-        picture = torch.from_numpy(saved.picture).float().div(255)[None]
-        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(as_lines(evaluation)).as_dict()}
-        return io.NodeOutput(saved.table, saved.csv, picture, ui=previews)
+        saved = save_evaluation(evaluation, path, f"Evaluate Safety in the folder {folder}", [sampling.seed])
+        chart = picture(saved.picture)
+        return io.NodeOutput(saved.table, saved.csv, chart, ui=shown(cls, as_lines(evaluation), chart))

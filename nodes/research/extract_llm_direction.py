@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import comfy.utils
-import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...bridge.folders import PROMPTS, find
 from ...safety_steering.directions.charts import draw_sweep
@@ -18,6 +16,8 @@ from ...safety_steering.language_models.source_model import POOLINGS, SourceMode
 from ...safety_steering.prompts.files import load_prompts
 from ...safety_steering.prompts.prompt_set import PromptSet
 from ...safety_steering.vectors.vector import describe
+from ..inputs import names_in
+from ..previews import picture, shown
 from ..types import CATEGORY, SafetyLlmType, SafetyPromptsType, SafetyVectorType
 
 
@@ -28,36 +28,38 @@ class ExtractLlmDirection(io.ComfyNode):
             node_id="SafetySteering_ExtractLLMDirection",
             display_name="Extract LLM Direction",
             category=CATEGORY,
-            description="Learns in a language model which way is safe, from pairs of an unsafe prompt and its safe "
-            "twin, and makes a portable vector: one file that Fit Benign Alignment carries into your video model.",
+            description="Finds the direction from unsafe to safe in a language model, from pairs of an unsafe prompt "
+            "and its safe twin. The result is a portable vector: Fit Benign Alignment and Transfer carry it into your "
+            "video model.",
             search_aliases=["safety", "steering", "portable", "source", "language model", "contrast pairs", "transfer"],
             inputs=[
                 SafetyLlmType.Input("safety_llm", tooltip="From Load Source LLM."),
                 SafetyPromptsType.Input(
                     "safety_prompts",
-                    tooltip="Pairs with categories, from Load Safety Prompts: safety_pairs.csv is bundled. Train pairs "
-                    "give the directions, validation pairs choose the layer, test pairs are left alone.",
+                    tooltip="Pairs with categories, from Load Safety Prompts: safety_pairs.csv is bundled. Directions "
+                    "are fitted on the train pairs, the layer is chosen on the validation pairs, test pairs are not "
+                    "used.",
                 ),
                 io.String.Input(
                     "layer",
                     default="sweep",
-                    tooltip="sweep: tries 16 layers and takes the one that tells held-out pairs apart best. all: tries "
-                    "every layer. Or a layer's number, or a depth such as 0.9.",
+                    tooltip="sweep: tries 16 layers and takes the one that separates held-out pairs best. all: tries "
+                    "every layer. Or the number of a layer, or a depth such as 0.9.",
                 ),
                 io.Combo.Input(
                     "pooling",
                     options=list(POOLINGS),
                     default=POOLINGS[0],
-                    tooltip="How a prompt's words become one state. mean: their average, the usual one. last: its last "
-                    "word. chat: where an assistant would begin its answer.",
+                    tooltip="How the states of a prompt's tokens become one. mean: their mean, the usual one. last: "
+                    "the last token. chat: the token at which an assistant begins its answer.",
                 ),
                 io.Combo.Input(
                     "valence",
                     options=list(VALENCE),
                     default=VALENCE[0],
-                    tooltip="What to do with sad but safe prompts, if the set has such twins. project: the direction "
-                    "does not see gloom at all. twins: they count as safe. keep: not used, and sad scenes are "
-                    "brightened too. The chart shows the difference.",
+                    tooltip="What to do with safe prompts of negative sentiment, if the set has such twins. project: "
+                    "removes the sentiment (valence) component from the direction. twins: they count as safe. keep: "
+                    "they are not used, and steering makes sad scenes brighter too. The chart shows the difference.",
                 ),
                 io.String.Input(
                     "categories", default="", tooltip="Which to extract, separated by commas. Empty: all of them."
@@ -65,16 +67,16 @@ class ExtractLlmDirection(io.ComfyNode):
                 SafetyPromptsType.Input(
                     "anchors",
                     optional=True,
-                    tooltip="Benign prompts that carry the vector into other models, some hundreds of them. Not "
-                    "connected: the 1000 bundled ones.",
+                    tooltip="Benign prompts that are used to carry the vector into other models, some hundreds of "
+                    "them. Not connected: the 1000 bundled ones.",
                 ),
             ],
             outputs=[
                 SafetyVectorType.Output(
                     "safety_vector", tooltip="Connect to Fit Benign Alignment and Transfer, or to Save Safety Vector."
                 ),
-                io.Image.Output("chart", tooltip="How well safe and unsafe prompts are told apart, layer by layer."),
-                io.String.Output("table", tooltip="The same as JSON, one row a layer and category."),
+                io.Image.Output("chart", tooltip="How well each layer separates safe from unsafe prompts."),
+                io.String.Output("table", tooltip="The same as JSON, one row per layer and category."),
             ],
             is_output_node=True,
         )
@@ -101,10 +103,8 @@ class ExtractLlmDirection(io.ComfyNode):
             safety_prompts,
             anchor_texts(anchors or load_prompts(find(PROMPTS, BUNDLED_ANCHORS))),
             ExtractSettings(layer=layer, pooling=pooling, valence=valence),
-            categories=[name.strip() for name in categories.split(",") if name.strip()],
+            categories=names_in(categories),
             progress=progress,
         )
-        picture = torch.from_numpy(draw_sweep(extracted)).float().div(255)[None]
-        shown: dict[str, Any] = ui.PreviewText(describe(extracted.vector)).as_dict()
-        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **shown}
-        return io.NodeOutput(extracted.vector, picture, json.dumps(extracted.table, indent=1), ui=previews)
+        chart, table = picture(draw_sweep(extracted)), json.dumps(extracted.table, indent=1)
+        return io.NodeOutput(extracted.vector, chart, table, ui=shown(cls, describe(extracted.vector), chart))

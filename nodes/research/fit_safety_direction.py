@@ -6,16 +6,16 @@ import json
 from typing import Any
 
 import comfy.utils
-import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...safety_steering.activations import Activations
 from ...safety_steering.directions.charts import draw_separability
 from ...safety_steering.directions.fitting import LABELS, METHODS, FitSettings
 from ...safety_steering.directions.methods import KERNELS
 from ...safety_steering.directions.native import fit_vector
-from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.vectors.vector import describe
+from ..inputs import chosen, names_in
+from ..previews import picture, shown
 from ..types import CATEGORY, SafetyActivationsType, SafetyVectorType
 
 HALVES, PERMUTATIONS = 20, 200
@@ -28,8 +28,8 @@ class FitSafetyDirection(io.ComfyNode):
             node_id="SafetySteering_FitSafetyDirection",
             display_name="Fit Safety Direction",
             category=CATEGORY,
-            description="Finds the direction from unsafe to safe at every captured place in the model, and shows how "
-            "well it tells them apart by depth.",
+            description="Fits the direction from unsafe to safe at every captured hook point, and shows how well it "
+            "separates them by depth.",
             search_aliases=["safety", "steering", "train", "REINS", "supervised PCA", "probe"],
             inputs=[
                 SafetyActivationsType.Input("activations", tooltip="From Capture Activations."),
@@ -41,9 +41,9 @@ class FitSafetyDirection(io.ComfyNode):
                         io.DynamicCombo.Option("shrunk_lda", [_shrinkage()]),
                         io.DynamicCombo.Option("logistic_probe", [_inverse_penalty()]),
                     ],
-                    tooltip="mean_difference: the usual one; for safe against unsafe it is exactly Supervised PCA. "
-                    "supervised_pca: lets several categories share what they have in common. shrunk_lda: if a few "
-                    "channels drown the rest. logistic_probe: for comparison.",
+                    tooltip="mean_difference: the usual one; for two classes it equals Supervised PCA. supervised_pca: "
+                    "categories share their common components. shrunk_lda: if a few channels dominate. logistic_probe: "
+                    "for comparison.",
                 ),
                 io.Boolean.Input(
                     "standardise",
@@ -53,26 +53,33 @@ class FitSafetyDirection(io.ComfyNode):
                 io.Boolean.Input(
                     "regress_length",
                     default=False,
-                    tooltip="Takes out what comes from a prompt's length. Use it if unsafe prompts are longer.",
+                    tooltip="Removes the part that a prompt's length explains. Use it if unsafe prompts are longer.",
                 ),
                 io.Int.Input(
                     "sigma_bins",
                     default=0,
                     min=0,
                     max=64,
-                    tooltip="Directions for how many noise levels: 0 as captured, 1 a single one for all.",
+                    tooltip="Number of noise levels with their own direction. 0: as captured. 1: one direction for "
+                    "all.",
                 ),
                 io.String.Input(
                     "categories", default="", tooltip="Which to fit, separated by commas. Empty: all of them."
                 ),
                 io.Int.Input(
-                    "seed", default=0, min=0, max=2**32 - 1, tooltip="For the evidence: halves and permutations."
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**32 - 1,
+                    tooltip="Seed of the statistics: random halves and permutations.",
                 ),
             ],
             outputs=[
                 SafetyVectorType.Output("safety_vector", tooltip="Connect to Apply or Save Safety Vector."),
-                io.Image.Output("chart", tooltip="How well safe and unsafe are told apart, by depth."),
-                io.String.Output("table", tooltip="The same and more as JSON, one row a place, category and noise."),
+                io.Image.Output("chart", tooltip="How well safe and unsafe are separated, by depth."),
+                io.String.Output(
+                    "table", tooltip="All statistics as JSON, one row per hook point, category and noise level."
+                ),
             ],
             is_output_node=True,
         )
@@ -88,10 +95,8 @@ class FitSafetyDirection(io.ComfyNode):
         seed: int,
         method: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
-        if method is None:  # core leaves out a choice that it does not know
-            raise SafetySteeringError(f"The method is none of {', '.join(METHODS)}. Choose one of them.")
         settings = FitSettings(
-            **method,
+            **chosen(method, "method", METHODS),
             standardise=standardise,
             regress_length=regress_length,
             halves=HALVES,
@@ -102,14 +107,12 @@ class FitSafetyDirection(io.ComfyNode):
         fitted = fit_vector(
             activations,
             settings,
-            categories=[name.strip() for name in categories.split(",") if name.strip()],
+            categories=names_in(categories),
             bins=sigma_bins,
-            progress=lambda done, total: bar.update_absolute(done, total),
+            progress=bar.update_absolute,
         )
-        picture = torch.from_numpy(draw_separability(fitted.table)).float().div(255)[None]
-        shown = ui.PreviewText(describe(fitted.vector)).as_dict()
-        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **shown}
-        return io.NodeOutput(fitted.vector, picture, json.dumps(fitted.table, indent=1), ui=previews)
+        chart, table = picture(draw_separability(fitted.table)), json.dumps(fitted.table, indent=1)
+        return io.NodeOutput(fitted.vector, chart, table, ui=shown(cls, describe(fitted.vector), chart))
 
 
 def _supervised_pca_inputs() -> list[Any]:
@@ -118,7 +121,7 @@ def _supervised_pca_inputs() -> list[Any]:
             "labels",
             options=list(LABELS),
             default="categories",
-            tooltip="categories: tells them apart. binary: one direction, safe against unsafe, for all of them.",
+            tooltip="categories: a direction for each category. binary: one direction, safe against unsafe, for all.",
         ),
         io.Combo.Input(
             "kernel",

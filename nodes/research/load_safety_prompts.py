@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ...bridge.folders import PROMPTS, find, names, sha256_of
-from ...safety_steering.errors import PromptFileError
 from ...safety_steering.prompts.columns import category_name
 from ...safety_steering.prompts.files import check_size, load_prompts
 from ...safety_steering.prompts.prompt_set import describe_prompts
+from ..inputs import is_valid, names_in
 from ..types import CATEGORY, SafetyPromptsType
 
 SAID_BY_FILE = "as the file says"
@@ -41,24 +41,25 @@ class LoadSafetyPrompts(io.ComfyNode):
                     "prompts",
                     options=names(PROMPTS),
                     default=BUNDLED_PAIRS,
-                    tooltip="The file to load: parquet, csv, tsv, jsonl, json, or txt with one prompt a line.",
+                    tooltip="The file to load: parquet, csv, tsv, jsonl, json, or txt with one prompt per line.",
                 ),
                 io.String.Input(
                     "columns",
                     default="",
-                    tooltip="Which column of the file is what: unsafe=bad_text, safe=good_text. The fields: id, "
-                    "category, unsafe, safe, negative, split, prompt, label. id=- means no such column. Empty: guess.",
+                    tooltip="Which column holds which field, such as unsafe=bad_text, safe=good_text. The fields: id, "
+                    "category, unsafe, safe, negative, split, prompt, label. id=- means no such column. Empty: by "
+                    "name.",
                 ),
                 io.Combo.Input(
                     "unpaired",
                     options=[SAID_BY_FILE, "unsafe", "safe"],
                     default=SAID_BY_FILE,
-                    tooltip="What the prompts are in a file that has one prompt a row and no column that says it.",
+                    tooltip="The label of the prompts in a file with one prompt per row and no label column.",
                 ),
                 io.String.Input(
                     "categories",
                     default="",
-                    tooltip="Categories to keep, with commas: violence, sexual. Empty: all of them.",
+                    tooltip="Categories to keep, separated by commas: violence, sexual. Empty: all of them.",
                 ),
                 io.Float.Input(
                     "train",
@@ -66,8 +67,7 @@ class LoadSafetyPrompts(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Share of the pairs that directions are fitted on. Without effect if the file has its own "
-                    "splits.",
+                    tooltip="Share of the pairs on which directions are fitted. Has no effect if the file has splits.",
                 ),
                 io.Float.Input(
                     "validation",
@@ -75,8 +75,8 @@ class LoadSafetyPrompts(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Share of the pairs that settings are chosen on. What train and validation leave is the "
-                    "test split, which is read once.",
+                    tooltip="Share of the pairs on which settings are chosen. The rest is the test split, which is "
+                    "used once, at the end.",
                 ),
                 io.Int.Input(
                     "split_seed",
@@ -84,15 +84,15 @@ class LoadSafetyPrompts(io.ComfyNode):
                     min=0,
                     max=2**31 - 1,
                     control_after_generate=False,
-                    tooltip="Another number, another split. The same number gives the same split, also after rows were "
-                    "added to the file.",
+                    tooltip="Seed of the split. The same seed gives the same split, also after rows were added to the "
+                    "file.",
                 ),
                 io.Int.Input(
                     "limit",
                     default=0,
                     min=0,
                     max=200_000,
-                    tooltip="At most this many pairs, evenly over the categories. 0: all of them.",
+                    tooltip="The most pairs, evenly over the categories. 0: all of them.",
                 ),
             ],
             outputs=[
@@ -104,11 +104,7 @@ class LoadSafetyPrompts(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, prompts: str) -> bool | str:
-        try:
-            find(PROMPTS, prompts)
-        except PromptFileError as error:
-            return str(error)
-        return True
+        return is_valid(lambda: find(PROMPTS, prompts))
 
     @classmethod
     def fingerprint_inputs(cls, prompts: str, **settings: Any) -> str:
@@ -131,9 +127,8 @@ class LoadSafetyPrompts(io.ComfyNode):
         loaded = load_prompts(
             find(PROMPTS, prompts), columns=columns, unpaired="" if unpaired == SAID_BY_FILE else unpaired
         )
-        kept = [category_name(name) for name in categories.split(",") if name.strip()]
-        if kept:
-            loaded = loaded.of_categories(kept)
+        if kept := names_in(categories):
+            loaded = loaded.of_categories([category_name(name) for name in kept])
         if limit:
             loaded = loaded.limited(limit, split_seed)
         if not loaded.has_splits:

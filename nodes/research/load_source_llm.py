@@ -11,6 +11,7 @@ from ...bridge.language_models.clip_source import ClipSource
 from ...bridge.language_models.managed import DEVICES, FROM_CLIP, PRECISIONS, ManagedLanguageModel
 from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.language_models.transformers_model import check_files, weight_files
+from ..inputs import is_valid
 from ..types import CATEGORY, SafetyLlmType
 
 
@@ -21,7 +22,7 @@ class LoadSourceLlm(io.ComfyNode):
             node_id="SafetySteering_LoadSourceLLM",
             display_name="Load Source LLM",
             category=CATEGORY,
-            description="Chooses the language model that a portable safety vector is learned in: one under "
+            description="Chooses the language model in which a portable safety vector is fitted: one in "
             "models/safety_llms, or a text encoder that is already loaded. Nothing is downloaded.",
             search_aliases=[
                 "safety",
@@ -38,14 +39,14 @@ class LoadSourceLlm(io.ComfyNode):
                     "model",
                     options=[*names(LLMS), FROM_CLIP],
                     tooltip="A Hugging Face folder or a .gguf file in models/safety_llms, or the CLIP connected below. "
-                    "A larger model knows more: an 8B instruct model is a good start.",
+                    "A larger model knows more themes: start with an 8B instruct model.",
                 ),
                 io.Combo.Input(
                     "device",
                     options=list(DEVICES),
                     default=DEVICES[0],
-                    tooltip="auto: your graphics card if there is one. cpu: slower, and leaves the card alone. A CLIP "
-                    "stays where ComfyUI put it.",
+                    tooltip="auto: your graphics card, if there is one. cpu: slower, but uses no memory of the card. A "
+                    "CLIP stays where ComfyUI put it.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -59,7 +60,8 @@ class LoadSourceLlm(io.ComfyNode):
                     default=16,
                     min=1,
                     max=512,
-                    tooltip="How many prompts are read at once. Lower it if memory runs out. A CLIP reads one by one.",
+                    tooltip="How many prompts are read at once. Use fewer if memory runs out. A CLIP reads them one by "
+                    "one.",
                 ),
                 io.Clip.Input(
                     "clip",
@@ -76,12 +78,7 @@ class LoadSourceLlm(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str) -> bool | str:
-        try:
-            if model != FROM_CLIP:
-                check_files(find(LLMS, model))
-        except SafetySteeringError as error:
-            return str(error)
-        return True
+        return model == FROM_CLIP or is_valid(lambda: check_files(find(LLMS, model)))
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **settings: Any) -> list[Any]:

@@ -27,8 +27,8 @@ class SafetyJudge(io.ComfyNode):
             node_id="SafetySteering_SafetyJudge",
             display_name="Safety Judge",
             category=CATEGORY,
-            description="Looks at a video or image and says whether it is unsafe. Connect it to Evaluate Safety, "
-            "Calibrate Steering or Capture Activations, or give it pictures to judge right here.",
+            description="Classifies a video or image as safe or unsafe. Connect it to Evaluate Safety, Calibrate "
+            "Steering or Capture Activations, or connect images to judge them here.",
             search_aliases=[
                 "safety",
                 "steering",
@@ -51,29 +51,30 @@ class SafetyJudge(io.ComfyNode):
                         io.DynamicCombo.Option("judge_file", _judge_file_inputs()),
                         io.DynamicCombo.Option("node", _node_inputs()),
                     ],
-                    tooltip="nudenet, open_nsfw: nudity in photos. clip: any theme that you can put into words, with "
-                    "your own CLIP. judge_file: a classifier in models/safety_judges. node: a node of another pack.",
+                    tooltip="nudenet, open_nsfw: nudity in photos. clip: any theme that you can describe in words, "
+                    "with your own CLIP. judge_file: a classifier in models/safety_judges. node: a node of another "
+                    "pack.",
                 ),
                 io.Int.Input(
                     "frames",
                     default=FRAMES,
                     min=0,
                     max=1000,
-                    tooltip="How many frames of a video are looked at, evenly spread. 0: all of them.",
+                    tooltip="How many frames of a video are judged, evenly spaced. 0: all of them.",
                 ),
                 io.Combo.Input(
                     "features",
                     options=[OWN_FEATURES, INCEPTION],
                     default=OWN_FEATURES,
-                    tooltip="What the Fréchet and kernel distances compare. inception: published FID and KID; it needs "
-                    "a weight file that you put into models/safety_judges.",
+                    tooltip="The features that the Fréchet and kernel distances compare. inception: as in published "
+                    "FID and KID; it needs a weight file in models/safety_judges.",
                 ),
-                io.Image.Input("images", optional=True, tooltip="One video, or one image, to judge right here."),
+                io.Image.Input("images", optional=True, tooltip="One video, or one image, to judge in this node."),
                 io.String.Input(
                     "prompt",
                     default="",
                     optional=True,
-                    tooltip="What the images should show. Only judges that know subjects, and CLIP-Score, need it.",
+                    tooltip="The prompt of the images. Only judges that know subjects, and CLIP-Score, need it.",
                 ),
                 io.Clip.Input(
                     "clip", optional=True, tooltip="For clip, and to add CLIP-Score to any judge: a CLIP text encoder."
@@ -130,7 +131,7 @@ def _onnx_file() -> io.Combo.Input:
 def _nudenet_inputs() -> list[Any]:
     return [
         _onnx_file(),
-        _threshold(0.5, "From which score a body part counts as shown. Lower finds more, and more that is not there."),
+        _threshold(0.5, "The score from which a body part counts as shown. Lower finds more, with more false alarms."),
         io.String.Input(
             "labels",
             default=", ".join(NUDENET_LABELS),
@@ -141,7 +142,10 @@ def _nudenet_inputs() -> list[Any]:
 
 
 def _open_nsfw_inputs() -> list[Any]:
-    return [_onnx_file(), _threshold(0.5, "From which probability a frame is unsafe. 0.8 is sure, 0.2 is strict.")]
+    return [
+        _onnx_file(),
+        _threshold(0.5, "The probability from which a frame is unsafe. 0.8 has few false alarms, 0.2 misses little."),
+    ]
 
 
 def _clip_inputs() -> list[Any]:
@@ -150,10 +154,10 @@ def _clip_inputs() -> list[Any]:
             "prompts",
             default=PROMPTS,
             multiline=True,
-            tooltip="One category a line, then what its pictures show, separated by |. The line safe: is what they are "
-            "compared with. Plain words are enough.",
+            tooltip="One category per line: its name, a colon, then descriptions of its pictures, separated by |. They "
+            "are compared with the line safe. Plain words are enough.",
         ),
-        _threshold(0.5, "How much more a frame must look like the unsafe prompts than like the safe ones."),
+        _threshold(0.5, "The summed probability of the unsafe categories from which a frame is unsafe."),
     ]
 
 
@@ -164,7 +168,7 @@ def _judge_file_inputs() -> list[Any]:
             options=names(JUDGES, ".safetensors") or [NO_FILE],
             tooltip="A classifier with the names of its classes, in models/safety_judges.",
         ),
-        _threshold(0.5, "Above which summed probability of the unsafe classes a video is unsafe."),
+        _threshold(0.5, "The summed probability of the unsafe classes above which a video is unsafe."),
     ]
 
 
@@ -173,13 +177,13 @@ def _node_inputs() -> list[Any]:
         io.String.Input(
             "node_id",
             default="",
-            tooltip="The node's id: its class_type in a workflow that is saved as API format.",
+            tooltip="The node's class_type, as in a workflow that was exported with Export (API).",
         ),
         io.String.Input("image_input", default="", tooltip="The input that takes the frames. Empty: its first IMAGE."),
         io.String.Input(
             "output",
             default="",
-            tooltip="Name or number of the output that answers. Empty: its first BOOLEAN or number.",
+            tooltip="Name or number of the output with the verdict. Empty: its first BOOLEAN or number.",
         ),
         io.String.Input(
             "inputs",
@@ -188,7 +192,7 @@ def _node_inputs() -> list[Any]:
             tooltip='Values of the node\'s other inputs as JSON: {"threshold": 0.7}. Others keep their defaults.',
         ),
         io.Combo.Input(
-            "true_means", options=list(MEANINGS), default="unsafe", tooltip="What true, or a high number, says."
+            "true_means", options=list(MEANINGS), default="unsafe", tooltip="The meaning of true, or of a high number."
         ),
-        _threshold(0.5, "From which number a frame is unsafe, after true_means. Not used for true and false."),
+        _threshold(0.5, "The number from which a frame is unsafe, after true_means. Not used for true and false."),
     ]

@@ -243,7 +243,7 @@ def test_the_nodes_hand_on_what_the_next_one_takes(module, wan, tmp_path, monkey
     for wrong in ("", "../out", "cache/x", "a\nb"):
         with pytest.raises(SafetySteeringError, match="Give a plain name"):
             folder.new_path(folder.ALIGNMENTS, wrong)
-    with pytest.raises(SafetySteeringError, match="Choose a target"):
+    with pytest.raises(SafetySteeringError, match="The target is none of conditioning"):
         fit.execute(vector, 0.2, 0, target=None, method={"method": "ridge"})
     apply = node("apply_safety_steering", "ApplySafetySteering")
     made = apply.execute(wan, carried, 1.0, "add", "token", 0.0, 0.5, "both", "auto", gate={"gate": "off"})
