@@ -1,8 +1,8 @@
 """Command line: `align` fits a benign alignment from states on disk, `transfer` carries a vector over by it.
 
-A target's states of the anchors are a folder of activations, or a safetensors file with `activations` (n, D), the
-pooled states, and optionally `token` (n, D), the state of one token of each. Its metadata may hold `hook_point`,
-`space`, `name`, `family`, `weight_fingerprint`, `block_counts` (JSON) and `texts` (JSON); without texts, row i is the
+The target's states of the anchors are a folder of activations, or a safetensors file with `activations` (n, D), the
+pooled states, and optionally `token` (n, D), one token's of each anchor. The file's metadata may have `hook_point`,
+`space`, `name`, `family`, `weight_fingerprint`, `block_counts` (JSON) and `texts` (JSON); without texts row i is the
 vector's anchor i.
 """
 
@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..safety_steering.activations import SAFE, Activations
-from ..safety_steering.alignment.anchors import coverage, refuse_unsafe
+from ..safety_steering.alignment.alignment import AnchorStates, Side
 from ..safety_steering.alignment.file import load_alignment, save_alignment
-from ..safety_steering.alignment.fit import AnchorStates, Side, fit_alignment
+from ..safety_steering.alignment.fit import TargetStates, fit_checked
 from ..safety_steering.alignment.maps import METHODS, AlignmentSettings
 from ..safety_steering.alignment.report import report_alignment
 from ..safety_steering.alignment.transfer import carry_over
@@ -68,16 +67,11 @@ def _align(options: argparse.Namespace) -> str:
             f"{Path(options.vector).name} is not a portable vector with anchors. Use a bundled one, or one made by "
             "extract."
         )
-    found = read_target_states(
+    target, rows = read_target_states(
         Path(options.states), anchors.texts, hook_point=options.hook_point, space=options.space, name=options.name
     )
-    texts = [anchors.texts[row] for row in found.rows]
-    source = anchors.states[list(found.rows)]
-    refuse_unsafe(vector, anchors.hook_point, source, texts)
-    side = Side(anchors.hook_point, vector.at(anchors.hook_point).space, name=vector.info.model_name)
-    alignment = fit_alignment(source, found.states, settings, source_side=side, target_side=found.side, texts=texts)
-    covered = coverage(vector.at(anchors.hook_point), source, alignment)
-    alignment = replace(alignment, about={**alignment.about, "coverage": covered})
+    texts = [anchors.texts[row] for row in rows]
+    alignment = fit_checked(vector, anchors.states[rows], texts, lambda: target, settings)
     path = save_alignment(alignment, options.alignment, overwrite=options.overwrite)
     return f"{report_alignment(alignment, vector)}\nwritten: {path.name}"
 
@@ -88,76 +82,61 @@ def _transfer(options: argparse.Namespace) -> str:
     return f"{describe(carried)}\nwritten: {path.name}"
 
 
-@dataclass(frozen=True, eq=False)
-class FoundStates:
-    """States of some of the anchors. rows: their indices among the anchors, in the states' order."""
-
-    states: AnchorStates
-    rows: tuple[int, ...]
-    side: Side
-
-
 def read_target_states(
     path: Path, texts: Sequence[str], *, hook_point: str = "", space: str = "", name: str = ""
-) -> FoundStates:
-    """The target states of the anchors `texts` at `path`. Arguments by name override the file's own values.
+) -> tuple[TargetStates, list[int]]:
+    """The target's states at `path` of the anchors `texts`, and which of the anchors these are.
+
+    hook_point, space, name: replace what the files say, if they are not empty.
 
     Raises:
-        SafetySteeringError: the file or folder is missing or not usable, or holds none of the anchors.
+        SafetySteeringError: there are no usable states, or their hook point or space is unknown.
     """
-    found = _from_folder(path, texts, hook_point) if path.is_dir() else _from_file(path, texts)
-    side = found.side
-    chosen = Side(
-        hook_point=hook_point or side.hook_point,
-        space=space or side.space,
-        name=name or side.name,
-        family=side.family,
-        weight_fingerprint=side.weight_fingerprint,
-        block_counts=side.block_counts,
-    )
-    if not chosen.hook_point or not chosen.space:
+    states, rows, facts = _from_folder(path, texts, hook_point) if path.is_dir() else _from_file(path, texts)
+    given = {"hook_point": hook_point, "space": space, "name": name}
+    facts |= {key: value for key, value in given.items() if value}
+    if not facts["hook_point"] or not facts["space"]:
         raise SafetySteeringError(
             f"{path.name} does not say which states it holds. Give --hook-point (such as conditioning) and --space "
             "(such as umt5xxl.last)."
         )
-    return FoundStates(found.states, found.rows, chosen)
+    return TargetStates(states, Side(**facts)), rows
 
 
-def _from_folder(path: Path, texts: Sequence[str], hook_point: str) -> FoundStates:
+def _from_folder(path: Path, texts: Sequence[str], hook_point: str) -> tuple[AnchorStates, list[int], dict[str, Any]]:
     activations = Activations.open(path)
     source = activations.source
-    chosen_point = hook_point or next(iter(source.hook_points))
     if not hook_point and len(source.hook_points) > 1:
         raise SafetySteeringError(
             f"{path.name} holds {len(source.hook_points)} hook points; choose one by --hook-point: "
             f"{', '.join(list(source.hook_points)[:6])}."
         )
-    states = merged_bins(activations.read(chosen_point), 1)
-    # a captured row's id ends in its text's hash; the unsafe rows of a folder are not looked at
+    chosen = hook_point or next(iter(source.hook_points))
+    states = merged_bins(activations.read(chosen), 1)
+    # a captured row's id ends in its text's hash; the unsafe rows of a folder are not read
     by_hash = {row.id.rpartition("/")[2]: number for number, row in enumerate(activations.rows()) if row.label == SAFE}
     pairs = [(i, by_hash[short]) for i, text in enumerate(texts) if (short := _short_hash(text)) in by_hash]
     if not pairs:
         raise SafetySteeringError(
             f"{path.name} holds none of the anchors. Capture the vector's own anchors on the model."
         )
-    chosen = [number for _, number in pairs]
-    side = Side(
-        hook_point=chosen_point,
-        space=source.hook_points[chosen_point][0],
-        name=source.model_name,
-        family=source.family,
-        weight_fingerprint=source.weight_fingerprint,
-        block_counts=source.block_counts,
-    )
-    anchors = AnchorStates(states.pooled[chosen, 0], states.token[chosen, 0])
-    return FoundStates(anchors, tuple(i for i, _ in pairs), side)
+    numbers = [number for _, number in pairs]
+    facts = {
+        "hook_point": chosen,
+        "space": source.hook_points[chosen][0],
+        "name": source.model_name,
+        "family": source.family,
+        "weight_fingerprint": source.weight_fingerprint,
+        "block_counts": source.block_counts,
+    }
+    return AnchorStates(states.pooled[numbers, 0], states.token[numbers, 0]), [i for i, _ in pairs], facts
 
 
 def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _from_file(path: Path, texts: Sequence[str]) -> FoundStates:
+def _from_file(path: Path, texts: Sequence[str]) -> tuple[AnchorStates, list[int], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             about: Mapping[str, str] = file.metadata() or {}
@@ -183,7 +162,6 @@ def _from_file(path: Path, texts: Sequence[str]) -> FoundStates:
     if not pairs:
         raise SafetySteeringError(f"{path.name} holds none of the vector's anchors.")
     chosen = [number for _, number in pairs]
-    names = {key: about.get(key, "") for key in ("hook_point", "space", "name", "family", "weight_fingerprint")}
-    return FoundStates(
-        AnchorStates(pooled[chosen], token[chosen]), tuple(i for i, _ in pairs), Side(**names, block_counts=counts)
-    )
+    names = ("hook_point", "space", "name", "family", "weight_fingerprint")
+    facts: dict[str, Any] = {**{key: about.get(key, "") for key in names}, "block_counts": counts}
+    return AnchorStates(pooled[chosen], token[chosen]), [i for i, _ in pairs], facts

@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..bridge.folders import ALIGNMENTS, new_path
+from ..safety_steering.alignment.alignment import Alignment
 from ..safety_steering.alignment.file import save_alignment
-from ..safety_steering.alignment.fit import Alignment
 from ..safety_steering.alignment.report import describe_alignment
 from .inputs import new_file_inputs
 from .types import CATEGORY, SafetyAlignmentType

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..safety_steering.alignment.fit import Alignment
+from ..safety_steering.alignment.alignment import Alignment
 from ..safety_steering.alignment.transfer import carry_over
 from ..safety_steering.vectors.vector import SafetyVector, describe
 from .types import CATEGORY, SafetyAlignmentType, SafetyVectorType

@@ -67,8 +67,8 @@ def shrunk_solve(directions: torch.Tensor, centred: torch.Tensor, shrinkage: flo
     penalty = shrinkage * float(x.square().sum()) / width
     if not 0 < penalty < math.inf:
         raise SafetySteeringError(
-            f"The covariance of these states cannot be inverted with shrinkage {shrinkage}. Expected states that vary "
-            "and a finite shrinkage above 0, such as 1."
+            f"The covariance of these states cannot be inverted with shrinkage {shrinkage}. Expected finite states "
+            "that vary, and a finite shrinkage above 0, such as 1."
         )
     gram = x @ x.T if rows < width else x.T @ x
     gram.diagonal().add_(penalty)

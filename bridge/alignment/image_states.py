@@ -1,7 +1,7 @@
 """Target `clip_vision`: the states of a start image that an image-to-video model receives.
 
-Anchors here are pairs of a harmless image and its caption, both the user's own: the source reads the caption, the image
-encoder the image. No such pairs are bundled.
+Its anchors are pairs of a harmless image and its caption, both the user's own (none are bundled): the source reads the
+caption, the image encoder the image.
 """
 
 from __future__ import annotations
@@ -12,29 +12,40 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 
-from ...safety_steering.alignment.fit import Side
+from ...safety_steering.alignment.alignment import Side
+from ...safety_steering.alignment.fit import TargetStates
 from ...safety_steering.errors import MismatchError, SafetySteeringError
+from ...safety_steering.language_models.source_model import Progress
 from ..models.families import FAMILIES
 from ..models.families.schema import Family
 from ..models.fingerprints import digest, patcher_key
 from ..models.model_map import find_family, read_shape, state_space
 from ..models.tokens import editable_states
-from .target import Pooled, Progress, TargetStates
+from .target import Pooled
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 HOOK_POINT = "clip_vision"
-WITHOUT_MODEL = "wan"
-# families whose model reads another of the encoder's outputs than the last layer but one
+WITHOUT_MODEL = "wan"  # the family if no model is connected
+# families whose model reads another output of the encoder than the penultimate layer
 READ_BY = {"hunyuan-video": "last_hidden_state"}
 NOTE = "The anchors are image and caption pairs of your own: the map is as good as the captions describe the images."
 
 
 class ImageStates:
-    """The states of a CLIP_VISION for images (n, H, W, 3), one a caption."""
+    """The states of a CLIP_VISION for images (n, H, W, 3), one a caption.
 
-    def __init__(self, clip_vision: Any, images: torch.Tensor, model: ModelPatcher | None = None) -> None:
+    Raises:
+        SafetySteeringError: on construction, if one of the two is missing or the model's family reads no images.
+    """
+
+    def __init__(self, clip_vision: Any, images: torch.Tensor | None, model: ModelPatcher | None = None) -> None:
+        if clip_vision is None or images is None:
+            raise SafetySteeringError(
+                "The target clip_vision needs harmless images of your own with a caption each: connect clip_vision, "
+                "images, anchors (the captions, in the images' order) and the language model to safety_llm."
+            )
         self._clip_vision, self._images, self._model = clip_vision, images, model
         self._family: Family = (
             next(family for family in FAMILIES if family.name == WITHOUT_MODEL)
@@ -45,12 +56,12 @@ class ImageStates:
             raise MismatchError(f"Models of the family {self._family.name} take no states at '{HOOK_POINT}'.")
 
     def key(self) -> Any:
-        """As of Target."""
+        """As of `Target`."""
         encoder = patcher_key(self._clip_vision.patcher) if hasattr(self._clip_vision, "patcher") else self._probe()
         return [HOOK_POINT, self._family.name, encoder, digest(self._images)]
 
     def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
-        """As of Target. Text i is the caption of image i."""
+        """As of `Target`. Text i is the caption of image i."""
         if len(texts) != len(self._images):
             raise SafetySteeringError(
                 f"There are {len(self._images)} images and {len(texts)} captions. Connect one image for each caption, "
@@ -73,13 +84,3 @@ class ImageStates:
 
     def _probe(self) -> str:
         return digest(self._encode(self._images[:1]))
-
-
-def image_states(clip_vision: Any, images: Any, model: Any) -> ImageStates:
-    """The target, from what is connected; SafetySteeringError if something is missing."""
-    if clip_vision is None or images is None:
-        raise SafetySteeringError(
-            "The target clip_vision needs harmless images of your own with a caption each: connect clip_vision, "
-            "images, anchors (the captions, in the images' order) and the language model to safety_llm."
-        )
-    return ImageStates(clip_vision, images, model)

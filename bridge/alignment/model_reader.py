@@ -1,7 +1,7 @@
 """Conditioning states as a diffusion model receives them, without running the model.
 
-One sampler step brings the conditioning through everything that core and the model do to it (LTX-2's connector, masks,
-parts of different encoders). The model call itself is answered with zeros, so the price is loading the model.
+One sampler step passes the conditioning through everything that core and the model do to it (LTX-2's connector, masks,
+parts of different encoders). The model call itself returns zeros, so the only cost is loading the model.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ WRAPPER_KEY = "safety_steering_read"
 AUTO = "auto"
 SIDE = 256  # pixels of a small picture
 FRAMES = 2  # latent frames of a small video
-States = tuple[torch.Tensor, torch.Tensor]  # (1, N, D), and which rows may be edited, (1, N, 1)
+States = tuple[torch.Tensor, torch.Tensor]  # states (1, N, D), and which of their rows may be edited (1, N, 1)
 
 
 def small_latent(model: ModelPatcher, template: Conditioning | None = None) -> dict[str, torch.Tensor]:
-    """An empty latent of 256 x 256 pixels, for videos of two latent frames; the size of the template's start image if
-    it has one, because the two must match.
+    """An empty latent of the size of the template's start image, or else of 256 x 256 pixels and two latent frames.
 
     Raises:
-        SafetySteeringError: the model makes no pictures.
+        SafetySteeringError: the model makes neither pictures nor videos.
     """
     shown = template[0][1].get("concat_latent_image") if template else None
     if shown is not None:
@@ -48,10 +47,10 @@ def small_latent(model: ModelPatcher, template: Conditioning | None = None) -> d
 
 
 def find_part(family: Family, hook_point: str, space: str) -> int:
-    """Which of the spaces at a hook point is meant: 0 for "auto", else the one of this name.
+    """The index of a space at a hook point, by its id; 0 for "auto".
 
     Raises:
-        MismatchError: the family has no such space there.
+        MismatchError: the family has no such space at the hook point.
     """
     if hook_point not in family.states:
         raise MismatchError(f"Models of the family {family.name} take no states at '{hook_point}'.")
@@ -59,7 +58,7 @@ def find_part(family: Family, hook_point: str, space: str) -> int:
     if space == AUTO:
         return 0
     for index, state in enumerate(states):
-        # sizes that the map does not know are named by their width
+        # spaces of unlisted widths are named by their width
         own = f"{family.name}.{state.name or hook_point}"
         if space in state.spaces.values() or (space.startswith(own) and space.removeprefix(own).isdigit()):
             return index
@@ -68,12 +67,12 @@ def find_part(family: Family, hook_point: str, space: str) -> int:
 
 
 def part_space(family: Family, hook_point: str, part: int, width: int) -> str:
-    """The id of a part's space, by the width of its states."""
+    """The id of the space of a part (index as of `find_part`), by the width of its states."""
     return state_spaces(family, hook_point, width)[part]
 
 
 def read_conditioning(encoded: Conditioning, state: StateArgument, diffusion_model: Any = None) -> States:
-    """The states in a CONDITIONING, where the model takes them as they are."""
+    """The states in a CONDITIONING, for a model that takes them unchanged."""
     states, about = encoded[0]
     states = to_sequence(states[:1], state.dims)
     rows = editable_states(states, about.get("attention_mask") if state.mask else None)
@@ -85,7 +84,7 @@ def read_conditioning(encoded: Conditioning, state: StateArgument, diffusion_mod
 
 
 class ModelReader:
-    """Reads what a model receives at a hook point for a CONDITIONING."""
+    """Reads the states that a model receives at a hook point for a CONDITIONING."""
 
     def __init__(self, model: ModelPatcher, hook_point: str, space: str, latent: dict[str, Any]) -> None:
         self.family = find_family(model.model.diffusion_model)
@@ -100,7 +99,7 @@ class ModelReader:
         """The states (1, N, D) on the CPU, and which rows may be edited."""
         self._seen = []
         sampling = Sampling(self._latent, "", 1, 1.0, "euler", "simple", 0)
-        # at cfg 1 no negative prompt is asked for
+        # cfg 1 uses no negative prompt
         sample_prompt(self._model, encoded, [], sampling, 0)
         if not self._seen:
             raise SafetySteeringError("The sampler never called the model, so its prompt states cannot be read.")
@@ -114,7 +113,7 @@ class ModelReader:
         return torch.zeros_like(call.x)
 
     def _wanted(self, call: ModelCall) -> tuple[str, int]:
-        """Name and width under which `ModelCall.states` finds the part."""
+        """Space id and width by which `ModelCall.states` finds the part."""
         if self.part == 0:
             return "", 0
         state = self.family.states[self._hook_point][self.part]

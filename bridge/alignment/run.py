@@ -1,4 +1,4 @@
-"""A fit from links and settings to an alignment: anchors, their check, the cache, both models' states, the maths."""
+"""Fit Benign Alignment: from what is connected and the settings to an alignment, or to the one in the cache."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ import comfy.utils
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 
-from ...safety_steering.alignment.anchors import coverage, refuse_unsafe
+from ...safety_steering.alignment.alignment import Alignment, AnchorStates
 from ...safety_steering.alignment.file import load_alignment, save_alignment
-from ...safety_steering.alignment.fit import Alignment, AnchorStates, Side, fit_alignment, texts_sha256
+from ...safety_steering.alignment.fit import TargetStates, fit_checked, source_hook_point, texts_sha256
 from ...safety_steering.alignment.maps import AlignmentSettings
-from ...safety_steering.alignment.transfer import LEAST
+from ...safety_steering.alignment.transfer import MIN_BENIGN
 from ...safety_steering.errors import MismatchError, SafetySteeringError, VectorFileError
 from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.prompts.prompt_set import PromptSet
 from ...safety_steering.vectors.vector import SafetyVector
 from ..folders import cached_path
-from .block_states import BlockChoice, block_states
-from .image_states import image_states
-from .target import Target, TargetStates
-from .text_states import encoder_layer, text_states
+from .block_states import BlockChoice, BlockStates
+from .image_states import ImageStates
+from .target import Target
+from .text_states import EncoderLayer, TextStates
 
+TARGETS = ("conditioning", "encoder_layer", "clip_vision", "blocks")
 CONTENT_VERSION = 1  # raised when the same inputs would give another alignment
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What is connected to Fit Benign Alignment. llm: a SourceModel. anchors: only their safe prompts are read.
+    """What is connected to the node; None for what is not.
 
-    benign: prompts in the style that the target is used with, their safe prompts; only the target reads them.
+    llm: a SourceModel. anchors: only their safe prompts are read. benign: prompts in the style that the target is used
+    with; only the target reads their safe prompts.
     """
 
     vector: SafetyVector
@@ -52,18 +54,17 @@ class Inputs:
 
     @property
     def hook_point(self) -> HookPoint:
-        """Where in the language model the vector lives."""
-        own = self.vector.anchors
-        return own.hook_point if own else next(iter(self.vector.hook_points))
+        """The vector's hook point in its language model."""
+        return source_hook_point(self.vector)
 
 
 def align(inputs: Inputs, choice: Mapping[str, Any], settings: AlignmentSettings) -> Alignment:
-    """Fit, or find in the cache, the alignment of the vector's space with the chosen target.
+    """The alignment of the vector's space with the chosen target, fitted or from the cache.
 
-    choice: "target" and its settings by name, as `choose_target`.
+    choice: "target", one of TARGETS, and its settings by name.
 
     Raises:
-        SafetySteeringError: something is missing or does not belong together, or an anchor is not benign.
+        SafetySteeringError: an input is missing, inputs do not belong together, or an anchor is unsafe.
     """
     if inputs.vector.info.kind != "source":
         raise MismatchError(
@@ -71,76 +72,82 @@ def align(inputs: Inputs, choice: Mapping[str, Any], settings: AlignmentSettings
             "Fit Benign Alignment is for portable vectors, made from a language model."
         )
     texts = anchor_texts(inputs)
-    connected = Connected(inputs.clip, inputs.model, inputs.clip_vision, inputs.images, inputs.latent, inputs.template)
-    target = choose_target(choice, connected, settings.seed)
+    target = choose_target(choice, inputs, settings.seed)
     benign = benign_texts(inputs, choice["target"])
     path = cached_path(_content_hash(inputs, (texts, benign), target, settings))
     if (found := _cached(path)) is not None:
         return found
     source = source_states(inputs, texts)
-    # before the target sees any of them
-    refuse_unsafe(inputs.vector, inputs.hook_point, source, texts)
-    bar = comfy.utils.ProgressBar(len(texts) + len(benign))
-    states = target.states((*texts, *benign), lambda done, total: bar.update_absolute(done, total))
-    anchors, own = _divided(states.states, len(texts))
-    alignment = fit_alignment(
-        source,
-        anchors,
-        settings,
-        source_side=_source_side(inputs),
-        target_side=states.side,
-        texts=texts,
-        about={"notes": list(states.notes)},
-        benign=own,
-        tick=throw_exception_if_processing_interrupted,
-    )
-    covered = coverage(inputs.vector.at(inputs.hook_point), source, alignment)
-    alignment = replace(alignment, about={**alignment.about, "coverage": covered})
+
+    def read_target() -> TargetStates:
+        bar = comfy.utils.ProgressBar(len(texts) + len(benign))
+        found = target.states((*texts, *benign), lambda done, total: bar.update_absolute(done, total))
+        own = _rows(found.states, slice(len(texts), None)) if benign else None
+        return replace(found, states=_rows(found.states, slice(len(texts))), benign=own)
+
+    tick = throw_exception_if_processing_interrupted
+    alignment = fit_checked(inputs.vector, source, texts, read_target, settings, tick=tick)
     save_alignment(alignment, path)
     return alignment
+
+
+def choose_target(choice: Mapping[str, Any], inputs: Inputs, seed: int = 0) -> Target:
+    """The target of a choice, as of `align`.
+
+    Raises:
+        SafetySteeringError: an input that it needs is not connected, or as the targets' own.
+    """
+    name, settings = choice["target"], {key: value for key, value in choice.items() if key != "target"}
+    if name == "conditioning":
+        space = settings.get("space", "auto").strip() or "auto"
+        return TextStates(inputs.clip, inputs.model, space, inputs.latent, inputs.template)
+    if name == "encoder_layer":
+        return EncoderLayer(inputs.clip, settings.get("layer", 0.5))
+    if name == "clip_vision":
+        return ImageStates(inputs.clip_vision, inputs.images, inputs.model)
+    if name == "blocks":
+        return BlockStates(inputs.model, inputs.clip, BlockChoice(**settings), inputs.latent, inputs.template, seed)
+    raise SafetySteeringError(f"The target '{name}' is not known; choose one of {', '.join(TARGETS)}.")
 
 
 def benign_texts(inputs: Inputs, target: str) -> tuple[str, ...]:
     """The safe prompts of `benign`; none if it is not connected.
 
     Raises:
-        SafetySteeringError: it has none, or too few, or the target reads images.
+        SafetySteeringError: it has too few, or the target reads images.
     """
     if inputs.benign is None:
         return ()
     texts = tuple(dict.fromkeys(row.safe for row in inputs.benign.rows if row.safe))
-    if target == "clip_vision" or len(texts) < LEAST:
+    if target == "clip_vision" or len(texts) < MIN_BENIGN:
         raise SafetySteeringError(
-            f"benign_prompts holds {len(texts)} safe prompts; {LEAST} are the least, and the target must be one that "
+            f"benign_prompts has {len(texts)} safe prompts. At least {MIN_BENIGN} are needed, and a target that "
             "reads text. Connect benign prompts such as you use, or nothing."
         )
     return texts
 
 
-def _divided(states: AnchorStates, anchors: int) -> tuple[AnchorStates, AnchorStates | None]:
-    """The anchors' states, and those of the benign prompts behind them, if there are any."""
-    first = AnchorStates(states.pooled[:anchors], states.token[:anchors])
-    rest = AnchorStates(states.pooled[anchors:], states.token[anchors:])
-    return first, rest if len(rest.pooled) else None
+def _rows(states: AnchorStates, rows: slice) -> AnchorStates:
+    return AnchorStates(states.pooled[rows], states.token[rows])
 
 
 def anchor_texts(inputs: Inputs) -> tuple[str, ...]:
     """The benign texts to align by: the connected ones, or the vector's own.
 
     Raises:
-        SafetySteeringError: there are none, or without a language model some whose states the vector does not hold.
+        SafetySteeringError: there are none, or no language model is connected and the vector lacks the states of some.
     """
     own = inputs.vector.anchors
     if inputs.anchors is None:
         if own is None:
             raise SafetySteeringError(
-                "This vector brings no anchors. Connect harmless captions to anchors and its language model to "
+                "This vector contains no anchors. Connect harmless captions to anchors and its language model to "
                 "safety_llm, or use a vector made by Extract LLM Direction."
             )
         return own.texts
     texts = tuple(dict.fromkeys(row.safe for row in inputs.anchors.rows if row.safe))
     if inputs.images is not None:
-        texts = tuple(row.safe for row in inputs.anchors.rows)  # one an image, and in their order
+        texts = tuple(row.safe for row in inputs.anchors.rows)  # text i is the caption of image i
     if not texts or not all(texts):
         raise SafetySteeringError(
             f"{inputs.anchors.name or 'The prompt set'} has rows without a safe prompt. Anchors must be benign: load a "
@@ -157,14 +164,14 @@ def anchor_texts(inputs: Inputs) -> tuple[str, ...]:
 
 
 def source_states(inputs: Inputs, texts: Sequence[str]) -> torch.Tensor:
-    """The anchors' states (n, D_s) in the language model: read by it, or those that the vector holds.
+    """The anchors' states (n, D_s) in the language model if it is connected, else those in the vector.
 
     Raises:
         MismatchError: the language model is not the one that the vector was made from.
     """
     own = inputs.vector.anchors
     if inputs.llm is None:
-        assert own is not None  # anchor_texts has seen to it
+        assert own is not None  # checked by anchor_texts
         rows = {text: number for number, text in enumerate(own.texts)}
         return own.states[[rows[text] for text in texts]]
     layer = inputs.hook_point.number
@@ -185,11 +192,6 @@ def source_states(inputs: Inputs, texts: Sequence[str]) -> torch.Tensor:
     return states[:, 0]
 
 
-def _source_side(inputs: Inputs) -> Side:
-    info = inputs.vector.info
-    return Side(inputs.hook_point, inputs.vector.at(inputs.hook_point).space, name=info.model_name)
-
-
 def _content_hash(inputs: Inputs, texts: Sequence[Sequence[str]], target: Target, settings: AlignmentSettings) -> str:
     llm = None if inputs.llm is None else [inputs.llm.name, getattr(inputs.llm, "fingerprint", "")]
     content = [
@@ -205,55 +207,11 @@ def _content_hash(inputs: Inputs, texts: Sequence[Sequence[str]], target: Target
 
 
 def _cached(path: Path) -> Alignment | None:
-    """The alignment kept at `path`; None if there is none, or a damaged one, which a new fit will replace."""
+    """The alignment in the cache at `path`; None if there is none, or a damaged one, which a new fit replaces."""
     if not path.exists():
         return None
     try:
         return load_alignment(path)
     except VectorFileError as error:
-        logging.warning("Safety Steering: a kept alignment cannot be read and is fitted again. %s", error)
+        logging.warning("Safety Steering: an alignment in the cache cannot be read and is fitted again. %s", error)
         return None
-
-
-# --- Places that a direction can be carried to, one a file; `choose_target` makes one of a node's choice.
-
-
-__all__ = ["TARGETS", "Connected", "Target", "TargetStates", "choose_target"]
-
-
-# --- From a node's choice and links to a target.
-
-
-TARGETS = ("conditioning", "encoder_layer", "clip_vision", "blocks")
-
-
-@dataclass(frozen=True, eq=False)
-class Connected:
-    """What is connected of the target: CLIP, MODEL, CLIP_VISION, IMAGE, LATENT and CONDITIONING, or None."""
-
-    clip: Any = None
-    model: Any = None
-    clip_vision: Any = None
-    images: Any = None
-    latent: Any = None
-    template: Any = None
-
-
-def choose_target(choice: Mapping[str, Any], connected: Connected, seed: int = 0) -> Target:
-    """The target of a choice, "target" and its settings by name.
-
-    Raises:
-        SafetySteeringError: something that it needs is not connected, or as the targets' own.
-    """
-    name, settings = choice["target"], {key: value for key, value in choice.items() if key != "target"}
-    if name == "conditioning":
-        space = settings.get("space", "auto").strip() or "auto"
-        return text_states(connected.clip, connected.model, space, connected.latent, connected.template)
-    if name == "encoder_layer":
-        return encoder_layer(connected.clip, settings.get("layer", 0.5))
-    if name == "clip_vision":
-        return image_states(connected.clip_vision, connected.images, connected.model)
-    if name == "blocks":
-        choice = BlockChoice(**settings)
-        return block_states(connected.clip, connected.model, choice, connected.latent, connected.template, seed)
-    raise SafetySteeringError(f"'{name}' is no target; choose one of {', '.join(TARGETS)}.")

@@ -1,34 +1,24 @@
-"""What a direction can be carried to: a place in a model, and the states that benign anchors have there."""
+"""The target of an alignment: a hook point in a model, and the states that it has for benign texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 
-from ...safety_steering.alignment.fit import AnchorStates, Side
+from ...safety_steering.alignment.alignment import AnchorStates
+from ...safety_steering.alignment.fit import TargetStates
 from ...safety_steering.errors import SafetySteeringError
+from ...safety_steering.language_models.source_model import Progress
 from ..sampling.sampling import number_of
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class TargetStates:
-    """The anchors' states, the space they are in, and sentences that people should know."""
-
-    states: AnchorStates
-    side: Side
-    notes: tuple[str, ...] = ()
 
 
 class Target(Protocol):
-    """A place in a model."""
+    """A hook point in a connected model."""
 
     def key(self) -> Any:
-        """Plain data that decides what `states` gives, for the cache."""
+        """Plain data that decides what `states` returns, for the cache."""
         ...
 
     def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
@@ -45,13 +35,13 @@ class Pooled:
 
     @property
     def width(self) -> int:
-        """D, of what was added."""
+        """D of the states added so far."""
         return len(self._pooled[0])
 
     def add(self, states: torch.Tensor, rows: torch.Tensor, text: str) -> None:
-        """One text's states (1, N, D) and which rows may be edited, (1, N, 1) boolean.
+        """Add one text's states (1, N, D); rows: (1, N, 1) bool, which of them steering may edit.
 
-        Kept are the mean over these rows and one of them, drawn by the text: the same rows that steering will edit.
+        Kept are the mean over these rows and one of them, drawn by the text.
         """
         kept = states[0][rows[0, :, 0]].to("cpu", torch.float64)
         if not len(kept):
@@ -60,5 +50,5 @@ class Pooled:
         self._token.append(kept[number_of(text) % len(kept)].float())
 
     def result(self) -> AnchorStates:
-        """Everything added so far, in its order."""
+        """Everything added so far, in order."""
         return AnchorStates(torch.stack(self._pooled), torch.stack(self._token))

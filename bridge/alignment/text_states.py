@@ -1,7 +1,7 @@
-"""Target `conditioning`: the prompt states that a diffusion model receives.
+"""The targets inside or behind a text encoder: `conditioning`, what the diffusion model receives, and `encoder_layer`.
 
-From a CLIP alone where its states reach the model as they are and its class tells the space; with the MODEL where the
-model reworks them first, or to read the space off it. Whether it reworks them is seen on the first anchor.
+For `conditioning` a CLIP is enough if its states reach the model unchanged and its class determines the space. The
+MODEL is needed if it changes them first, which is tested on the first anchor, or to determine the space.
 """
 
 from __future__ import annotations
@@ -12,41 +12,47 @@ from typing import TYPE_CHECKING, Any
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 
-from ...safety_steering.alignment.fit import AnchorStates, Side
+from ...safety_steering.alignment.alignment import AnchorStates, Side
+from ...safety_steering.alignment.fit import TargetStates
 from ...safety_steering.errors import MismatchError, SafetySteeringError
-from ...safety_steering.language_models.source_model import ONE_TOKEN
+from ...safety_steering.language_models.source_model import ONE_TOKEN, Progress
 from ..language_models.clip_source import ClipSource
 from ..models.fingerprints import clip_key, digest, patcher_key
 from ..models.model_map import read_shape
 from ..models.text_encoders import encoder_family
 from ..sampling.sampling import Conditioning, encode_prompt
 from .model_reader import ModelReader, States, find_part, part_space, read_conditioning, small_latent
-from .target import Pooled, Progress, TargetStates
+from .target import Pooled
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP
 
 HOOK_POINT = "conditioning"
-
-
-SHARD = 32  # texts encoded before the model is asked: the two need not take turns in memory for each
-
-
+SHARD = 32  # texts encoded before the model reads them, so that the two do not swap places in memory for each text
 REWORKED = "The model reworks the prompt before its blocks; the states are those it makes."
+INNER_LAYER = (
+    "An inner layer of the text encoder: a vector carried there can be measured; Apply steers the diffusion model only."
+)
 
 
 class TextStates:
-    """The states of a CLIP, or of a CLIP and a MODEL."""
+    """Target `conditioning`: the states of a CLIP, or of a CLIP and a MODEL.
+
+    Raises:
+        MismatchError: on construction, if there is no CLIP or the family has no such space.
+    """
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: CLIP | None,
         model: ModelPatcher | None = None,
         space: str = "auto",
         latent: dict[str, Any] | None = None,
         template: Conditioning | None = None,
     ) -> None:
+        if clip is None:
+            raise MismatchError("The target conditioning needs your model's text encoder. Connect it to clip.")
         self._clip, self._template, self._space, self._model = clip, template, space, model
         self._reader = None
         if model is not None:
@@ -56,12 +62,12 @@ class TextStates:
         self._state = self._family.states[HOOK_POINT][self._part]
 
     def key(self) -> Any:
-        """As of Target."""
+        """As of `Target`."""
         model = None if self._model is None else patcher_key(self._model)
         return [HOOK_POINT, self._space, self._family.name, clip_key(self._clip), model, digest(self._template)]
 
     def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
-        """As of Target."""
+        """As of `Target`."""
         pooled, reworked = Pooled(), False
         for start in range(0, len(texts), SHARD):
             shard = texts[start : start + SHARD]
@@ -88,7 +94,7 @@ class TextStates:
         return read_conditioning(encoded, self._state, model)
 
     def _reworks(self, encoded: Conditioning) -> bool:
-        """Whether the model receives something else than what the CLIP gave."""
+        """Whether the model receives other states than the CLIP gave."""
         if self._reader is None:
             return False
         received, rows = self._reader.read(encoded)
@@ -105,34 +111,27 @@ class TextStates:
         return type(self._clip.cond_stage_model).__name__
 
 
-def text_states(clip: Any, model: Any, space: str, latent: Any, template: Any) -> TextStates:
-    """The target, from what is connected; MismatchError if the text encoder is not."""
-    if clip is None:
-        raise MismatchError("The target conditioning needs your model's text encoder. Connect it to clip.")
-    return TextStates(clip, model, space, latent, template)
-
-
-# --- Target `encoder_layer`: the hidden states inside a text encoder, a hook point `source.<layer>` of its own.
-
-
-NOTE = (
-    "An inner layer of the text encoder: a vector carried there can be measured; Apply steers the diffusion model only."
-)
-
-
 class EncoderLayer:
-    """The states after one layer of a CLIP's largest encoder. depth: 0 is the first layer, 1 the last."""
+    """Target `encoder_layer`: the states after one layer of a CLIP's largest encoder, at a hook point `source.<layer>`.
+
+    depth: 0 is the first layer, 1 the last.
+
+    Raises:
+        SafetySteeringError: on construction, if there is no CLIP.
+    """
 
     def __init__(self, clip: Any, depth: float) -> None:
+        if clip is None:
+            raise SafetySteeringError("The target encoder_layer needs your model's text encoder. Connect it to clip.")
         self._clip, self._source = clip, ClipSource(clip)
         self._layer = 1 + round(depth * (self._source.layers - 1))
 
     def key(self) -> Any:
-        """As of Target."""
+        """As of `Target`."""
         return ["encoder_layer", self._source.space(self._layer), clip_key(self._clip)]
 
     def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
-        """As of Target: the mean over a text's own tokens, and one of them."""
+        """As of `Target`: the mean over a text's own tokens, and one of them."""
 
         def step(done: int, total: int) -> None:
             throw_exception_if_processing_interrupted()
@@ -141,11 +140,4 @@ class EncoderLayer:
         pooled = self._source.states(texts, [self._layer], "mean", step)[:, 0]
         token = self._source.states(texts, [self._layer], ONE_TOKEN, step)[:, 0]
         side = Side(f"source.{self._layer}", self._source.space(self._layer), name=self._source.name)
-        return TargetStates(AnchorStates(pooled, token), side, (NOTE,))
-
-
-def encoder_layer(clip: Any, depth: float) -> EncoderLayer:
-    """The target, from what is connected; SafetySteeringError if the text encoder is not."""
-    if clip is None:
-        raise SafetySteeringError("The target encoder_layer needs your model's text encoder. Connect it to clip.")
-    return EncoderLayer(clip, depth)
+        return TargetStates(AnchorStates(pooled, token), side, (INNER_LAYER,))

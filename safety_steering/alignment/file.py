@@ -1,12 +1,13 @@
-"""The alignment's file, `*.safetensors`, format version 1.
+"""The alignment file, `*.safetensors`, format version 1.
 
-Tensors are named as in `Alignment.tensors`; the metadata `facts` holds `Alignment.facts` as JSON. Everything is checked
-before an alignment exists, as for vectors: sizes before they are allocated, then shapes, values and names.
+Tensors are named as in `Alignment.tensors`; the metadata `facts` holds `Alignment.facts` as JSON. Sizes are checked
+before they are allocated, then names, shapes and values.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,17 +19,17 @@ from safetensors import safe_open
 from ..errors import SafetySteeringError, VectorFileError
 from ..files import check_header_size, one_sentence, read_json, write_tensors
 from ..hook_point import HookPoint
-from .fit import Alignment, AnchorStates, Side
+from .alignment import Alignment, AnchorStates, Side
 from .maps import LAYOUTS, AlignmentSettings, SpaceMap
 from .quality import Quality
 
 FORMAT = "safety_alignment"
 FORMAT_VERSION = 1
-MAX_VALUES = 2**31  # of one tensor: a map between two spaces 32768 wide has half of that
+MAX_VALUES = 2**31  # of one tensor; a map between two spaces of width 32768 has half as many
 
 
 def save_alignment(alignment: Alignment, path: str | os.PathLike[str], *, overwrite: bool = True) -> Path:
-    """Write `alignment` to `path`, whole or not at all; returns the path.
+    """Write an alignment to `path` atomically; returns the path.
 
     Raises:
         VectorFileError: the name does not end in `.safetensors`.
@@ -36,11 +37,7 @@ def save_alignment(alignment: Alignment, path: str | os.PathLike[str], *, overwr
     """
     if Path(path).suffix != ".safetensors":
         raise VectorFileError(f"'{Path(path).name}' must end in .safetensors.")
-    metadata = {
-        "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
-        "facts": json.dumps(alignment.facts()),
-    }
+    metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "facts": json.dumps(alignment.facts())}
     return write_tensors(path, alignment.tensors(), metadata, overwrite=overwrite)
 
 
@@ -79,10 +76,7 @@ def _assemble(facts: Mapping[str, Any], file: Any) -> Alignment:
         if name not in names:
             raise VectorFileError(f"the tensor {name} is missing.")
         dtype, shape = file.get_slice(name).get_dtype(), file.get_slice(name).get_shape()
-        values = 1
-        for size in shape:
-            values *= size
-        if dtype != "F32" or not 1 <= len(shape) <= 2 or not 0 < values <= MAX_VALUES:
+        if dtype != "F32" or not 1 <= len(shape) <= 2 or not 0 < math.prod(shape) <= MAX_VALUES:
             raise VectorFileError(f"the tensor {name} is {dtype} of shape {shape}, expected F32 in 1 or 2 dimensions.")
         found: torch.Tensor = file.get_tensor(name)
         return found
@@ -111,7 +105,7 @@ def _assemble(facts: Mapping[str, Any], file: Any) -> Alignment:
     except SafetySteeringError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise VectorFileError(f"its facts are not whole: {error}. Fit it again.") from error
+        raise VectorFileError(f"its facts are incomplete or invalid: {error}. Fit it again.") from error
 
 
 def _side(facts: Mapping[str, Any]) -> Side:

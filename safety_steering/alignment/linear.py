@@ -1,10 +1,7 @@
-"""Ridge regression, its penalty chosen by generalised cross-validation.
+"""The linear maps W from x (n, D_s) to y (n, D_t): ridge, orthogonal Procrustes and reduced-rank ridge regression.
 
-    W = (X^T X + lambda I)^-1 X^T Y = X^T (X X^T + lambda I)^-1 Y
-    GCV(lambda) = (||Y - X W||^2 / n) / (1 - df / n)^2,   df = 1 + sum_i s_i^2 / (s_i^2 + lambda)
-
-(arXiv 2606.05290; Golub, Heath and Wahba 1979.) With X = U S V^T both are closed forms in S and P = U^T Y, so every
-penalty of the grid costs O(r). The 1 in df is the mean that was taken off.
+Rows are anchors; channels are centred and standardised. Everything goes through X = U S V^T with P = U^T Y, so that no
+D x D matrix is decomposed where there are fewer anchors than channels.
 """
 
 from __future__ import annotations
@@ -14,59 +11,35 @@ import torch
 from ..linear_algebra import Spectrum, spectrum
 from .maps import SpaceMap, inner_split
 
-GRID = 61
-
-
+GRID = 61  # penalties
 SMALLEST, LARGEST = 1e-6, 1e3  # of the mean squared singular value
-
-
-def fit_ridge(x: torch.Tensor, y: torch.Tensor) -> SpaceMap:
-    """The ridge map from x (n, D_s) to y (n, D_t); `chosen` has the penalty and the degrees of freedom."""
-    found = spectrum(x)
-    projections = found.left.T @ y.double()
-    penalty = choose_penalty(found, projections, y)
-    matrix = solve(found, projections, penalty)
-    freedom = float((found.squares / (found.squares + penalty)).sum())
-    return SpaceMap("linear", {"matrix": matrix.float()}, {"penalty": penalty, "degrees_of_freedom": freedom})
-
-
-def choose_penalty(found: Spectrum, projections: torch.Tensor, y: torch.Tensor) -> float:
-    """The penalty of the grid with the least GCV."""
-    rows, squares = len(found.x), found.squares
-    unit = float(squares.mean())
-    grid = torch.logspace(0, 1, GRID, base=LARGEST / SMALLEST, dtype=torch.float64) * SMALLEST * unit
-    power = projections.square().sum(dim=1)
-    outside = (y.double().square().sum() - power.sum()).clamp_min(0)
-    kept = squares / (squares + grid[:, None])
-    residual = (outside + ((1 - kept).square() * power).sum(dim=1)) / rows
-    freedom = 1 + kept.sum(dim=1)
-    usable = freedom < rows * (1 - 1e-9)
-    scores = torch.where(usable, residual / (1 - freedom / rows).square(), torch.inf)
-    return float(grid[scores.argmin()])
-
-
-def solve(found: Spectrum, projections: torch.Tensor, penalty: float) -> torch.Tensor:
-    """W (D_s, D_t), float64."""
-    matrix: torch.Tensor = found.x.T @ (found.left @ (projections / (found.squares + penalty)[:, None]))
-    return matrix
-
-
-# --- Orthogonal Procrustes: the rotation (semi-orthogonal where the widths differ) that lays one cloud on the other.
-#
-#     X^T Y = A Sigma B^T,   Q = A B^T,   c = tr(Sigma) / ||X||^2,   W = c Q
-#
-# (Schoenemann 1966; arXiv 2606.05290.) The scale c changes no direction, it makes W comparable as a prediction. Axes
-# whose singular value is rounding are left out: off the anchors' span Q is not determined.
-#
-# With fewer anchors than channels on both sides, X = U S V^T and Y = U' S' V'^T give X^T Y = V (S U^T U' S') V'^T, so
-# the decomposition is of a matrix as small as the anchors are few.
-
-
 ROUNDING = 1e-8  # of the largest singular value
 
 
+def fit_ridge(x: torch.Tensor, y: torch.Tensor) -> SpaceMap:
+    """Ridge regression (arXiv 2606.05290), its penalty chosen by `choose_penalty`.
+
+        W = (X^T X + lambda I)^-1 X^T Y = X^T (X X^T + lambda I)^-1 Y
+
+    `chosen` has the penalty and the degrees of freedom.
+    """
+    found, projections, penalty = _regress(x, y)
+    freedom = float((found.squares / (found.squares + penalty)).sum())
+    matrix = _ridge_matrix(found, projections, penalty)
+    return SpaceMap("linear", {"matrix": matrix.float()}, {"penalty": penalty, "degrees_of_freedom": freedom})
+
+
 def fit_orthogonal(x: torch.Tensor, y: torch.Tensor) -> SpaceMap:
-    """The Procrustes map from x (n, D_s) to y (n, D_t); `chosen` has the number of axes and the scale."""
+    """Orthogonal Procrustes (Schoenemann 1966; arXiv 2606.05290), semi-orthogonal where the widths differ.
+
+        X^T Y = A Sigma B^T,   Q = A B^T,   c = tr(Sigma) / ||X||^2,   W = c Q
+
+    The scale c changes no direction; it makes W comparable as a prediction. Axes whose singular value is rounding are
+    left out: outside of the anchors' span Q is not determined. With fewer anchors than channels on both sides,
+    Y = U' S' V'^T gives X^T Y = V (S U^T U' S') V'^T, and only the inner matrix is decomposed.
+
+    `chosen` has the number of axes and the scale.
+    """
     x, y = x.double(), y.double()
     if len(x) < min(x.shape[1], y.shape[1]):
         of_x, of_y = spectrum(x), spectrum(y)
@@ -81,35 +54,65 @@ def fit_orthogonal(x: torch.Tensor, y: torch.Tensor) -> SpaceMap:
     return SpaceMap("linear", {"matrix": matrix.float()}, {"axes": float(kept.sum()), "scale": scale})
 
 
-# --- Reduced-rank ridge regression: ridge through r shared axes of the target.
-#
-#     W_r = W V_r V_r^T,   V_r: leading eigenvectors of W^T (X^T X + lambda I) W = P^T diag(s^2 / (s^2 + lambda)) P
-#
-# (Izenman 1975; Mukherjee and Zhu 2011.) If no rank is given, it is the one with the least error on a fifth of the
-# rows, from a fit on the others; the error of every rank is a cumulative sum.
-
-
 def fit_reduced_rank(x: torch.Tensor, y: torch.Tensor, *, rank: int = 0, seed: int = 0) -> SpaceMap:
-    """The map of this rank, or of the rank chosen (0), from x (n, D_s) to y (n, D_t)."""
-    chosen = rank or _choose_rank(x, y, seed)
-    matrix, axes, penalty = _fit(x, y)
-    axes = axes[:, :chosen]
+    """Ridge regression through r shared axes of the target (Izenman 1975; Mukherjee and Zhu 2011).
+
+        W_r = W V_r V_r^T,   V_r: leading eigenvectors of W^T (X^T X + lambda I) W = P^T diag(s^2 / (s^2 + lambda)) P
+
+    rank: r; 0 takes the rank with the least error on a fifth of the rows, from a fit on the others. `chosen` has the
+    rank and the penalty.
+    """
+    rank = rank or _choose_rank(x, y, seed)
+    matrix, axes, penalty = _ridge_and_axes(x, y)
+    axes = axes[:, :rank]
     reduced = (matrix @ axes) @ axes.T
     return SpaceMap("linear", {"matrix": reduced.float()}, {"rank": float(axes.shape[1]), "penalty": penalty})
 
 
-def _fit(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """The ridge map, the target's axes (D_t, r) by how much of it they explain, and the penalty."""
+def choose_penalty(found: Spectrum, projections: torch.Tensor, y: torch.Tensor) -> float:
+    """The penalty of a grid with the least generalised cross-validation (Golub, Heath and Wahba 1979).
+
+        GCV(lambda) = (||Y - X W||^2 / n) / (1 - df / n)^2,   df = 1 + sum_i s_i^2 / (s_i^2 + lambda)
+
+    The 1 in df stands for the mean that was subtracted. Both are closed forms in S and P = `projections`.
+    """
+    rows, squares = len(found.x), found.squares
+    unit = float(squares.mean())
+    grid = torch.logspace(0, 1, GRID, base=LARGEST / SMALLEST, dtype=torch.float64) * SMALLEST * unit
+    power = projections.square().sum(dim=1)
+    outside = (y.double().square().sum() - power.sum()).clamp_min(0)
+    kept = squares / (squares + grid[:, None])
+    residual = (outside + ((1 - kept).square() * power).sum(dim=1)) / rows
+    freedom = 1 + kept.sum(dim=1)
+    usable = freedom < rows * (1 - 1e-9)
+    scores = torch.where(usable, residual / (1 - freedom / rows).square(), torch.inf)
+    return float(grid[scores.argmin()])
+
+
+def _regress(x: torch.Tensor, y: torch.Tensor) -> tuple[Spectrum, torch.Tensor, float]:
+    """The spectrum of x, P (r, D_t), and the penalty."""
     found = spectrum(x)
     projections = found.left.T @ y.double()
-    penalty = choose_penalty(found, projections, y)
+    return found, projections, choose_penalty(found, projections, y)
+
+
+def _ridge_matrix(found: Spectrum, projections: torch.Tensor, penalty: float) -> torch.Tensor:
+    """W (D_s, D_t), float64."""
+    matrix: torch.Tensor = found.x.T @ (found.left @ (projections / (found.squares + penalty)[:, None]))
+    return matrix
+
+
+def _ridge_and_axes(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """The ridge map, the target's axes (D_t, r) by how much the map explains along them, and the penalty."""
+    found, projections, penalty = _regress(x, y)
     weighted = (found.squares / (found.squares + penalty)).sqrt()[:, None] * projections
-    return solve(found, projections, penalty), spectrum(weighted).right, penalty
+    return _ridge_matrix(found, projections, penalty), spectrum(weighted).right, penalty
 
 
 def _choose_rank(x: torch.Tensor, y: torch.Tensor, seed: int) -> int:
+    """The rank with the least validation error; the error of every rank is a cumulative sum over the axes."""
     fit, validation = inner_split(len(x), seed)
-    matrix, axes, _ = _fit(x[fit], y[fit])
+    matrix, axes, _ = _ridge_and_axes(x[fit], y[fit])
     predicted, true = (x[validation].double() @ matrix) @ axes, y[validation].double() @ axes
     gains = (2 * predicted * true - predicted.square()).sum(dim=0).cumsum(dim=0)
     return int(gains.argmax()) + 1

@@ -1,9 +1,7 @@
-"""A network with one hidden GELU layer.
+"""A network with one hidden GELU layer, T(z) = gelu(z A + a) B + b.
 
-    T(z) = gelu(z A + a) B + b
-
-Trained by AdamW on the mean squared error, stopped where the error on a fifth of the rows was least. It predicts the
-leading principal axes of the target, at most 256: a few hundred anchors tell nothing about the others. Seeded.
+It is trained with AdamW on the mean squared error and stopped at the least error on a fifth of the rows. It predicts
+the leading 256 principal axes of the target at most, because a few hundred anchors do not determine the others.
 """
 
 from __future__ import annotations
@@ -28,8 +26,11 @@ WEIGHT_DECAY = 1e-2
 def fit_mlp(
     x: torch.Tensor, y: torch.Tensor, *, hidden: int, seed: int = 0, tick: Callable[[], None] = lambda: None
 ) -> SpaceMap:
-    """The network from x (n, D_s) to y (n, D_t). tick: called every epoch; what it raises ends the training."""
-    # a node's execution is under inference mode, whose tensors no gradient can pass
+    """The network from x (n, D_s) to y (n, D_t), the same for the same seed.
+
+    tick: called every epoch; what it raises ends the training. `chosen` has the number of epochs and of axes.
+    """
+    # ComfyUI executes nodes in inference mode, whose tensors carry no gradient
     with torch.inference_mode(False), torch.enable_grad():
         x, y = x.detach().clone().float(), y.detach().clone().double()
         axes = spectrum(y).right[:, :MOST_AXES]

@@ -1,12 +1,12 @@
-"""How good an alignment is on anchors that it did not see, and when it is too poor to trust.
+"""The quality of an alignment on held-out anchors, and the rule for one that is too poor to trust.
 
-    R^2          1 - ||Y - T(X)||^2 / ||Y - mean||^2 on the held-out anchors, in standardised channels; the mean is the
-                 fit's, so that 0 is "knows nothing"
-    retrieval@1  share of the held-out anchors whose predicted state is nearer (cosine, centred) to their own state than
+    R^2          1 - ||Y - T(X)||^2 / ||Y - mean||^2 in standardised channels; the mean is that of the fitted anchors,
+                 so 0 is no better than predicting the mean
+    retrieval@1  share of the held-out anchors whose predicted state is nearer (centred cosine) to their own state than
                  to any other held-out anchor's; chance is 1 / n
 
-Rule: poor if R^2 < 0.05, or retrieval@1 < max(0.1, 5 / n). A map between spaces that share nothing (anchors paired at
-random) stays at R^2 <= 0 and near chance, so it is called poor; below these values it can hardly be told from that.
+Poor is R^2 < 0.05 or retrieval@1 < max(0.1, 5 / n). Anchors paired at random give R^2 <= 0 and a retrieval near chance,
+and a map below these values can hardly be told from that.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ TIMES_CHANCE = 5
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """own: (m,) cosine between each held-out anchor's predicted and own state. other: (m,) its best with another's.
+    """own: (m,) float32 cosine of each held-out anchor's predicted state with its own state.
 
-    fitted: anchors that the judged fit saw. Both tensors float32.
+    other: (m,) float32, the highest cosine with another anchor's state. fitted: number of anchors that were fitted on.
     """
 
     r2: float
@@ -61,7 +61,7 @@ class Quality:
 
 
 def judge(predicted: torch.Tensor, true: torch.Tensor, fitted: int) -> Quality:
-    """The quality of predictions (m, D_t) of the true states (m, D_t), both relative to the fit's mean."""
+    """The quality of predicted states (m, D_t) against the true ones (m, D_t), both relative to the fit's mean."""
     predicted, true = predicted.double(), true.double()
     r2 = 1 - float((true - predicted).square().sum() / true.square().sum())
     cosines = torch.nn.functional.normalize(predicted, dim=1) @ torch.nn.functional.normalize(true, dim=1).T

@@ -1,4 +1,4 @@
-"""What people should know of an alignment, as text."""
+"""The report of an alignment for people: a card of its facts, and a chart of its quality."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..linear_algebra import outlier_share
 from ..pictures import INK, QUIET, WARNING, as_picture, blank_figure
 from ..vectors.vector import SafetyVector
-from .fit import Alignment
+from .alignment import Alignment
 from .transfer import transfer
 
 
@@ -21,13 +21,13 @@ def describe_alignment(alignment: Alignment) -> str:
 
 
 def report_alignment(alignment: Alignment, vector: SafetyVector) -> str:
-    """The card, and what becomes of a vector's categories."""
+    """The card, and the statistics of a vector's categories after the transfer."""
     carried = transfer(vector, alignment).at(alignment.target.hook_point)
     covered = alignment.about.get("coverage", {})
     lines = [*_lines(alignment), "carried over:"]
     for name, direction in carried.categories.items():
         share = outlier_share(direction.direction[0])
-        known = f"{covered[name]:.0%} of it covered by the anchors, " if name in covered else ""
+        known = f"{covered[name]:.0%} covered by the anchors, " if name in covered else ""
         spread = float(direction.gap[0] / direction.std_pooled[0].clamp_min(1e-12))
         lines.append(f"  {name}: {known}top-3-channel share {share:.0%}, gap {spread:.1f} benign standard deviations")
     return "\n".join(lines)
@@ -43,14 +43,14 @@ def _lines(alignment: Alignment) -> Iterator[str]:
     yield f"method: {settings.method}" + (f" ({chosen})" if chosen else "")
     yield f"anchors: {alignment.anchors}, all benign"
     yield (
-        f"on {quality.held_out} held-out anchors: R2 {quality.r2:.3f} (0 knows nothing, 1 is perfect), "
+        f"on {quality.held_out} held-out anchors: R2 {quality.r2:.3f} (0 is no better than the mean, 1 is perfect), "
         f"retrieval@1 {quality.retrieval:.1%} (chance {1 / quality.held_out:.1%})"
     )
-    yield f"beta: {alignment.beta:.4g} (size of the target's states against the source's)"
+    yield f"beta: {alignment.beta:.4g} (size of the target's states relative to the source's)"
     if alignment.undetermined:
         yield (
-            f"note: {alignment.anchors} anchors for {len(alignment.source_mean)} source channels: what a direction has "
-            "outside of the anchors' span is not carried over."
+            f"note: {alignment.anchors} anchors for {len(alignment.source_mean)} source channels: the part of a "
+            "direction outside of the anchors' span is not carried over."
         )
     if alignment.own_benign is not None:
         yield f"center and spreads: measured on {len(alignment.own_benign.pooled)} benign prompts of your own"
@@ -59,14 +59,8 @@ def _lines(alignment: Alignment) -> Iterator[str]:
     yield f"sha256: {alignment.sha256}"
 
 
-# --- A picture of an alignment's quality: does each held-out anchor find itself?
-
-
 def draw_alignment(alignment: Alignment) -> NDArray[np.uint8]:
-    """Each held-out anchor as a dot: cosine of its predicted state with its own, against its best with another's.
-
-    Returns an RGB picture (H, W, 3), uint8.
-    """
+    """A chart of `Quality.own` over `Quality.other`, one dot a held-out anchor; an RGB picture (H, W, 3), uint8."""
     quality = alignment.quality
     own, other = quality.own.numpy(), quality.other.numpy()
     found = own > other
@@ -79,7 +73,7 @@ def draw_alignment(alignment: Alignment) -> NDArray[np.uint8]:
     figure.suptitle(text, fontsize=10, color=WARNING if quality.complaint else INK)
     low, high = float(min(own.min(), other.min())) - 0.05, 1.0
     axes.plot([low, high], [low, high], color=QUIET, linewidth=0.8, linestyle=":")
-    for chosen, color, label in ((found, "C2", "recognised"), (~found, WARNING, "taken for another")):
+    for chosen, color, label in ((found, "C2", "recognised"), (~found, WARNING, "not recognised")):
         axes.scatter(other[chosen], own[chosen], s=12, color=color, alpha=0.7, label=label, linewidths=0)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)

@@ -1,10 +1,20 @@
-"""Transfer: a source vector's directions carried into another model by an alignment.
+"""Transfer of a source vector into another model by an alignment, and sharpening of the transferred directions.
+
+Transfer (arXiv 2606.05290) carries each category by itself:
 
     v_s = gap u_s,   v_t = beta ||v_s|| T(v_s) / ||T(v_s)||,   T(v) short for T(m + v) - T(m)
 
-(arXiv 2606.05290.) Each category is carried by itself. The new gap ||v_t|| is an estimate: nothing unsafe was ever
-shown to the target. Center, spreads and token norm are measured on the target's states of benign prompts: its own, if
-the alignment has such, else the anchors.
+The new gap ||v_t|| is an estimate, because the target never reads anything unsafe. Center, spreads and token norm are
+measured on the target's states of benign prompts: its own, if the alignment has some, else the anchors.
+
+Sharpening weights a transferred direction u by the covariance S of benign states (n, D) of the target:
+
+    w = (S + lambda I)^-1 u,   lambda = shrinkage * tr(S) / D,   w <- w / ||w||,   gap <- gap <u, w>
+
+It is shrunk LDA whose class difference was carried over and whose scatter needs nothing unsafe: channels by which
+benign prompts vary anyway (subject, style, length) count for less. The less benign prompts vary along w, the better a
+gate separates unsafe ones. Statistics are measured on the same states, so these should be of prompts in the style that
+the model is used with.
 """
 
 from __future__ import annotations
@@ -15,25 +25,27 @@ from typing import Any
 
 import torch
 
+from ..directions.statistics import measured
 from ..errors import MismatchError, SafetySteeringError
 from ..linear_algebra import outlier_share, shrunk_solve
 from ..vectors.vector import Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
-from .fit import Alignment, AnchorStates
+from .alignment import Alignment, AnchorStates
 
 STEP = "transfer"
+MIN_BENIGN = 16
 
 
 def transfer(vector: SafetyVector, alignment: Alignment) -> SafetyVector:
     """A transferred vector with the source vector's categories and mix, at the alignment's target hook point.
 
     Raises:
-        MismatchError: the vector does not live in the space that the alignment leads from.
-        SafetySteeringError: a category has no gap, or the map takes its direction to nothing.
+        MismatchError: the vector has no directions in the alignment's source space.
+        SafetySteeringError: a category has no gap, or the map takes its direction to zero.
 
     Example:
         >>> import torch
         >>> from safety_steering import fit_alignment, load_vector, transfer
-        >>> from safety_steering.alignment.fit import Side
+        >>> from safety_steering.alignment.alignment import Side
         >>> vector = load_vector("vectors/smollm2_135m_portable.safetensors")
         >>> anchors = vector.anchors
         >>> source = Side(anchors.hook_point, vector.at(anchors.hook_point).space)
@@ -57,7 +69,7 @@ def transfer(vector: SafetyVector, alignment: Alignment) -> SafetyVector:
 
 
 def source_point(vector: SafetyVector, alignment: Alignment) -> HookPointDirections:
-    """The hook point of `vector` that the alignment leads from; MismatchError if it has none."""
+    """The vector's hook point in the alignment's source space; MismatchError if it has none."""
     if vector.info.kind != "source":
         raise MismatchError(
             f"This vector is {vector.info.kind}, for {vector.info.model_name or vector.info.family or 'a model'}. Only "
@@ -79,7 +91,7 @@ def source_point(vector: SafetyVector, alignment: Alignment) -> HookPointDirecti
 
 
 def fit_step(vector: SafetyVector) -> Mapping[str, Any] | None:
-    """What the provenance says of the alignment that a transferred vector came by; None for other vectors."""
+    """The transfer's entry in a transferred vector's provenance; None for other vectors."""
     return next((step for step in reversed(vector.info.provenance) if step.get("step") == STEP), None)
 
 
@@ -92,19 +104,12 @@ def _carry(name: str, direction: Direction, alignment: Alignment) -> Direction:
             f"The category '{name}' cannot be carried over: its direction has no length in the target. Fit the "
             "alignment with another method or more anchors."
         )
-    return measured(moved / length, gap, alignment.benign)
+    return _measured(moved / length, gap, alignment.benign)
 
 
-def measured(u: torch.Tensor, gap: float, anchors: AnchorStates) -> Direction:
-    """The unit direction u (D,) with this gap, and what benign anchors say of it."""
-    pooled, token = anchors.pooled.double() @ u, anchors.token.double() @ u
-    return Direction(
-        direction=u[None].float(),
-        gap=torch.tensor([gap]),
-        center=pooled.mean()[None].float(),
-        std_pooled=pooled.std()[None].float(),
-        std_token=token.std()[None].float(),
-    )
+def _measured(u: torch.Tensor, gap: float, benign: AnchorStates) -> Direction:
+    """The unit direction u (D,) with this gap and its statistics on benign states."""
+    return measured(u, gap, benign.pooled.double() @ u, benign.token.double() @ u)
 
 
 def _info(vector: SafetyVector, alignment: Alignment, carried: Mapping[str, Direction]) -> VectorInfo:
@@ -144,39 +149,26 @@ def _info(vector: SafetyVector, alignment: Alignment, carried: Mapping[str, Dire
     )
 
 
-# --- Sharpening a carried direction by the benign states of the model that it was carried to.
-#
-#     w = (S + shrinkage * tr(S) / D * I)^-1 u,   w <- w / ||w||,   gap <- gap <u, w>
-#
-# with S (D, D) the covariance of benign states. It is shrunk LDA in which the difference of the class means was carried
-# over from elsewhere and the scatter needs nothing unsafe: what benign prompts vary by anyway (subject, style, length)
-# counts for less. The less it varies along w, the better a gate tells what is unsafe. Center and spreads are measured
-# on the same states, so they should be of prompts in the style that the model is used with.
-
-
-LEAST = 16
-
-
 def carry_over(vector: SafetyVector, alignment: Alignment, shrinkage: float) -> SafetyVector:
-    """`transfer`, then `sharpen` on the alignment's benign states; shrinkage 0 leaves the carried directions alone."""
+    """`transfer`, then `sharpen` on the alignment's benign states unless the shrinkage is 0."""
     carried = transfer(vector, alignment)
     return sharpen(carried, alignment.benign, shrinkage) if shrinkage else carried
 
 
 def sharpen(vector: SafetyVector, benign: AnchorStates, shrinkage: float = 1.0) -> SafetyVector:
-    """The vector with its directions sharpened on `benign`, states of n benign prompts at its only hook point.
+    """The vector with its directions sharpened on `benign`, the states of n benign prompts at its only hook point.
 
-    shrinkage: of the covariance; the higher, the nearer the directions stay to what they were. `inf` leaves them and
-    only measures center and spreads anew.
+    shrinkage: of the covariance; the higher, the less a direction turns. `inf` keeps the directions and only measures
+    their statistics again.
 
     Raises:
-        SafetySteeringError: the vector has several hook points or sigma bins, there are too few states, or another
-            width than its own.
+        SafetySteeringError: the vector has several hook points or sigma bins, there are too few states, they have
+            another width, or they do not vary.
 
     Example:
         >>> import torch
         >>> from safety_steering import fit_alignment, load_vector, sharpen, transfer
-        >>> from safety_steering.alignment.fit import Side
+        >>> from safety_steering.alignment.alignment import Side
         >>> vector = load_vector("vectors/smollm2_135m_portable.safetensors")
         >>> anchors = vector.anchors
         >>> source = Side(anchors.hook_point, vector.at(anchors.hook_point).space)
@@ -205,19 +197,19 @@ def sharpen(vector: SafetyVector, benign: AnchorStates, shrinkage: float = 1.0) 
 def _sharpen(direction: Direction, w: torch.Tensor, benign: AnchorStates) -> Direction:
     u = torch.nn.functional.normalize(direction.direction[0].double(), dim=0)
     w = torch.nn.functional.normalize(w, dim=0)
-    return measured(w, float(direction.gap) * float(u @ w), benign)
+    return _measured(w, float(direction.gap) * float(u @ w), benign)
 
 
 def _check(vector: SafetyVector, benign: AnchorStates, shrinkage: float) -> None:
     points = list(vector.hook_points.values())
     if len(points) != 1 or points[0].bins != 1:
         raise SafetySteeringError(
-            "Only a vector of one hook point and one sigma bin, as a transfer makes, is sharpened."
+            "This vector has several hook points or sigma bins. Only a transferred vector, which has one, is sharpened."
         )
     rows, width = benign.pooled.shape
     if width != points[0].width:
         raise SafetySteeringError(f"The benign states are {width} wide and the vector {points[0].width}.")
-    if rows < LEAST:
-        raise SafetySteeringError(f"{rows} benign prompts are too few to sharpen by; {LEAST} are the least.")
+    if rows < MIN_BENIGN:
+        raise SafetySteeringError(f"{rows} benign prompts are too few to sharpen by. At least {MIN_BENIGN} are needed.")
     if not shrinkage > 0:
         raise SafetySteeringError(f"The shrinkage is {shrinkage}; give a number above 0, such as 1.")

@@ -9,8 +9,9 @@ import torch
 from portable import World
 from safetensors import safe_open
 from safetensors.torch import save_file
+from safety_steering_pack.safety_steering.alignment.alignment import AnchorStates, Side
 from safety_steering_pack.safety_steering.alignment.file import load_alignment, save_alignment
-from safety_steering_pack.safety_steering.alignment.fit import AnchorStates, Side, fit_alignment
+from safety_steering_pack.safety_steering.alignment.fit import fit_alignment
 from safety_steering_pack.safety_steering.alignment.maps import METHODS
 from safety_steering_pack.safety_steering.errors import VectorFileError
 from safety_steering_pack.safety_steering.vectors.file import load_vector
@@ -89,12 +90,12 @@ def test_damage_is_told_in_one_sentence(fitted, tmp_path):
         (narrow, "target/pooled"),
         (half, "F16"),
         (scale_zero, "scale is not above 0"),
-        (fact("map_kind", "cubic"), "is no map"),
-        (fact("beta", -1.0), "makes no sense"),
+        (fact("map_kind", "cubic"), "is not valid"),
+        (fact("beta", -1.0), "beta is -1.0"),
         (fact("beta", "x"), "bad.safetensors"),
-        (fact("source", {}), "facts are not whole"),
+        (fact("source", {}), "facts are incomplete or invalid"),
         (fact("settings", {"method": "guess"}), "is none of"),
-        (fact("target", None), "facts are not whole"),
+        (fact("target", None), "facts are incomplete or invalid"),
         (meta("format", "safety_vector"), "not a safety alignment"),
         (meta("format_version", "2"), "Update Safety Steering"),
         (lambda tensors, metadata, facts: metadata.pop("facts"), "'facts'"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from portable import TARGET, World
-from safety_steering_pack.safety_steering.alignment.fit import AnchorStates, fit_alignment
+from safety_steering_pack.safety_steering.alignment.alignment import AnchorStates
+from safety_steering_pack.safety_steering.alignment.fit import fit_alignment
 from safety_steering_pack.safety_steering.alignment.linear import fit_orthogonal, fit_reduced_rank, fit_ridge
 from safety_steering_pack.safety_steering.alignment.maps import METHODS, AlignmentSettings, SpaceMap
 from safety_steering_pack.safety_steering.alignment.mlp import fit_mlp

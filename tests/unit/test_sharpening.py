@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from portable import TARGET, World
+from safety_steering_pack.safety_steering.alignment.alignment import AnchorStates, Side
 from safety_steering_pack.safety_steering.alignment.anchors import coverage
 from safety_steering_pack.safety_steering.alignment.file import load_alignment, save_alignment
-from safety_steering_pack.safety_steering.alignment.fit import AnchorStates, Side, fit_alignment
+from safety_steering_pack.safety_steering.alignment.fit import fit_alignment
 from safety_steering_pack.safety_steering.alignment.transfer import carry_over, fit_step, sharpen, transfer
 from safety_steering_pack.safety_steering.directions.statistics import auc
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
@@ -124,6 +125,7 @@ def test_what_the_anchors_hardly_vary_by_is_covered_little():
             for name, v in (("together", [1.0, 1.0, 0.0]), ("apart", [1.0, -1.0, 0.0]))
         },
     )
-    shares = coverage(point, source, fit_alignment(source, target, **SIDES))
+    fitted = fit_alignment(source, target, **SIDES)
+    shares = coverage(point, source, fitted.source_scale, fitted.map.chosen["penalty"])
     assert shares["together"] > 0.8
     assert 0 <= shares["apart"] < 0.3

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 import torch
 from portable import SPACE, TARGET, World
-from safety_steering_pack.safety_steering.alignment.fit import AnchorStates, Side, fit_alignment
+from safety_steering_pack.safety_steering.alignment.alignment import AnchorStates, Side
+from safety_steering_pack.safety_steering.alignment.fit import fit_alignment
 from safety_steering_pack.safety_steering.alignment.maps import METHODS, AlignmentSettings
 from safety_steering_pack.safety_steering.alignment.report import report_alignment
 from safety_steering_pack.safety_steering.alignment.transfer import fit_step, transfer

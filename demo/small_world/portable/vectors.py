@@ -110,7 +110,7 @@ def transferred(recipe: Recipe) -> tuple[Any, Any]:
 
 def sharpened(vector: Any, recipe: Recipe) -> Any:
     """The vector sharpened on benign captions of this world."""
-    from safety_steering_pack.safety_steering.alignment.fit import AnchorStates
+    from safety_steering_pack.safety_steering.alignment.alignment import AnchorStates
     from safety_steering_pack.safety_steering.alignment.transfer import sharpen
 
     texts = benign_captions(STYLE.get(recipe.place, STYLE_AT_BLOCKS), SEED)
@@ -121,7 +121,8 @@ def sharpened(vector: Any, recipe: Recipe) -> Any:
 def align(recipe: Recipe) -> Any:
     """The alignment of a recipe."""
     import torch
-    from safety_steering_pack.safety_steering.alignment.fit import AnchorStates, Side, fit_alignment
+    from safety_steering_pack.safety_steering.alignment.alignment import AnchorStates, Side
+    from safety_steering_pack.safety_steering.alignment.fit import fit_alignment
 
     source = source_vector(recipe.source)
     rows = torch.arange(len(source.anchors.texts))
@@ -153,7 +154,7 @@ def source_vector(name: str) -> Any:
 
 
 def _target_side(place: str) -> Any:
-    from safety_steering_pack.safety_steering.alignment.fit import Side
+    from safety_steering_pack.safety_steering.alignment.alignment import Side
     from safety_steering_pack.safety_steering.vectors.file import load_vector
 
     if place == INNER:
