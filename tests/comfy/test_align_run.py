@@ -170,7 +170,7 @@ def test_own_benign_prompts_are_read_by_the_target_alone(module, wan, tmp_path):
     assert len(kept(tmp_path)) == 2
     assert set(alignment.about["coverage"]) == set(CATEGORIES)
     few = PromptSet(own.rows[:3], "few")
-    with pytest.raises(SafetySteeringError, match="holds 3 safe prompts"):
+    with pytest.raises(SafetySteeringError, match="has 3 safe prompts"):
         module.align(module.Inputs(vector, benign=few, **given), CONDITIONING, RIDGE)
 
 
@@ -182,7 +182,7 @@ def test_what_is_missing_is_said(module, wan):
     llm.space = lambda layer: f"biglm/source.{layer}"
     i2v = {"target": "clip_vision"}
     for inputs, choice, message in (
-        (module.Inputs(bare, clip=clip, model=wan), CONDITIONING, "brings no anchors"),
+        (module.Inputs(bare, clip=clip, model=wan), CONDITIONING, "contains no anchors"),
         (module.Inputs(native, clip=clip, model=wan), CONDITIONING, "needs no alignment"),
         (module.Inputs(vector, model=wan), CONDITIONING, "needs your model's text encoder"),
         (module.Inputs(vector, clip=clip), CONDITIONING, "does not know which space the text encoder TracedClip"),
