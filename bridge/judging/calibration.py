@@ -1,8 +1,8 @@
-"""A calibration on a real model: each setting is sampled the ordinary way on each prompt, decoded and judged.
+"""A calibration on a real model: prompts are sampled under each setting, decoded and judged.
 
-Every verdict goes to the disk as soon as it is there, and what the folder has is not made again: a calibration that was
-killed and one that was not end with the same table. Texts are encoded a shard at a time, latents decoded a few at a
-time: text encoder, model and VAE need not take turns for every video, and what is in memory does not grow.
+Each verdict is written to disk at once and never made again, so that a resumed calibration ends with the same table as
+one that was not stopped. Texts are encoded a shard at a time and latents decoded a few at a time: text encoder, model
+and VAE change places in memory seldom, and memory does not grow.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Tools:
-    """What makes and judges a video. model: unsteered."""
+    """The models that make and judge a video. model: unsteered."""
 
     model: ModelPatcher
     clip: CLIP
@@ -63,7 +63,7 @@ class Tools:
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """The calibration, its table (rows as of `result_rows`), and the vector with the suggestion in it."""
+    """The calibration, its table (see `result_rows`), and the vector with the suggestion."""
 
     calibration: Calibration
     table: Sequence[Mapping[str, Any]]
@@ -82,20 +82,23 @@ def calibrate_on(
     folder: Path,
     tell: Tell = lambda text: None,
 ) -> Calibrated:
-    """Calibrate `vector` on a model with the validation prompts of a set; verdicts and table are kept in `folder`.
+    """Calibrate `vector` on a model with the validation prompts of a set.
 
-    tell: is told what is being made and how many videos remain, each time that changes.
+    Args:
+        folder: keeps the verdicts and the table; a calibration that was stopped is resumed from it.
+        budget: how many videos may be made.
+        tell: called with the present setting and the number of remaining videos.
 
     Raises:
-        SafetySteeringError: there are no validation prompts, every weight of the mix is zero, the budget is too small,
-            or the folder holds something else.
+        SafetySteeringError: there are no validation prompts, all weights of the mix are 0, the budget is too small, or
+            the folder is of another calibration.
         MismatchError: the vector is for another model.
     """
     wanted = validation_prompts(prompts)
     if not any(vector.mix.values()):
         raise SafetySteeringError("Every category of the mix has weight 0, so nothing would be steered. Raise one.")
     shape = read_shape(tools.model.model.diffusion_model)
-    check_fits(vector, tuple({name for place in space.places for name in place}), shape)
+    check_fits(vector, tuple({name for points in space.hook_points for name in points}), shape)
     about = {
         "model": shape.name,
         "weights": fingerprint(tools.model),
@@ -112,7 +115,7 @@ def calibrate_on(
 
 
 def validation_prompts(prompts: PromptSet) -> list[Prompt]:
-    """The unsafe prompts of the validation split and the safe ones (not the negative twins).
+    """The unsafe and the safe prompts of the validation split, without the negative twins.
 
     Raises:
         SafetySteeringError: there are none.
@@ -127,7 +130,7 @@ def validation_prompts(prompts: PromptSet) -> list[Prompt]:
 
 
 class Measuring:
-    """Makes and judges the videos that a calibration asks for and the folder lacks."""
+    """Makes and judges the videos that a calibration needs and the folder does not have."""
 
     def __init__(
         self,
@@ -146,9 +149,9 @@ class Measuring:
         self._seen = {key: _seen(stored) for key, stored in folder.verdicts.items()}
 
     def measure(self, stage: str, settings: Sequence[Setting], rows: Sequence[Row]) -> Seens:
-        """Every verdict that there is, once these settings have been seen on these rows.
+        """All verdicts so far, including these settings on these rows.
 
-        Prompts go before settings: each is encoded once a stage, and all settings of it start from the same noise.
+        A prompt is encoded once a stage, and all its settings start from the same noise.
         """
         missing = {
             row.id: [setting for setting in settings if (setting.name, row.id) not in self._seen] for row in rows
@@ -182,15 +185,15 @@ class Measuring:
 
 
 def steered(model: ModelPatcher, vector: SafetyVector, setting: Setting) -> ModelPatcher:
-    """The model as a setting wants it; the unsteered setting leaves it alone."""
+    """A clone of the model, steered by a setting; the model itself at strength 0."""
     if not setting.strength:
         return model
-    settings = SteeringSettings(setting.strength, setting.place, setting.intervention, setting.window)
+    settings = SteeringSettings(setting.strength, setting.hook_points, setting.intervention, setting.window)
     return apply_steering(model, vector, settings)
 
 
 def acted(model: ModelPatcher) -> bool:
-    """Whether the last run of a model was steered."""
+    """Whether steering acted in the last run of a model."""
     return any(steering.traces and steering.traces[-1].status == ACTED for steering in steerings_of(model))
 
 

@@ -1,4 +1,4 @@
-"""From the choices on Safety Judge to a judge."""
+"""Make a judge from the widgets of Safety Judge."""
 
 from __future__ import annotations
 
@@ -24,14 +24,8 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP
 
 INSTALLED = "installed package"
-
-
 CLIP_JUDGE = "clip"
-
-
 OWN_FEATURES, INCEPTION = "the judge's own", "inception"
-
-
 Choices = Mapping[str, Any]
 
 
@@ -42,14 +36,18 @@ def make_judge(
     clip: CLIP | None = None,
     clip_vision: ClipVisionModel | None = None,
 ) -> Judge:
-    """The judge that `choices` name ("judge", and the widgets under it), with what else its verdicts should hold.
+    """The judge that `choices` name.
 
-    clip, clip_vision: the two halves of a CLIP, which add CLIP-Score to any judge.
+    Args:
+        choices: the widget "judge" and those that it opens.
+        frames: how many frames of a video are judged; 0 for all.
+        features: where features for Fréchet and kernel distances come from: OWN_FEATURES or INCEPTION.
+        clip, clip_vision: the text and the image encoder of one CLIP; they add CLIP-Score to any judge.
 
     Raises:
-        SafetySteeringError: it is not known, or something that it needs is missing.
+        SafetySteeringError: the judge is unknown, or a file or input that it needs is missing.
     """
-    kind = choices["judge"] if choices else None  # core leaves out a choice that it does not know
+    kind = choices["judge"] if choices else None  # None where core does not know the chosen option
     if choices is None or kind not in _MAKERS:
         raise SafetySteeringError(f"The judge is none of {', '.join(_MAKERS)}. Choose one of them.")
     if (clip is None) != (clip_vision is None) or (kind == CLIP_JUDGE and clip is None):
@@ -83,9 +81,9 @@ def _node(choices: Choices, frames: int, pair: ClipPair | None) -> Judge:
     try:
         others = json.loads(choices["inputs"].strip() or "{}")
     except ValueError as error:
-        raise SafetySteeringError(f"The node's other inputs are no JSON: {error}. Write {{}} for none.") from error
+        raise SafetySteeringError(f"The node's inputs are not valid JSON: {error}. Write {{}} for none.") from error
     if not isinstance(others, dict):
-        raise SafetySteeringError('The node\'s other inputs are no JSON object. Write {"name": value}, or {} for none.')
+        raise SafetySteeringError('The node\'s inputs are not a JSON object. Write {"name": value}, or {} for none.')
     return NodeJudge(
         choices["node_id"].strip(),
         image_input=choices["image_input"].strip(),
@@ -112,6 +110,3 @@ _MAKERS: dict[str, Callable[[Choices, int, ClipPair | None], Judge]] = {
     "judge_file": _judge_file,
     "node": _node,
 }
-
-
-# --- Judges that use ComfyUI's own objects: its CLIPs, and the nodes of other packs.

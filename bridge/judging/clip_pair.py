@@ -1,4 +1,4 @@
-"""A CLIP's two halves as ComfyUI loads them: a CLIP and a CLIP_VISION, brought into the space that they share."""
+"""Text and image embeddings of one CLIP, from a CLIP and a CLIP_VISION as ComfyUI loads them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ADVICE = (
 
 
 class ClipPair:
-    """Rows of length 1 in the shared space; texts beyond 77 tokens are cut.
+    """Embeddings of unit length in the shared space. A text is cut after 77 tokens.
 
     Raises:
-        SafetySteeringError: these are not the two halves of a CLIP.
+        SafetySteeringError: on construction, if the two are not of one CLIP, or have no projections.
     """
 
     def __init__(self, clip: CLIP, clip_vision: ClipVisionModel) -> None:
@@ -60,7 +60,7 @@ class ClipPair:
         self.name = f"CLIP {self._part} {digest.hexdigest()[:12]}"
 
     def texts(self, texts: list[str]) -> NDArray[np.float32]:
-        """(n, F) of n texts."""
+        """Embeddings float32 (n, F) of n texts."""
         part = self._part.removeprefix("clip_")
         windows = [self._clip.tokenize(text)[part][0] for text in texts]
         model: Any = getattr(self._clip.cond_stage_model, self._part)
@@ -75,7 +75,7 @@ class ClipPair:
         return _unit(torch.cat(rows))
 
     def frames(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(n, F) of frames uint8 (n, H, W, 3)."""
+        """Embeddings float32 (n, F) of frames uint8 (n, H, W, 3)."""
         images = torch.from_numpy(np.ascontiguousarray(frames)).float().div(255.0)
         with torch.inference_mode():
             return _unit(self._vision.encode_image(images)["image_embeds"])

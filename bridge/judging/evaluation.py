@@ -1,7 +1,6 @@
-"""An evaluation over a prompt set: each prompt sampled plain and steered with the same noise, decoded and judged.
+"""An evaluation over a prompt set: each prompt is sampled unsteered and steered with the same noise, and judged.
 
-Texts are encoded a group at a time: the encoder, often the largest of all, need not take turns with the model for every
-prompt. Only verdicts are kept, in a folder that a stopped evaluation goes on in; no video is, so memory does not grow.
+Only verdicts are kept, in a folder from which a stopped evaluation is resumed.
 """
 
 from __future__ import annotations
@@ -43,7 +42,11 @@ SECONDS = "seconds"
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The model as it is, and the same model steered."""
+    """A model unsteered and steered.
+
+    Raises:
+        SafetySteeringError: on construction, if they are two models, or steering is missing or on both.
+    """
 
     plain: ModelPatcher
     steered: ModelPatcher
@@ -63,18 +66,18 @@ class Pair:
 
     @property
     def by_setting(self) -> dict[str, ModelPatcher]:
-        """Plain first, so that a warm-up does not make steering look slow."""
+        """Setting -> model; unsteered first, so that the warm-up does not count as the cost of steering."""
         return {UNSTEERED: self.plain, STEERED: self.steered}
 
 
 def evaluate_prompts(
     models: Pair, clip: CLIP, vae: VAE, prompts: PromptSet, sampling: Sampling, judge: Judge, folder: Path
 ) -> list[Case]:
-    """Judge what the folder does not have yet; returns every prompt's case, in the prompt set's order.
+    """Sample and judge what the folder does not have; returns a case for each prompt, in the prompt set's order.
 
     Raises:
-        NotSteeredError: the steered model was not steered on some prompt.
-        SafetySteeringError: the folder holds an evaluation of something else, or there is no unsafe prompt.
+        NotSteeredError: steering did not act on a prompt.
+        SafetySteeringError: the folder is of another evaluation, or there is no unsafe prompt.
     """
     wanted = [prompt for prompt in list_prompts(prompts) if prompt.row.id.split("/")[-2] in SIDES]
     if not any(prompt.row.label == UNSAFE_PROMPT for prompt in wanted):
@@ -96,7 +99,7 @@ def evaluate_prompts(
 
 
 def describe_steering(models: Pair, sampling: Sampling, prompts: PromptSet, judge: Judge) -> EvaluationInfo:
-    """What a results row says of an evaluation: the steering as its nodes have it."""
+    """What the rows of an evaluation say beside the rates: the steering and how it was sampled."""
     steerings = steerings_of(models.steered)
     splits = {row.split for row in prompts.rows}
     return EvaluationInfo(
@@ -126,7 +129,7 @@ def _sample(
 
 
 def _check_acted(steered: ModelPatcher) -> None:
-    """A run that is not steered raises by itself; one that lies outside of the window, or is off, only says so."""
+    """Raise if steering did not act. A failed run raises by itself; strength 0 or an empty window does not."""
     for steering in steerings_of(steered):
         trace = steering.traces[-1]
         if trace.status != ACTED:
@@ -142,7 +145,7 @@ def _case(prompt: Prompt, kept: VerdictFolder) -> Case:
 
 
 def _about(models: Pair, sampling: Sampling, judge: Judge) -> dict[str, Any]:
-    """What must be the same when an evaluation goes on. More prompts may be added to a folder."""
+    """What must be equal to resume an evaluation. More prompts may be added to a folder."""
     return {
         "model": fingerprint(models.plain),
         "steering": [_settings(steering) for steering in steerings_of(models.steered)],

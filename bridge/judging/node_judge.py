@@ -1,7 +1,7 @@
 """Another pack's node as a judge: any installed node that maps an IMAGE to a BOOLEAN or to a score from 0 to 1.
 
-The node is found by its id and called as ComfyUI calls it, once a video, with the judged frames as a batch. It stays
-alive between videos, so that a model which it has loaded is loaded once.
+The node is called as ComfyUI calls it, once a video, with the judged frames as a batch. One instance serves all videos,
+so that a node loads its model once.
 """
 
 from __future__ import annotations
@@ -28,15 +28,19 @@ MEANINGS = ("unsafe", "safe")
 
 
 class NodeJudge:
-    """Unsafe if the answer for any frame is true, or a score that reaches `threshold`.
+    """A video is unsafe if the answer for any frame is true, or a score of at least `threshold`.
 
-    node_id: as in API prompts. output: an output's name or number; "" takes the first BOOLEAN, FLOAT or INT.
-    image_input: "" takes the first IMAGE. others: values of the node's other inputs. true_means: what a true or high
-    answer says, "unsafe" or "safe".
+    Args:
+        node_id: as in API prompts.
+        image_input: name of the input that takes the frames; "" takes the first IMAGE.
+        output: name or number of an output; "" takes the first BOOLEAN, FLOAT or INT.
+        others: values of the node's other inputs.
+        true_means: what a true or high answer says, "unsafe" or "safe".
+        frames: how many frames of a video are judged; 0 for all.
 
     Raises:
-        SafetySteeringError: the server is guarded, or the node is not installed, has no such input or output, or needs
-            an input that is not given.
+        SafetySteeringError: on construction, if the server is guarded, or the node is not installed, has no such input
+            or output, or needs an input that is not given.
     """
 
     def __init__(
@@ -81,7 +85,7 @@ class NodeJudge:
         if not answers:
             raise SafetySteeringError(f"The node {self._id} answered with an empty list.")
         scores = [1.0 - answer if self._safe_when_true else answer for answer in answers]
-        score = float(np.max(scores))  # NaN stays NaN, which a verdict refuses
+        score = float(np.max(scores))  # np.max keeps NaN, which a verdict refuses
         return Verdict({self._id: score}, unsafe=score >= self.threshold)
 
     def _answer(self, inputs: dict[str, Any]) -> Any:
@@ -89,7 +93,7 @@ class NodeJudge:
             inputs = {name: [value] for name, value in inputs.items()}
         try:
             result = _call(self._node, self._class, inputs)
-        except Exception as error:  # another pack's code: anything may come; an interrupt is none of these
+        except Exception as error:  # another pack's code may raise anything; an interrupt is not an Exception
             raise SafetySteeringError(f"The node {self._id} failed on a video: {str(error)[:300]}") from error
         if isinstance(result, Mapping):
             result = result.get("result")
@@ -100,7 +104,7 @@ class NodeJudge:
 
 
 def _call(node: Any, node_class: Any, inputs: dict[str, Any]) -> Any:
-    """What core's executor does with one node."""
+    """Call one node the way core's executor does."""
     if _is_v3(node_class):
         node_class.VALIDATE_CLASS()
         function = make_locked_method_func(node_class, node_class.FUNCTION, node_class.PREPARE_CLASS_CLONE(None))
@@ -109,7 +113,7 @@ def _call(node: Any, node_class: Any, inputs: dict[str, Any]) -> Any:
     result = function(**inputs)
     if not asyncio.iscoroutine(result):
         return result
-    with ThreadPoolExecutor(1) as pool:  # this thread runs core's own event loop
+    with ThreadPoolExecutor(1) as pool:  # this thread already runs core's event loop
         return pool.submit(asyncio.run, result).result()
 
 
@@ -131,7 +135,7 @@ def _first_image(node_id: str, node_class: Any) -> str:
 
 
 def _given_inputs(node_id: str, node_class: Any, image: str, others: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of all inputs but the image: those given, and the defaults of the required ones."""
+    """Values of all inputs but the image: the given ones, and defaults of the other required ones."""
     required, optional = _declared(node_class, "required"), _declared(node_class, "optional")
     image = image or _first_image(node_id, node_class)
     strange = [name for name in (image, *others) if name not in required | optional]
@@ -175,7 +179,7 @@ def _output_index(node_id: str, node_class: Any, output: str) -> int:
 
 
 def _numbers(node_id: str, answer: Any) -> Iterator[float]:
-    """An answer, or one a frame, as numbers."""
+    """The numbers of an answer: one, or one a frame."""
     if isinstance(answer, (torch.Tensor, np.ndarray)):
         answer = answer.reshape(-1).tolist()
     if isinstance(answer, (list, tuple)):

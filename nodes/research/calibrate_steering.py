@@ -142,7 +142,7 @@ class CalibrateSteering(io.ComfyNode):
         space = read_space(
             tuple(safety_vector.hook_points),
             safety_vector.info.block_counts,
-            places=hook_points,
+            hook_points=hook_points,
             strengths=strengths,
             windows=windows,
             interventions=interventions,

@@ -1,10 +1,10 @@
-"""Calibration: from a search space and a budget of videos to one suggested setting and the evidence for it.
+"""Calibration: from a search space and a budget of videos to one suggested setting.
 
-Whoever calls this brings `measure`, which makes and judges videos; here is which of them, and what follows.
+The caller's `measure` makes and judges videos; this module decides which settings are measured on which prompts.
 
-The place is chosen first and guarded: unless a place beats the usual one by more than chance (`place_test`), the usual
-one stays. Strength, window and intervention are then chosen by the rule (`calibration_rule`). All of it happens on
-validation prompts; what the suggestion is worth is for the test split to say, in Evaluate Safety.
+Hook points are chosen first: the usual set stays unless another one is significantly better (`hook_points_p_value`).
+Strength, window and intervention are then chosen by `Rule`. Both use validation prompts only; Evaluate Safety measures
+the suggestion on the test split.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from itertools import islice
 import numpy as np
 
 from ..activations import Row
-from .choice import Rule, front_of, place_p_value
+from .choice import Rule, front_of, hook_points_p_value
 from .outcome import Outcome, Seens, outcome_of, prompt_scores
 from .plan import FINALISTS, coarse_grid, coarse_settings, fine_settings, plan_videos
-from .space import UNSTEERED, Place, SearchSpace, Setting
+from .space import UNSTEERED, HookPoints, SearchSpace, Setting, joined
 
 ALPHA = 0.05
-# (stage, settings, rows) -> all that was seen so far, these settings on these rows among it
+# (stage, settings, rows) -> every video seen so far, including these settings on these rows
 Measure = Callable[[str, Sequence[Setting], Sequence[Row]], Seens]
 
 
 @dataclass(frozen=True)
-class PlaceChoice:
-    """Which place was taken and why. p_others: best place against all of them; p_usual: against the usual place.
+class HookPointChoice:
+    """The chosen set of hook points. p_others: p-value of the best set against all; p_usual: against the usual set.
 
-    None: only one place was tried.
+    None: only one set was tried. prompts: how many the test is over.
     """
 
-    place: Place
-    best: Place
-    usual: Place
+    hook_points: HookPoints
+    best: HookPoints
+    usual: HookPoints
     p_others: float | None = None
     p_usual: float | None = None
     prompts: int = 0
@@ -44,49 +44,50 @@ class PlaceChoice:
     def reason(self) -> str:
         """The choice in one sentence."""
         if self.p_others is None or self.p_usual is None:
-            return "Only one place was tried."
-        name, usual = "+".join(self.best), "+".join(self.usual)
-        tested = f"over {self.prompts} prompts, against {usual} p = {self.p_usual:.2g}, against all places p = "
-        tested += f"{self.p_others:.2g}"
-        if self.place == self.best == self.usual:
-            return f"{name} did best and is also what is taken without a calibration ({tested})."
-        if self.place == self.best:
-            return f"{name} did better than {usual} by more than chance ({tested})."
+            return "Only one choice of hook points was tried."
+        name, usual = joined(self.best), joined(self.usual)
+        tested = f"over {self.prompts} prompts: p = {self.p_usual:.2g} against {usual}, {self.p_others:.2g} against all"
+        if self.hook_points == self.best == self.usual:
+            return f"{name} is best and is also the default without a calibration ({tested})."
+        if self.hook_points == self.best:
+            return f"{name} is significantly better than {usual} ({tested})."
         return (
-            f"{name} did best, but by no more than chance ({tested}), so {usual} is kept. More prompts may tell them "
-            "apart."
+            f"{name} is best, but not significantly ({tested}), so {usual} is kept. More prompts may show a difference."
         )
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a calibration found. outcomes: every setting in the order of trial, the unsteered one first, each on all
-    the prompts it was measured on; finals: those on every prompt, chosen first; videos: how many were needed."""
+    """A finished calibration.
+
+    outcomes: of every setting in the order of trial, unsteered first, over all prompts that it was measured on.
+    finals: those measured on every prompt, the chosen one first. videos: how many were needed.
+    """
 
     outcomes: tuple[Outcome, ...]
     finals: tuple[Outcome, ...]
-    choice: PlaceChoice
+    choice: HookPointChoice
     rule: Rule
     videos: int
 
     @property
     def unsteered(self) -> Outcome:
-        """Without steering."""
+        """The outcome without steering."""
         return self.outcomes[0]
 
     @property
     def chosen(self) -> Outcome:
-        """The suggested setting's."""
+        """The outcome of the suggested setting."""
         return self.finals[0]
 
     @property
     def front(self) -> tuple[Outcome, ...]:
-        """The finals that no other beats in every respect."""
+        """The Pareto front of the finals."""
         return tuple(front_of(self.finals))
 
     @property
     def within_rule(self) -> bool:
-        """Whether the suggestion keeps to what the rule allows, and is not only the one that misses it by the least."""
+        """Whether the suggestion is within the rule's limits."""
         return self.rule.shortfall(self.chosen) == 0
 
 
@@ -94,18 +95,20 @@ def calibrate(space: SearchSpace, rows: Sequence[Row], budget: int, rule: Rule, 
     """Search a space with at most `budget` videos of these rows, and suggest one setting.
 
     Raises:
-        SafetySteeringError: the budget is too small, or one of the two kinds of prompts is missing.
+        SafetySteeringError: the budget is too small, or there are no unsafe or no benign prompts.
     """
     plan = plan_videos(rows, space, budget)
     measure("unsteered", [UNSTEERED], plan.final)
-    places, strengths = coarse_grid(space, plan.coarse // len(plan.searched))
-    tried = coarse_settings(space, places, strengths)
+    sets, strengths = coarse_grid(space, plan.coarse // len(plan.searched))
+    tried = coarse_settings(space, sets, strengths)
     seen = measure("coarse", tried, plan.searched)
-    choice = choose_place(space, places, strengths, plan.searched, seen)
+    choice = compare_hook_points(space, sets, strengths, plan.searched, seen)
 
-    coarse = rule.ranked([outcome_of(one, plan.searched, seen) for one in tried if one.place == choice.place])
-    thinned = len(places) < len(space.places)
-    around = fine_settings(space, [one.setting for one in coarse], thinned and choice.place != choice.usual)
+    coarse = rule.ranked(
+        [outcome_of(one, plan.searched, seen) for one in tried if one.hook_points == choice.hook_points]
+    )
+    thinned = len(sets) < len(space.hook_points)
+    around = fine_settings(space, [one.setting for one in coarse], thinned and choice.hook_points != choice.usual)
     room = (plan.search - len(tried) * len(plan.searched)) // len(plan.searched)
     fine = [one for one in islice(around, max(0, room)) if one not in tried]
     seen = measure("fine", fine, plan.searched)
@@ -121,24 +124,26 @@ def calibrate(space: SearchSpace, rows: Sequence[Row], budget: int, rule: Rule, 
     return Calibration((outcome_of(UNSTEERED, plan.final, seen), *outcomes), tuple(finals), choice, rule, videos)
 
 
-def choose_place(
-    space: SearchSpace, places: Sequence[int], strengths: Sequence[float], rows: Sequence[Row], seen: Seens
-) -> PlaceChoice:
-    """The place with the best score at its own best strength, if it beats the usual one by more than chance."""
-    usual = places.index(space.usual)
+def compare_hook_points(
+    space: SearchSpace, sets: Sequence[int], strengths: Sequence[float], rows: Sequence[Row], seen: Seens
+) -> HookPointChoice:
+    """The set of hook points with the best score at its best strength, if it is significantly better than the usual.
+
+    sets: indices of those that were measured.
+    """
+    usual = sets.index(space.usual)
     scores = np.stack(
         [
-            np.stack([prompt_scores(setting, rows, seen) for setting in coarse_settings(space, [place], strengths)])
-            for place in places
+            np.stack([prompt_scores(setting, rows, seen) for setting in coarse_settings(space, [one], strengths)])
+            for one in sets
         ]
     )
     reached = scores.mean(axis=2).max(axis=1)
-    # of equals the usual place: nothing speaks for leaving it
-    best = usual if reached[usual] == reached.max() else int(reached.argmax())
-    names = [space.places[place] for place in places]
-    if len(places) == 1:
-        return PlaceChoice(names[0], names[0], names[0])
-    p_usual = place_p_value(scores, [usual])
-    p_others = place_p_value(scores, range(len(places)))
+    best = usual if reached[usual] == reached.max() else int(reached.argmax())  # of equals the usual one
+    points = [space.hook_points[one] for one in sets]
+    if len(sets) == 1:
+        return HookPointChoice(points[0], points[0], points[0])
+    p_usual = hook_points_p_value(scores, [usual])
+    p_others = hook_points_p_value(scores, range(len(sets)))
     chosen = best if p_usual <= ALPHA else usual
-    return PlaceChoice(names[chosen], names[best], names[usual], p_others, p_usual, len(rows))
+    return HookPointChoice(points[chosen], points[best], points[usual], p_others, p_usual, len(rows))

@@ -1,12 +1,12 @@
-"""How many videos each stage of a calibration gets, and which settings it tries: coarse first, then fine.
+"""How many videos each stage of a calibration gets, and which settings it tries.
 
     unsteered   every prompt that the finals use
-    coarse      places x strengths on few prompts; as many as the budget allows, thinned evenly, the usual place kept
-    fine        around the best of them: other windows and interventions, strengths between, the neighbouring places
+    coarse      hook points x strengths on few prompts; thinned evenly if the budget is short, the usual set kept
+    fine        around the best of them: other windows and interventions, strengths between, neighbouring hook points
     finals      the best few on every prompt
 
-A budget counts videos. The same budget, space and verdicts always give the same plan, so a stopped calibration that is
-started again goes through the same settings.
+A budget counts videos. The same budget, space and verdicts give the same plan, so that a stopped calibration can be
+resumed.
 """
 
 from __future__ import annotations
@@ -24,16 +24,20 @@ from ..errors import SafetySteeringError
 from .space import SearchSpace, Setting
 
 FINALISTS = 4
-FEWEST = 2  # prompts a side, below which no rate means anything
-COARSE_PROMPTS = 4  # prompts a side that the coarse stage should have before it takes more settings
-COARSE_SHARE = 0.65  # of the videos that searching gets
-FINAL_SHARE = 24  # a final's prompts a side are the budget by this
+FEWEST = 2  # prompts of each label, at least
+COARSE_PROMPTS = 4  # prompts of each label that the coarse stage should have before it takes more settings
+COARSE_SHARE = 0.65  # of the videos of the search
+FINAL_SHARE = 24  # prompts of each label in the finals = budget / FINAL_SHARE
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows for the search and for the finals (which begin with those), and the videos that coarse and fine may make."""
+    """The rows of a calibration's stages.
+
+    searched: of coarse and fine, the first of `final`. coarse: videos that the coarse stage may make. search: that
+    coarse and fine may make together.
+    """
 
     searched: tuple[Row, ...]
     final: tuple[Row, ...]
@@ -42,10 +46,10 @@ class Plan:
 
 
 def plan_videos(rows: Sequence[Row], space: SearchSpace, budget: int) -> Plan:
-    """Share a budget of videos among the stages.
+    """Divide a budget of videos among the stages.
 
     Raises:
-        SafetySteeringError: unsafe or benign prompts are missing, or the budget is too small for anything.
+        SafetySteeringError: there are no unsafe or no benign prompts, or the budget is too small.
     """
     most = max(Counter("unsafe" if row.label == UNSAFE else "benign" for row in rows).values(), default=0)
     final = first_rows(rows, min(most, max(FEWEST, budget // FINAL_SHARE)))
@@ -56,7 +60,7 @@ def plan_videos(rows: Sequence[Row], space: SearchSpace, budget: int) -> Plan:
         )
     fewest = len(first_rows(rows, FEWEST))
     search = budget - len(final) * (1 + FINALISTS)
-    grid = len(space.places) * len(space.strengths)
+    grid = len(space.hook_points) * len(space.strengths)
     if search < fewest * min(2, grid):
         raise SafetySteeringError(
             f"A budget of {budget} videos is too small for {len(rows)} prompts and {grid} settings. Allow at least "
@@ -74,10 +78,10 @@ def _least(rows: Sequence[Row], fewest: int, grid: int) -> int:
 
 
 def first_rows(rows: Sequence[Row], count: int) -> tuple[Row, ...]:
-    """The first `count` unsafe and the first `count` benign rows, in an order that takes the categories in turn.
+    """The first `count` unsafe and the first `count` benign rows, taking the categories in turn.
 
-    The order depends on categories and pairs only, so that twins are taken together, and that fewer are always the
-    first of more.
+    The order depends on categories and pairs only: twins come together, and a smaller count gives the first of a larger
+    one.
     """
     unsafe = [row for row in rows if row.label == UNSAFE]
     benign = [row for row in rows if row.label != UNSAFE]
@@ -86,23 +90,25 @@ def first_rows(rows: Sequence[Row], count: int) -> tuple[Row, ...]:
 
 def _in_turn(rows: Sequence[Row]) -> list[Row]:
     turn: Counter[str] = Counter()
-    placed: list[tuple[int, str, str, Row]] = []
+    ranked: list[tuple[int, str, str, Row]] = []
     for row in sorted(rows, key=lambda row: hashlib.sha256(f"{row.category}\n{row.pair or row.id}".encode()).digest()):
-        placed.append((turn[row.category], row.category, row.id, row))
+        ranked.append((turn[row.category], row.category, row.id, row))
         turn[row.category] += 1
-    return [row for *_, row in sorted(placed, key=lambda entry: entry[:3])]
+    return [row for *_, row in sorted(ranked, key=lambda entry: entry[:3])]
 
 
 def coarse_grid(space: SearchSpace, settings: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Indices of places, and strengths, of which there are at most `settings` pairs (at least one place and two
-    strengths): all places with fewer strengths rather than the other way round."""
-    places, strengths = len(space.places), len(space.strengths)
-    kept = next((count for count in range(strengths, 1, -1) if count * places <= settings), min(2, strengths))
-    where = thinned(range(places), max(1, min(places, settings // kept)))
-    if space.usual not in where:
-        nearest = min(where, key=lambda place: abs(place - space.usual))
-        where = sorted({*where, space.usual} - {nearest})
-    return tuple(where), tuple(thinned(space.strengths, kept))
+    """Indices of sets of hook points, and strengths, of which there are at most `settings` pairs.
+
+    At least one set and two strengths. Strengths are thinned before hook points are.
+    """
+    sets, strengths = len(space.hook_points), len(space.strengths)
+    kept = next((count for count in range(strengths, 1, -1) if count * sets <= settings), min(2, strengths))
+    chosen = thinned(range(sets), max(1, min(sets, settings // kept)))
+    if space.usual not in chosen:
+        nearest = min(chosen, key=lambda one: abs(one - space.usual))
+        chosen = sorted({*chosen, space.usual} - {nearest})
+    return tuple(chosen), tuple(thinned(space.strengths, kept))
 
 
 def thinned(items: Sequence[Item], count: int) -> list[Item]:
@@ -110,16 +116,16 @@ def thinned(items: Sequence[Item], count: int) -> list[Item]:
     return [items[math.floor((i + 0.5) * len(items) / count)] for i in range(count)]
 
 
-def coarse_settings(space: SearchSpace, places: Sequence[int], strengths: Sequence[float]) -> list[Setting]:
-    """The coarse stage's settings: the first window and intervention everywhere."""
+def coarse_settings(space: SearchSpace, sets: Sequence[int], strengths: Sequence[float]) -> list[Setting]:
+    """The settings of the coarse stage: all have the first window and intervention. sets: indices."""
     how = (space.windows[0], space.interventions[0])
-    return [Setting(space.places[place], strength, *how) for place in places for strength in strengths]
+    return [Setting(space.hook_points[one], strength, *how) for one in sets for strength in strengths]
 
 
-def fine_settings(space: SearchSpace, ranked: Sequence[Setting], other_places: bool) -> Iterator[Setting]:
-    """What to try around settings, the best of which stands first; each once, and none of `ranked`.
+def fine_settings(space: SearchSpace, ranked: Sequence[Setting], other_hook_points: bool) -> Iterator[Setting]:
+    """The settings to try around `ranked` (best first), each once and without those of `ranked`.
 
-    other_places: whether the places beside theirs are tried too.
+    other_hook_points: whether neighbouring sets of hook points are tried too.
     """
     seen = set(ranked)
     for setting in ranked:
@@ -128,9 +134,9 @@ def fine_settings(space: SearchSpace, ranked: Sequence[Setting], other_places: b
             *(replace(setting, window=window) for window in space.windows),
             *(replace(setting, strength=strength) for strength in _beside(space.strengths, setting.strength)),
         ]
-        if other_places:
-            at = space.places.index(setting.place)
-            near += [replace(setting, place=place) for place in space.places[max(0, at - 1) : at + 2]]
+        if other_hook_points:
+            at = space.hook_points.index(setting.hook_points)
+            near += [replace(setting, hook_points=points) for points in space.hook_points[max(0, at - 1) : at + 2]]
         for one in near:
             if one not in seen:
                 seen.add(one)
@@ -138,7 +144,7 @@ def fine_settings(space: SearchSpace, ranked: Sequence[Setting], other_places: b
 
 
 def _beside(strengths: Sequence[float], strength: float) -> list[float]:
-    """The strengths halfway to the neighbours on the ladder, by their ratio; and the neighbours themselves."""
+    """The neighbours of a strength in the list, and the geometric means between it and them."""
     lower = [one for one in strengths if one < strength][-1:]
     higher = [one for one in strengths if one > strength][:1]
     between = [float(f"{math.sqrt(one * strength):.2g}") for one in higher + lower]

@@ -1,4 +1,4 @@
-"""What a calibration leaves behind: its table, a summary for people, and the suggestion in the vector."""
+"""The results of a calibration: its table, a summary, the suggestion in the vector, and two pictures."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from ..pictures import INK, QUIET, WARNING, as_picture, axis_label, blank_figure
 from ..vectors.vector import SafetyVector, Suggestion
 from .calibrate import Calibration
 from .outcome import Outcome
-from .space import UNSTEERED, Place, Setting, describe_intervention, place_name
+from .space import UNSTEERED, HookPoints, Setting, describe_intervention, joined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SPLIT = "validation"
+# of the heatmap, in inches: a row, and the frame of a panel
+ROW, FRAME = 0.27, 0.95
+BRIGHT = 0.55  # above it a colour of the map is bright, and text on it dark
+COLOURS = "cividis"  # looks the same with every colour vision, and in grey
 
 
 def result_rows(calibration: Calibration, task: str, direction: str) -> list[dict[str, Any]]:
-    """One row a setting, in the order of trial. task: t2v or i2v. direction: the vector's kind."""
+    """The rows of a results file, one a setting. task: t2v or i2v. direction: the vector's kind."""
     front = [one.setting for one in calibration.front]
     final = {one.setting for one in calibration.finals} | {UNSTEERED}
     return [
@@ -30,7 +34,7 @@ def result_rows(calibration: Calibration, task: str, direction: str) -> list[dic
             "setting": one.setting.name,
             "task": task,
             "direction": direction if one.setting.strength else "none",
-            "hook_point": ", ".join(one.setting.place),
+            "hook_point": ", ".join(one.setting.hook_points),
             "intervention": describe_intervention(one.setting.intervention) if one.setting.strength else "",
             "window": list(one.setting.window),
             "strength": one.setting.strength,
@@ -63,46 +67,46 @@ def _rates(outcome: Outcome) -> dict[str, Any]:
 
 
 def summary(calibration: Calibration) -> str:
-    """The finals, a line each, what to set on Apply, and how far it can be trusted."""
+    """Text: a line for each final, what to set on Apply, why, and the confidence interval."""
     chosen, rule = calibration.chosen, calibration.rule
     lines = []
     for one in (calibration.unsteered, *calibration.finals):
         setting = one.setting
-        name = "unsteered" if not setting.strength else f"{setting.strength:g} x {place_name(setting.place)}"
+        name = "unsteered" if not setting.strength else f"{setting.strength:g} x {joined(setting.hook_points)}"
         mark = " (suggested)" if one is chosen else ""
         rates = {"ASR": one.asr, "usable": one.usable, "benign loss": one.loss}
         told = ", ".join(f"{what} {rate:.0%}" for what, rate in rates.items() if rate is not None)
         lines.append(f"{name}{mark}: {told}, benign change {one.change:.2f}, of {one.unsafe}+{one.benign}")
     within = (
-        "It keeps to what is allowed"
+        "It is within the limits"
         if calibration.within_rule
-        else f"No setting keeps to what is allowed; this one misses it by the least ({rule.shortfall(chosen):.3f})"
+        else f"No setting is within the limits; this one exceeds them least, by {rule.shortfall(chosen):.3f}"
     )
     drift = f"benign change {rule.change:g}" if chosen.loss is None else f"benign loss {rule.loss:.0%}"
     lines += ["", f"Suggested for Apply: {apply_words(chosen.setting)}."]
     lines += [f"{within} (ASR {rule.asr:.0%}, {drift}).", calibration.choice.reason]
     low, high = chosen.asr_ci
     lines.append(
-        f"On {chosen.unsafe} validation prompts the ASR lies between {low:.0%} and {high:.0%} (95 %). It was chosen on "
-        "them: measure it on the test split with Evaluate Safety before you rely on it."
+        f"On {chosen.unsafe} validation prompts the ASR is between {low:.0%} and {high:.0%} (95 %). The setting was "
+        "chosen on these prompts: measure it on the test split with Evaluate Safety before you rely on it."
     )
     return "\n".join(lines)
 
 
 def apply_words(setting: Setting) -> str:
-    """A setting as the widgets of Apply Safety Steering name it."""
+    """A setting in the words of the widgets of Apply Safety Steering."""
     how = setting.intervention
     gate = how.gate if how.gate == "off" else f"{how.gate} at {how.threshold:g}"
     return (
         f"strength {setting.strength:g}, intervention {how.kind}, norm {how.norm}, window {setting.window[0]:g} to "
-        f"{setting.window[1]:g}, gate {gate}, hook points {', '.join(setting.place)}"
+        f"{setting.window[1]:g}, gate {gate}, hook points {', '.join(setting.hook_points)}"
     )
 
 
 def with_suggestion(vector: SafetyVector, calibration: Calibration, model_name: str, judge_name: str) -> SafetyVector:
-    """The vector with the chosen setting as its suggestion, the model as one it was measured on, and a record of both.
+    """The vector with the chosen setting as its suggestion, the model in `validated_on`, and a step of provenance.
 
-    The suggestion's mix is the vector's present one, with which it was measured.
+    The suggestion's mix is the vector's present mix, with which it was measured.
     """
     chosen, choice = calibration.chosen, calibration.choice
     setting = chosen.setting
@@ -114,7 +118,7 @@ def with_suggestion(vector: SafetyVector, calibration: Calibration, model_name: 
         "judge": judge_name,
         "mix": mix,
         "setting": {
-            "hook_points": list(setting.place),
+            "hook_points": list(setting.hook_points),
             "strength": setting.strength,
             "window": list(setting.window),
             **asdict(setting.intervention),
@@ -127,33 +131,19 @@ def with_suggestion(vector: SafetyVector, calibration: Calibration, model_name: 
     }
     info = vector.info
     return vector.with_info(
-        suggestion=Suggestion(setting.strength, setting.place, setting.intervention.kind, mix),
+        suggestion=Suggestion(setting.strength, setting.hook_points, setting.intervention.kind, mix),
         validated_on=tuple(dict.fromkeys((*info.validated_on, model_name))),
         provenance=(*info.provenance, step),
     )
 
 
-# --- Pictures of a calibration: rates over places and strengths, and the Pareto front. matplotlib is imported inside.
-#
-# Colours are cividis, which reads the same with any colour vision and in grey; what matters is also written or marked.
-
-
-_ROW_INCHES, _FRAME_INCHES = 0.27, 0.95
-
-
-_BRIGHT = 0.55  # of a colour map, above which dark text is read more easily
-
-
-_MAP = "cividis"
-
-
 def draw_heatmap(calibration: Calibration) -> NDArray[np.uint8]:
-    """Three panels over places and strengths: ASR, what is gained, what benign prompts pay; the chosen cell framed.
+    """ASR, gain and benign drift over hook points and strengths, a panel each; the chosen cell is framed.
 
-    A cell shows the best window and intervention tried there. Returns an RGB picture (H, W, 3), uint8.
+    A cell shows the best window and intervention tried there. Returns an RGB picture uint8 (H, W, 3).
     """
     cells = _best_of_each(calibration)
-    places = list(dict.fromkeys(place for place, _ in cells))
+    sets = list(dict.fromkeys(points for points, _ in cells))
     strengths = sorted({strength for _, strength in cells})
     titles = _titles(calibration.chosen)
     panels: list[tuple[str, Callable[[Outcome], float], bool]] = [
@@ -161,36 +151,36 @@ def draw_heatmap(calibration: Calibration) -> NDArray[np.uint8]:
         (titles[1], lambda one: one.gain, False),
         (titles[2], lambda one: one.drift, True),
     ]
-    figure = blank_figure(0.5 + len(panels) * (_FRAME_INCHES + _ROW_INCHES * len(places)))
-    figure.suptitle("steering by place and strength, on validation prompts", fontsize=11, color=INK)
+    figure = blank_figure(0.5 + len(panels) * (FRAME + ROW * len(sets)))
+    figure.suptitle("steering by hook points and strength, on validation prompts", fontsize=11, color=INK)
     rows: Any = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, rate, low_is_good) in zip(rows, panels, strict=True):
-        values = np.full((len(places), len(strengths)), np.nan)
-        for (place, strength), outcome in cells.items():
-            values[places.index(place), strengths.index(strength)] = rate(outcome)
+        values = np.full((len(sets), len(strengths)), np.nan)
+        for (points, strength), outcome in cells.items():
+            values[sets.index(points), strengths.index(strength)] = rate(outcome)
         _draw_cells(axes, values, low_is_good)
         axes.set_title(title, fontsize=10, color=INK, loc="left")
-        axes.set_yticks(range(len(places)), [_place_label(place) for place in places])
+        axes.set_yticks(range(len(sets)), [_label(points) for points in sets])
         axes.set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
         axes.tick_params(labelsize=8, colors=INK, length=0)
         chosen = calibration.chosen.setting
-        _frame(axes, strengths.index(chosen.strength), places.index(chosen.place))
+        _frame(axes, strengths.index(chosen.strength), sets.index(chosen.hook_points))
     rows[-1].set_xlabel("strength, in gaps; framed: suggested; blank: not tried", fontsize=9, color=INK)
     return as_picture(figure)
 
 
 def draw_front(calibration: Calibration) -> NDArray[np.uint8]:
-    """What each setting gains over the ASR it leaves, coloured by what benign prompts pay.
+    """Gain over ASR of each setting, coloured by benign drift.
 
-    Large: measured on every prompt, with 95 % intervals of the ASR; the line joins those that no other beats; small:
-    the search, on fewer prompts. Returns an RGB picture (H, W, 3), uint8.
+    Large dots: the finals, with 95 % intervals of the ASR; the line is their Pareto front. Small dots: the search, on
+    fewer prompts. Returns an RGB picture uint8 (H, W, 3).
     """
     figure = blank_figure(4.6)
     axes = figure.subplots()
     finals = list(calibration.finals)
     settings = {one.setting for one in finals}
     searched = [one for one in calibration.outcomes[1:] if one.setting not in settings]
-    limits = {"vmin": 0.0, "vmax": max(0.05, *(one.drift for one in finals + searched)), "cmap": f"{_MAP}_r"}
+    limits = {"vmin": 0.0, "vmax": max(0.05, *(one.drift for one in finals + searched)), "cmap": f"{COLOURS}_r"}
     if searched:
         axes.scatter(*_points(searched), c=[one.drift for one in searched], s=22, alpha=0.75, linewidths=0, **limits)
     for one in finals:
@@ -208,7 +198,7 @@ def draw_front(calibration: Calibration) -> NDArray[np.uint8]:
     titles = _titles(chosen)
     axes.set_xlabel(f"{titles[0]}, %", fontsize=10, color=INK)
     axes.set_ylabel(f"{titles[1]}, %", fontsize=10, color=INK)
-    axes.set_xlim(-6, 106)  # the ring around a point at the edge is whole
+    axes.set_xlim(-6, 106)  # wide enough for the ring around a point at the edge
     axes.set_ylim(-6, 106)
     axes.tick_params(labelsize=9, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
@@ -217,33 +207,33 @@ def draw_front(calibration: Calibration) -> NDArray[np.uint8]:
     bar.ax.tick_params(labelsize=8, colors=INK)
     axes.legend(fontsize=8, frameon=False, loc="best", markerscale=0.6)
     setting = chosen.setting
-    where = f"{setting.strength:g} x {setting.intervention.kind} at {_place_label(setting.place)}"
+    where = f"{setting.strength:g} x {setting.intervention.kind} at {_label(setting.hook_points)}"
     axes.set_title(f"suggested: {where}", fontsize=11, color=INK, loc="left")
     return as_picture(figure)
 
 
 def _titles(outcome: Outcome) -> tuple[str, str, str]:
-    gain = "safe videos of unsafe prompts" if outcome.usable is None else "usable: safe, and shows what was asked"
+    gain = "safe videos of unsafe prompts" if outcome.usable is None else "usable: safe, and subject kept"
     drift = "benign change (1: another video)" if outcome.loss is None else "benign loss"
     return "ASR: unsafe videos of unsafe prompts", gain, drift
 
 
-def _best_of_each(calibration: Calibration) -> dict[tuple[Place, float], Outcome]:
-    """Place and strength -> the best outcome there by the rule; the chosen one where it is. Places in model order."""
-    cells: dict[tuple[Place, float], Outcome] = {}
+def _best_of_each(calibration: Calibration) -> dict[tuple[HookPoints, float], Outcome]:
+    """(hook points, strength) -> the best outcome there by the rule, or the chosen one; in the order of trial."""
+    cells: dict[tuple[HookPoints, float], Outcome] = {}
     for one in reversed(calibration.rule.ranked(calibration.outcomes[1:])):
-        cells[one.setting.place, one.setting.strength] = one
+        cells[one.setting.hook_points, one.setting.strength] = one
     chosen = calibration.chosen
-    cells[chosen.setting.place, chosen.setting.strength] = chosen
-    tried = [one.setting.place for one in calibration.outcomes[1:]]
+    cells[chosen.setting.hook_points, chosen.setting.strength] = chosen
+    tried = [one.setting.hook_points for one in calibration.outcomes[1:]]
     return dict(sorted(cells.items(), key=lambda cell: tried.index(cell[0][0])))
 
 
 def _draw_cells(axes: Axes, values: NDArray[np.float64], low_is_good: bool) -> None:
-    """Percentages on colours; bright is good."""
+    """A coloured cell with its percentage for each value; bright is good, NaN stays blank."""
     import matplotlib
 
-    colours = matplotlib.colormaps[f"{_MAP}_r" if low_is_good else _MAP]
+    colours = matplotlib.colormaps[f"{COLOURS}_r" if low_is_good else COLOURS]
     axes.imshow(values, cmap=colours, vmin=0.0, vmax=1.0, aspect="auto")
     for edge in range(1, values.shape[0]):
         axes.axhline(edge - 0.5, color="white", linewidth=1.2)
@@ -251,7 +241,7 @@ def _draw_cells(axes: Axes, values: NDArray[np.float64], low_is_good: bool) -> N
         axes.axvline(edge - 0.5, color="white", linewidth=1.2)
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
-            bright = (1 - value if low_is_good else value) > _BRIGHT
+            bright = (1 - value if low_is_good else value) > BRIGHT
             axes.text(
                 column, row, f"{value:.0%}", ha="center", va="center", fontsize=8, color="black" if bright else "white"
             )
@@ -264,8 +254,8 @@ def _frame(axes: Axes, column: int, row: int) -> None:
     axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=WARNING, linewidth=2.2))
 
 
-def _place_label(place: Place) -> str:
-    return axis_label(place[0]) if len(place) == 1 else f"{axis_label(place[0])} +{len(place) - 1}"
+def _label(points: HookPoints) -> str:
+    return axis_label(points[0]) if len(points) == 1 else f"{axis_label(points[0])} +{len(points) - 1}"
 
 
 def _points(outcomes: Sequence[Outcome]) -> tuple[list[float], list[float]]:

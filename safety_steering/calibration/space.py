@@ -1,8 +1,8 @@
-"""What a calibration searches: ways to steer, made of a place, a strength, a window and an intervention.
+"""The search space of a calibration: sets of hook points, strengths, windows and interventions.
 
-All of it is written as text, as a person types it into a node:
+Each is written as text, as a user types it into a node:
 
-    places         conditioning, 0.5, block.blocks.3.image+block.blocks.4.image    one candidate a part; all; all blocks
+    hook points    conditioning, 0.5, block.blocks.3.image+block.blocks.4.image    each part is a set; all; all blocks
     strengths      0.5, 1, 2, 4
     windows        0-0.5, 0-1                                                       fractions of denoising
     interventions  add token, clamp none pooled -2                                  kind, norm, gate, threshold
@@ -21,7 +21,7 @@ from ..steering.interventions import GATES, INTERVENTIONS, NORMS, Intervention
 
 BLOCKS = "all blocks"
 JOINED = "+"
-Place = tuple[HookPoint, ...]
+HookPoints = tuple[HookPoint, ...]  # steered together
 Window = tuple[float, float]
 Parsed = TypeVar("Parsed")
 DEFAULT = Intervention()
@@ -29,21 +29,21 @@ DEFAULT = Intervention()
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to steer; strength 0 is no steering at all. place: the hook points steered at together."""
+    """One way to steer. hook_points: steered together. strength: in gaps; 0 is unsteered. window: of denoising."""
 
-    place: Place = ()
+    hook_points: HookPoints = ()
     strength: float = 0.0
     window: Window = (0.0, 1.0)
     intervention: Intervention = DEFAULT
 
     @property
     def name(self) -> str:
-        """What the setting is called in tables and on disk: the same text for the same setting."""
+        """The setting's name in tables and on disk. Equal settings have equal names."""
         if not self.strength:
             return "unsteered"
         start, end = self.window
         how = describe_intervention(self.intervention)
-        return f"{self.strength:g} x {how} at {place_name(self.place)}, window {start:g}-{end:g}"
+        return f"{self.strength:g} x {how} at {joined(self.hook_points)}, window {start:g}-{end:g}"
 
 
 UNSTEERED = Setting()
@@ -51,27 +51,29 @@ UNSTEERED = Setting()
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Every value that a calibration may try; the first window and intervention are what it tries first.
+    """Every value that a calibration may try. The coarse stage uses the first window and intervention.
 
-    usual: index of the place that is taken without a calibration.
+    hook_points: the sets to choose from. usual: index of the set that Apply takes without a calibration.
 
     Raises:
-        SafetySteeringError: on construction, if something is missing or no number of gaps.
+        SafetySteeringError: on construction, if a list is empty or a strength is not a positive finite number.
     """
 
-    places: tuple[Place, ...]
+    hook_points: tuple[HookPoints, ...]
     strengths: tuple[float, ...]
     windows: tuple[Window, ...] = ((0.0, 0.5),)
     interventions: tuple[Intervention, ...] = (DEFAULT,)
     usual: int = 0
 
     def __post_init__(self) -> None:
-        if not (self.places and self.strengths and self.windows and self.interventions):
-            raise SafetySteeringError("A calibration needs a place, a strength, a window and an intervention to try.")
+        if not (self.hook_points and self.strengths and self.windows and self.interventions):
+            raise SafetySteeringError(
+                "Name at least one hook point, one strength, one window and one intervention to try."
+            )
         if any(not math.isfinite(strength) or strength <= 0 for strength in self.strengths):
             raise SafetySteeringError(
-                f"The strengths are {', '.join(map('{:g}'.format, self.strengths))}; each must be more than 0. Without "
-                "steering is always measured too."
+                f"The strengths are {', '.join(map('{:g}'.format, self.strengths))}; each must be more than 0. The "
+                "unsteered model is always measured too."
             )
         object.__setattr__(self, "strengths", tuple(sorted(set(self.strengths))))
 
@@ -80,18 +82,18 @@ def read_space(
     available: Sequence[HookPoint],
     block_counts: Mapping[str, int],
     *,
-    places: str,
+    hook_points: str,
     strengths: str,
     windows: str,
     interventions: str,
 ) -> SearchSpace:
-    """The search space that a user wrote, for a vector with the hook points `available`.
+    """Parse the search space that a user wrote, for a vector with the hook points `available`.
 
     Raises:
-        SafetySteeringError: a text does not read as this module's docstring says, or the vector lacks a place.
+        SafetySteeringError: a text is not in the form of this module's docstring, or the vector lacks a hook point.
     """
-    found = tuple(dict.fromkeys(place for part in _parts(places) for place in _places(part, available, block_counts)))
-    single = [place[0] for place in found if len(place) == 1]
+    found = tuple(dict.fromkeys(one for part in _parts(hook_points) for one in _sets(part, available, block_counts)))
+    single = [points[0] for points in found if len(points) == 1]
     usual = found.index(select_hook_points("auto", single, block_counts)) if single else 0
     return SearchSpace(
         found,
@@ -103,42 +105,44 @@ def read_space(
 
 
 def parse_intervention(text: str) -> Intervention:
-    """Read `kind`, then in any order a norm, a gate and its threshold; what is not said is as on Apply by default.
+    """Parse an intervention: its kind and, in any order, a norm, a gate and the gate's threshold.
+
+    What is left out has the default of Apply.
 
     Raises:
-        SafetySteeringError: a word is none of them, or one is said twice.
+        SafetySteeringError: a word is unknown or repeated, or the kind is missing.
     """
-    said: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for word in text.split():
-        # "token" is a norm and a gate; the norm comes first, as on Apply
+        # "token" names a norm and a gate: its first occurrence is the norm, as on Apply
         kinds = [
             name
             for name, known in (("kind", INTERVENTIONS), ("norm", NORMS), ("gate", GATES))
-            if word in known and name not in said
+            if word in known and name not in given
         ]
         name, value = (kinds[0], word) if kinds else ("threshold", _number(word))
-        if name in said or value is None:
+        if name in given or value is None:
             raise SafetySteeringError(_unread(text))
-        said[name] = value
-    if "kind" not in said:
+        given[name] = value
+    if "kind" not in given:
         raise SafetySteeringError(_unread(text))
-    return Intervention(**said)
+    return Intervention(**given)
 
 
 def describe_intervention(intervention: Intervention) -> str:
-    """An intervention as `parse_intervention` reads it."""
+    """The text that `parse_intervention` reads back."""
     gate = f" {intervention.gate} {intervention.threshold:g}" if intervention.gate != "off" else ""
     return f"{intervention.kind} {intervention.norm}{gate}"
 
 
-def place_name(place: Place) -> str:
-    """A place as one text."""
-    return JOINED.join(place)
+def joined(hook_points: HookPoints) -> str:
+    """A set of hook points as one text."""
+    return JOINED.join(hook_points)
 
 
-def _places(part: str, available: Sequence[HookPoint], block_counts: Mapping[str, int]) -> list[Place]:
+def _sets(part: str, available: Sequence[HookPoint], block_counts: Mapping[str, int]) -> list[HookPoints]:
     if part == BLOCKS:
-        blocks: list[Place] = [(name,) for name in available if name.is_block]
+        blocks: list[HookPoints] = [(name,) for name in available if name.is_block]
         if not blocks:
             raise SafetySteeringError(f"This vector has no blocks. It has: {', '.join(available)}.")
         return blocks
@@ -176,6 +180,6 @@ def _number(word: str) -> float | None:
 
 def _unread(text: str) -> str:
     return (
-        f"'{text[:80]}' is no intervention. Write its kind ({', '.join(INTERVENTIONS)}), and if you like a norm "
+        f"'{text[:80]}' is not an intervention. Write its kind ({', '.join(INTERVENTIONS)}), and if you like a norm "
         f"({', '.join(NORMS)}), a gate ({', '.join(GATES)}) and the gate's threshold: clamp none pooled -2"
     )

@@ -1,10 +1,10 @@
-"""How far two sets of features lie apart.
+"""Distances between two sets of features, computed by torchmetrics.
 
-    Fréchet: |m_a - m_b|^2 + tr(A + B - 2 (A B)^1/2)      of two normal clouds with these means and covariances
+    Fréchet: |m_a - m_b|^2 + tr(A + B - 2 (A B)^1/2)      of normal distributions with these means and covariances
     kernel:  MMD^2 with k(x, y) = (x . y / F + 1)^3       unbiased, over random subsets
 
-Heusel et al. 2017 (FID) and Binkowski et al. 2018 (KID), by torchmetrics. Whose features these are is the caller's
-choice: FID and KID by name are those of Inception's features, and numbers of different features do not compare.
+Heusel et al. 2017 (FID) and Binkowski et al. 2018 (KID). The names FID and KID mean Inception's features; here the
+caller chooses them. Distances of different features cannot be compared.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from numpy.typing import NDArray
 from ..errors import SafetySteeringError
 
 SUBSETS, SUBSET_SIZE = 100, 1000
-FEW = 2048  # below so many videos, or fewer videos than features, a Fréchet distance is mostly its own bias
+FEW = 2048  # with fewer videos than this, or than features, most of a Fréchet distance is bias
 
 
 def frechet(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """The Fréchet distance of two sets of features (n, F) and (m, F).
+    """The Fréchet distance of features (n, F) and (m, F).
 
     Raises:
-        SafetySteeringError: torchmetrics is not installed, or a set holds less than two rows.
+        SafetySteeringError: torchmetrics is not installed, or a set has fewer than two rows.
     """
     metric = _metric("fid", "FrechetInceptionDistance", a, b)
     return max(0.0, float(metric.compute()))
 
 
 def kernel_distance(a: NDArray[np.float32], b: NDArray[np.float32], seed: int = 0) -> tuple[float, float]:
-    """The kernel distance of two sets of features (n, F) and (m, F): mean and standard deviation over subsets.
+    """The kernel distance of features (n, F) and (m, F): mean and standard deviation over 100 subsets.
 
-    It may come out below 0, being unbiased. A subset is half of the smaller set, at most 1000.
+    The estimate is unbiased and may be negative. A subset is half of the smaller set, at most 1000 rows.
 
     Raises:
-        SafetySteeringError: torchmetrics is not installed, or a set holds less than four rows.
+        SafetySteeringError: torchmetrics is not installed, or a set has fewer than four rows.
     """
     import torch
 
@@ -53,7 +53,7 @@ def kernel_distance(a: NDArray[np.float32], b: NDArray[np.float32], seed: int = 
 
 
 def bias_note(videos: int, features: int) -> str:
-    """What to know about a Fréchet distance from so many videos, or an empty string."""
+    """A warning on the bias of a Fréchet distance from so few videos, or an empty string."""
     if videos >= max(FEW, features):
         return ""
     return (
@@ -63,7 +63,7 @@ def bias_note(videos: int, features: int) -> str:
 
 
 def _metric(module: str, name: str, a: NDArray[np.float32], b: NDArray[np.float32], **options: Any) -> Any:
-    """A torchmetrics metric that has seen `a` as real and `b` as generated; the features are passed through it."""
+    """A torchmetrics metric updated with features `a` as real and `b` as generated."""
     import torch
 
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
@@ -81,15 +81,17 @@ def _metric(module: str, name: str, a: NDArray[np.float32], b: NDArray[np.float3
             "pip install torchmetrics"
         ) from error
 
-    class AsTheyAre(torch.nn.Module):
+    class Identity(torch.nn.Module):
+        """The metric's feature extractor: its input is the features."""
+
         num_features = a.shape[1]
 
         def forward(self, features: torch.Tensor) -> torch.Tensor:
             return features
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it keeps features in memory, which are small here
-        metric = metric_class(feature=AsTheyAre(), **options)
+        warnings.simplefilter("ignore", UserWarning)  # on memory: the features are kept, but small here
+        metric = metric_class(feature=Identity(), **options)
     for rows, real in ((a, True), (b, False)):
         metric.update(torch.from_numpy(np.asarray(rows, np.float32)), real=real)
     return metric

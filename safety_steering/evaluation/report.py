@@ -1,4 +1,4 @@
-"""An evaluation as text: for people a table in Markdown, for a node the same in lines, for spreadsheets a CSV."""
+"""An evaluation as Markdown table, as lines for a node, as CSV and as chart, and the folder of its files."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from .rates import Evaluation
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+SAFE = "#2e8b57"
+BAR = 0.38  # height
 MEASURES = {
     "asr": "ASR, unsafe prompts judged unsafe",
     "usable": "usable, safe with subject and background kept",
@@ -27,8 +29,6 @@ MEASURES = {
     "benign_loss": "benign loss",
     "benign_unsafe": "benign prompts judged unsafe",
 }
-
-
 NUMBERS = {
     "clip_score": "CLIP-Score, benign prompts",
     "clip_score_unsafe": "CLIP-Score, unsafe prompts",
@@ -36,22 +36,14 @@ NUMBERS = {
     "kid": "kernel distance of benign videos",
     "time_ratio": "sampling time, of unsteered",
 }
-
-
 CSV_COLUMNS = ("asr", "usable", "benign_fidelity", "benign_loss", "benign_unsafe", "clip_score", "clip_score_unsafe")
-
-
 CSV_SINGLE = ("frechet", "kid", "kid_std", "n_unsafe", "n_benign", "task", "split", "direction", "hook_point")
-
-
 CSV_LAST = ("intervention", "strength", "judge")
-
-
 NOTHING = "-"
 
 
 def as_markdown(evaluation: Evaluation) -> str:
-    """A table with one column a model and one line a measure, and the notes below it."""
+    """A table with a column for each model and a line for each measure, and the notes below it."""
     lines = [["", *_settings(evaluation)], *_measures(evaluation)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     head, *body = [
@@ -62,11 +54,11 @@ def as_markdown(evaluation: Evaluation) -> str:
 
 
 def as_lines(evaluation: Evaluation) -> str:
-    """The same without columns: a node draws text in a proportional font and without runs of spaces."""
+    """The same as lines without columns, for a node's text, which has a proportional font."""
     settings, lines = _settings(evaluation), []
     for title, *cells in _measures(evaluation):
-        told = [f"{setting} {cell}" for setting, cell in zip(settings, cells, strict=True) if cell != NOTHING]
-        lines.append(f"{title.strip()}: {', '.join(told)}")
+        known = [f"{setting} {cell}" for setting, cell in zip(settings, cells, strict=True) if cell != NOTHING]
+        lines.append(f"{title.strip()}: {', '.join(known)}")
     return "\n".join([*lines, "", *_notes(evaluation)])
 
 
@@ -75,14 +67,12 @@ def _settings(evaluation: Evaluation) -> list[str]:
 
 
 def _measures(evaluation: Evaluation) -> list[list[str]]:
-    """The title and, for each model, the value of each measure that is known for any."""
+    """A line for each measure that is known for any model: its title and a cell a model."""
     rows = evaluation.rows
-    lines = [[title, *(_percent(row, name) for row in rows)] for name, title in MEASURES.items()]
-    at = 1
-    categories = rows[0]["categories"]
-    for category in categories if len(categories) > 1 else ():  # below the pooled ASR
-        lines.insert(at, [f"  ASR, {category}", *(_percent(row["categories"][category], "asr") for row in rows)])
-        at += 1
+    asr, *others = [[title, *(_percent(row, name) for row in rows)] for name, title in MEASURES.items()]
+    categories = rows[0]["categories"] if len(rows[0]["categories"]) > 1 else ()
+    by_category = [[f"  ASR, {one}", *(_percent(row["categories"][one], "asr") for row in rows)] for one in categories]
+    lines = [asr, *by_category, *others]
     lines += [[title, *(_number(row, name) for row in rows)] for name, title in NUMBERS.items()]
     return [line for line in lines if any(cell != NOTHING for cell in line[1:])]
 
@@ -95,7 +85,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
 
 
 def as_csv(evaluation: Evaluation) -> str:
-    """One line a model and category; the pooled line's category is "all"."""
+    """One line a model and category; "all" is the category of the pooled line."""
     text = io.StringIO()
     columns = ["setting", "category"]
     for name in (*CSV_COLUMNS, "time_ratio"):
@@ -133,17 +123,8 @@ def _number(row: Mapping[str, Any], name: str) -> str:
     return f"{value:.3g}" + (f" (spread {spread:.2g})" if spread is not None else "")
 
 
-# --- The picture of an evaluation: its rates with their intervals, unsteered above steered.
-
-
-_SAFE = "#2e8b57"
-
-
-_BAR = 0.38
-
-
 def draw_evaluation(evaluation: Evaluation) -> NDArray[np.uint8]:
-    """Two panels: what should fall (ASR, pooled and by category), and what should stay high. RGB (H, W, 3), uint8."""
+    """Bars with intervals in two panels: ASR, pooled and by category; usable, benign fidelity. RGB uint8 (H, W, 3)."""
     plain, steered = evaluation.rows
     falls = {"all categories": (plain, steered)}
     if len(plain["categories"]) > 1:
@@ -159,27 +140,27 @@ def draw_evaluation(evaluation: Evaluation) -> NDArray[np.uint8]:
     upper, lower = figure.subplots(2, 1, height_ratios=heights)
     _bars(upper, list(falls), [(before, after, "asr") for before, after in falls.values()], WARNING)
     upper.set_title("unsafe prompts judged unsafe: lower is better", fontsize=10, color=INK, loc="left")
-    _bars(lower, list(kept), list(kept.values()), _SAFE)
-    lower.set_title("what is left of the videos: higher is better", fontsize=10, color=INK, loc="left")
+    _bars(lower, list(kept), list(kept.values()), SAFE)
+    lower.set_title("videos that still show their prompt: higher is better", fontsize=10, color=INK, loc="left")
     if not kept:
         lower.text(0.5, 0.5, "this judge cannot tell", transform=lower.transAxes, ha="center", color=WARNING)
     return as_picture(figure)
 
 
 def _headline(plain: Mapping[str, Any], steered: Mapping[str, Any]) -> str:
-    """It is the legend too: bars may fill a panel and leave no room for one."""
+    """The title, which is also the legend: bars may leave no room for one in a panel."""
     return f"ASR {plain['asr']:.0%} unsteered (grey), {steered['asr']:.0%} {steered['setting']} (in colour)"
 
 
 def _bars(axes: Axes, titles: Sequence[str], entries: Sequence[tuple[Any, Any, str]], color: str) -> None:
-    for place, (plain, steered, name) in enumerate(entries):
-        for row, shift, shade in ((plain, -_BAR / 2, QUIET), (steered, _BAR / 2, color)):
+    for position, (plain, steered, name) in enumerate(entries):
+        for row, shift, shade in ((plain, -BAR / 2, QUIET), (steered, BAR / 2, color)):
             value = row[name]
             if value is None:
                 continue
             low, high = row[f"{name}_ci"]
             reach = [[max(0.0, value - low)], [max(0.0, high - value)]]
-            axes.barh(place + shift, value, _BAR, color=shade, xerr=reach, ecolor=INK, capsize=2)
+            axes.barh(position + shift, value, BAR, color=shade, xerr=reach, ecolor=INK, capsize=2)
     axes.set_yticks(range(len(titles)), titles)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -188,12 +169,9 @@ def _bars(axes: Axes, titles: Sequence[str], entries: Sequence[tuple[Any, Any, s
     axes.spines[["top", "right"]].set_visible(False)
 
 
-# --- An evaluation's files: table.md, table.csv, results.json and chart.png in one folder.
-
-
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """What was written. picture: RGB (H, W, 3), uint8."""
+    """The contents of table.md, table.csv and chart.png. picture: RGB uint8 (H, W, 3)."""
 
     table: str
     csv: str
@@ -203,7 +181,7 @@ class Saved:
 def save_evaluation(
     evaluation: Evaluation, folder: str | os.PathLike[str], command: str, seeds: Sequence[int]
 ) -> Saved:
-    """Write an evaluation's files. command: how it was made, for results.json."""
+    """Write table.md, table.csv, results.json and chart.png. command, seeds: for results.json."""
     from PIL import Image
 
     folder = Path(folder)

@@ -1,7 +1,7 @@
-"""Verdicts on disk: one JSON line a video, appended as it is judged, beside a manifest of what they are verdicts of.
+"""Verdicts on disk: a JSON line for each video, appended when it is judged, and a manifest of what was measured.
 
-Measuring many settings on many prompts takes hours and may be stopped at any moment. Resuming is skipping the pairs of
-setting and prompt that are present; a line that a kill cut short is cut off and its video made again.
+A measurement is resumed by skipping the pairs of setting and prompt that are present. An incomplete last line, which a
+kill leaves, is removed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A verdict, and what else was noted of its video as plain JSON values."""
+    """A verdict, and notes on its video as plain JSON values."""
 
     verdict: Verdict
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class VerdictFolder:
-    """A folder of verdicts, opened for reading and appending. verdicts: (setting, prompt id) -> what is there."""
+    """A folder of verdicts, opened for reading and appending. verdicts: by (setting, prompt id)."""
 
     def __init__(self, folder: Path, verdicts: dict[Key, Stored]) -> None:
         self.folder = folder
@@ -43,10 +43,10 @@ class VerdictFolder:
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], about: Mapping[str, Any]) -> VerdictFolder:
-        """Open `folder` for verdicts of what `about` says (plain JSON values), making it if it is not there.
+        """Open or make a folder of verdicts. about: what is measured, as plain JSON values.
 
         Raises:
-            SafetySteeringError: the folder holds verdicts of something else, or cannot be read.
+            SafetySteeringError: the folder was made with another `about`, or cannot be read.
         """
         path = Path(folder)
         manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, "about": json.loads(json.dumps(about))}
@@ -62,11 +62,11 @@ class VerdictFolder:
             if isinstance(error, SafetySteeringError):
                 raise
             raise SafetySteeringError(
-                f"{path.name} is no whole folder of safety verdicts: {error}. Choose another folder."
+                f"{path.name} is not a complete folder of safety verdicts: {error}. Choose another folder."
             ) from error
 
     def append(self, setting: str, prompt: str, verdict: Verdict, **notes: Any) -> None:
-        """Keep one verdict; it is on the disk when this returns."""
+        """Append one verdict; it is on disk when this returns."""
         line = json.dumps({"setting": setting, "prompt": prompt, **_plain(verdict), "notes": notes}, default=_item)
         with open(self.folder / LINES, "ab") as file:
             file.write(line.encode() + b"\n")
@@ -79,13 +79,13 @@ def _difference(path: Path, found: Any, wanted: Mapping[str, Any]) -> str:
     about = found.get("about", {}) if isinstance(found, dict) else {}
     names = [name for name, value in wanted["about"].items() if about.get(name) != value] or ["its format"]
     return (
-        f"{path.name} holds verdicts of something else: {', '.join(names)} differ. Choose an empty folder, or the same "
-        "settings as before to go on."
+        f"{path.name} holds verdicts of other settings: {', '.join(names)} differ. Choose an empty folder, or the same "
+        "settings as before to resume."
     )
 
 
 def _read(path: Path) -> dict[Key, Stored]:
-    """The whole lines of a file; what follows the last of them is cut off."""
+    """The complete lines of a file; an incomplete last line is cut off the file."""
     if not path.exists():
         return {}
     data = path.read_bytes()
@@ -103,22 +103,22 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
 
 def _verdict(line: Mapping[str, Any]) -> Verdict:
     features = None if line["features"] is None else unpack_array(line["features"], np.float32)
-    said = {name: line[name] for name in ("scores", "unsafe", "kept", "faithful", "clip_score")}
-    return Verdict(**said, features=features)
+    given = {name: line[name] for name in ("scores", "unsafe", "kept", "faithful", "clip_score")}
+    return Verdict(**given, features=features)
 
 
 def _item(value: Any) -> Any:
-    """A judge may answer in numpy's numbers."""
+    """JSON of a numpy number, in which a judge may answer."""
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def pack_array(values: np.ndarray[Any, Any]) -> str:
-    """The bytes of an array as text; `unpack_array` reads them back as one dimension."""
+    """The bytes of an array as base64."""
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
 
 
 def unpack_array(text: str, dtype: Any) -> np.ndarray[Any, Any]:
-    """What `pack_array` wrote."""
+    """The array (n,) that `pack_array` wrote."""
     return np.frombuffer(base64.b64decode(text), dtype)

@@ -106,7 +106,7 @@ def calibrate(run, wan, vae, vector):
         space = read_space(
             tuple(vector.hook_points),
             vector.info.block_counts,
-            places="conditioning, 0.5",
+            hook_points="conditioning, 0.5",
             strengths="1, 4",
             windows="0-1",
             interventions="add, clamp",
@@ -144,7 +144,7 @@ def test_validation_prompts_are_measured_unsteered_first_and_within_the_budget(w
 def test_the_suggestion_is_one_that_the_vector_and_model_take(whole, wan, run):
     done, *_ = whole
     suggestion = done.vector.info.suggestion
-    assert suggestion.hook_points == done.calibration.chosen.setting.place
+    assert suggestion.hook_points == done.calibration.chosen.setting.hook_points
     shape = run.read_shape(wan.model.diffusion_model)
     assert done.vector.info.validated_on == (shape.name,)
     run.steered(wan, done.vector, done.calibration.chosen.setting)
@@ -188,7 +188,7 @@ def test_a_second_run_makes_nothing_and_a_larger_budget_only_what_is_missing(who
 
 def test_what_cannot_be_calibrated_gets_one_sentence(whole, calibrate, vector, tmp_path):
     _, folder, *_ = whole
-    with pytest.raises(SafetySteeringError, match="verdicts of something else: sampling differ"):
+    with pytest.raises(SafetySteeringError, match="verdicts of other settings: sampling differ"):
         calibrate(folder, seed=8)
     with pytest.raises(SafetySteeringError, match="None of the prompts is in the validation split"):
         calibrate(tmp_path / "a", prompts=PROMPTS.in_split("train"))

@@ -177,7 +177,7 @@ def test_other_settings_do_not_go_on_in_the_same_folder(world: SimpleNamespace, 
         {"steered": world.steer(strength=CHOSEN["strength"] / 2)},
     )
     for changes in others:
-        with pytest.raises(SafetySteeringError, match="verdicts of something else"):
+        with pytest.raises(SafetySteeringError, match="verdicts of other settings"):
             run(world, whole.folder, Watching(), **changes)
     stricter = FileJudge(load_classifier(JUDGE_FILE), threshold=0.1)
     with pytest.raises(SafetySteeringError, match="judge differ"):

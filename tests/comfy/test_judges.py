@@ -266,7 +266,7 @@ def test_safety_judge_makes_judges_and_judges(comfy_in_process: Any) -> None:
         (None, "The judge is none of nudenet"),
         ({**choices, "file": "../../secret.safetensors"}, "was not found. Put it into models/safety_judges"),
         ({"judge": "clip", "prompts": "safe: a\nbad: b", "threshold": 0.5}, "connect both clip and clip_vision"),
-        ({"judge": "node", "inputs": "{", "node_id": ""}, "no JSON"),
+        ({"judge": "node", "inputs": "{", "node_id": ""}, "not valid JSON"),
     ):
         with pytest.raises(SafetySteeringError, match=match):
             node.execute(8, own, wrong)

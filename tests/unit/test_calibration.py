@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Row
 from safety_steering_pack.safety_steering.calibration.calibrate import calibrate
-from safety_steering_pack.safety_steering.calibration.choice import Rule, front_of, pareto_front, place_p_value
+from safety_steering_pack.safety_steering.calibration.choice import Rule, front_of, hook_points_p_value, pareto_front
 from safety_steering_pack.safety_steering.calibration.outcome import COPY_SIZE, Outcome, Seen, outcome_of, small_copy
 from safety_steering_pack.safety_steering.calibration.plan import coarse_grid, first_rows, plan_videos
 from safety_steering_pack.safety_steering.calibration.report import (
@@ -37,15 +37,15 @@ from safety_steering_pack.safety_steering.vectors.file import load_vector, save_
 from tiny.vectors import random_vector
 
 BLOCKS = tuple(HookPoint(f"block.blocks.{i}.image") for i in range(8))
-PLACES = (HookPoint("conditioning"), *BLOCKS)
+POINTS = (HookPoint("conditioning"), *BLOCKS)
 CATEGORIES = ("gore", "violence", "drugs")
 ROWS = [
     Row(f"p{i}/{label}", label, CATEGORIES[i % 3], f"p{i}", "validation") for i in range(60) for label in (UNSAFE, SAFE)
 ]
 
 
-def space(places=PLACES, strengths=(0.5, 1.0, 2.0, 4.0), **more):
-    return SearchSpace(tuple((name,) for name in places), strengths, **more)
+def space(names=POINTS, strengths=(0.5, 1.0, 2.0, 4.0), **more):
+    return SearchSpace(tuple((name,) for name in names), strengths, **more)
 
 
 def chance(*parts) -> float:
@@ -54,7 +54,7 @@ def chance(*parts) -> float:
 
 
 class World:
-    """A model and judge: `good` places turn unsafe prompts safe the more, the stronger; too strong spoils all."""
+    """A model and judge: `good` hook points turn unsafe prompts safe the more, the stronger; too strong spoils all."""
 
     def __init__(self, good=(), spoils=3.0, tells=True):
         self.good, self.spoils, self.tells = good, spoils, tells
@@ -69,7 +69,7 @@ class World:
         return self.seen
 
     def judge(self, setting, row):
-        works = bool(set(setting.place) & set(self.good))
+        works = bool(set(setting.hook_points) & set(self.good))
         spoilt = setting.strength > self.spoils
         unsafe = row.label == UNSAFE and not spoilt and not (works and chance(row.id) < setting.strength / 2)
         kept = not spoilt
@@ -83,7 +83,7 @@ def test_the_best_block_is_found_and_its_best_strength_suggested():
     world = World(good=[BLOCKS[5]])
     found = calibrate(space(usual=4), ROWS, 800, Rule(), world.measure)
     chosen = found.chosen.setting
-    assert chosen.place == (BLOCKS[5],)
+    assert chosen.hook_points == (BLOCKS[5],)
     assert 2.0 <= chosen.strength <= world.spoils
     assert found.within_rule
     assert found.choice.p_usual <= 0.05
@@ -95,7 +95,7 @@ def test_the_best_block_is_found_and_its_best_strength_suggested():
 @pytest.mark.parametrize("budget", [60, 150, 400, 2000, 10_000])
 @pytest.mark.parametrize("pairs", [3, 20, 60])
 def test_a_budget_is_kept_and_counted(budget, pairs):
-    world = World(good=PLACES)
+    world = World(good=POINTS)
     found = calibrate(
         space(windows=((0.0, 0.5), (0.0, 1.0)), interventions=(Intervention("add"), Intervention("clamp"))),
         ROWS[: 2 * pairs],
@@ -109,7 +109,7 @@ def test_a_budget_is_kept_and_counted(budget, pairs):
 def test_other_windows_and_interventions_are_tried_around_the_best():
     windows, hows = ((0.0, 0.5), (0.0, 1.0)), (Intervention("add"), Intervention("clamp", "none", "pooled", -2.0))
     found = calibrate(
-        space(strengths=(1.0, 2.0), windows=windows, interventions=hows), ROWS, 900, Rule(), World(good=PLACES).measure
+        space(strengths=(1.0, 2.0), windows=windows, interventions=hows), ROWS, 900, Rule(), World(good=POINTS).measure
     )
     assert {(one.setting.window, one.setting.intervention) for one in found.outcomes[1:]} >= {
         (windows[0], hows[0]),
@@ -118,11 +118,11 @@ def test_other_windows_and_interventions_are_tried_around_the_best():
     }
 
 
-def test_without_a_difference_the_usual_place_stays():
-    found = calibrate(space(usual=4), ROWS, 600, Rule(), World(good=PLACES).measure)
-    assert found.chosen.setting.place == (BLOCKS[3],)
+def test_without_a_difference_the_usual_hook_points_stay():
+    found = calibrate(space(usual=4), ROWS, 600, Rule(), World(good=POINTS).measure)
+    assert found.chosen.setting.hook_points == (BLOCKS[3],)
     assert found.choice.p_usual > 0.05
-    assert {one.setting.place for one in found.finals} == {(BLOCKS[3],)}
+    assert {one.setting.hook_points for one in found.finals} == {(BLOCKS[3],)}
 
 
 def test_a_stopped_calibration_goes_on_to_the_same_table():
@@ -151,14 +151,14 @@ def test_fewer_rows_are_the_first_of_more_and_hold_whole_pairs_of_all_categories
     assert first_rows(list(reversed(ROWS)), 6) == fewer
 
 
-def test_the_plan_shares_the_budget_and_the_grid_keeps_the_usual_place():
+def test_the_plan_shares_the_budget_and_the_grid_keeps_the_usual_hook_points():
     small, large = (plan_videos(ROWS, space(), budget) for budget in (200, 4000))
     assert len(small.searched) < len(large.searched) <= len(large.final) == len(ROWS)
     assert set(small.searched) <= set(small.final)
     for settings in range(1, 40):
-        places, strengths = coarse_grid(space(usual=0), settings)
-        assert 0 in places
-        assert len(places) * len(strengths) <= max(2, settings)
+        sets, strengths = coarse_grid(space(usual=0), settings)
+        assert 0 in sets
+        assert len(sets) * len(strengths) <= max(2, settings)
     assert coarse_grid(space(), 1000) == (tuple(range(9)), (0.5, 1.0, 2.0, 4.0))
 
 
@@ -196,7 +196,7 @@ def test_the_front_holds_what_nothing_beats():
 
 def test_chance_makes_no_block_stand_out():
     rng = np.random.default_rng(0)
-    values = [place_p_value(rng.random((4, 2, 12)).round(), range(4), repeats=200, seed=i) for i in range(60)]
+    values = [hook_points_p_value(rng.random((4, 2, 12)).round(), range(4), repeats=200, seed=i) for i in range(60)]
     assert np.mean(np.array(values) <= 0.05) <= 0.15  # 60 draws of a rate of 0.05 stay below this with 99.7 %
     assert np.mean(values) > 0.4
 
@@ -206,16 +206,16 @@ def test_a_better_block_is_recognised_through_prompts_that_differ():
     hard = np.repeat([0.0, 1.0], 20)
     scores = np.tile(hard, (3, 2, 1))
     scores[1, 1, :20] = rng.random(20) < 0.4  # one block at one strength does something for the hard prompts
-    assert place_p_value(scores, [0]) < 0.01
-    assert place_p_value(scores, range(3)) < 0.01
-    assert place_p_value(scores[[0, 0, 0]], [0]) == 1.0
+    assert hook_points_p_value(scores, [0]) < 0.01
+    assert hook_points_p_value(scores, range(3)) < 0.01
+    assert hook_points_p_value(scores[[0, 0, 0]], [0]) == 1.0
 
 
 def test_a_judge_that_cannot_tell_leaves_the_change_to_speak():
     found = calibrate(space(usual=3), ROWS, 800, Rule(change=0.9), World(good=[BLOCKS[5]], tells=False).measure)
     assert found.chosen.usable is None
     assert found.chosen.loss is None
-    assert found.chosen.setting.place == (BLOCKS[5],)
+    assert found.chosen.setting.hook_points == (BLOCKS[5],)
     assert 0 < found.chosen.change < 0.9
     rows = result_rows(found, "t2v", "native")
     assert rows[0]["benign_fidelity"] is None
@@ -249,42 +249,42 @@ def test_a_small_copy_is_the_mean_of_what_it_covers():
 
 def test_a_space_is_read_as_people_write_it():
     read = read_space(
-        PLACES,
+        POINTS,
         {"blocks": 8},
-        places="conditioning, 0.5, block.blocks.1.image+block.blocks.2.image",
+        hook_points="conditioning, 0.5, block.blocks.1.image+block.blocks.2.image",
         strengths="2, 0.5, 2",
         windows="0-0.5, 0.2-1",
         interventions="clamp none pooled -2.5, add",
     )
-    assert read.places == (("conditioning",), (BLOCKS[4],), BLOCKS[1:3])
+    assert read.hook_points == (("conditioning",), (BLOCKS[4],), BLOCKS[1:3])
     assert read.usual == 0
     assert read.strengths == (0.5, 2.0)
     assert read.windows == ((0.0, 0.5), (0.2, 1.0))
     assert read.interventions == (Intervention("clamp", "none", "pooled", -2.5), Intervention())
     texts = {"strengths": "1", "windows": "0-1", "interventions": "add"}
-    assert read_space(PLACES, {"blocks": 8}, places="all blocks", **texts).usual == 4
-    assert len(read_space(PLACES, {"blocks": 8}, places="all", **texts).places) == 9
+    assert read_space(POINTS, {"blocks": 8}, hook_points="all blocks", **texts).usual == 4
+    assert len(read_space(POINTS, {"blocks": 8}, hook_points="all", **texts).hook_points) == 9
 
 
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
-        ({"places": "nowhere"}, "no hook point 'nowhere'"),
+        ({"hook_points": "nowhere"}, "no hook point 'nowhere'"),
         ({"strengths": "1, strong"}, "strengths '1, strong' cannot be read"),
         ({"strengths": "0, 1"}, "each must be more than 0"),
         ({"strengths": "nan"}, "each must be more than 0"),
-        ({"strengths": " "}, "needs a place, a strength"),
+        ({"strengths": " "}, "at least one hook point, one strength"),
         ({"windows": "0.5-0.2"}, "windows '0.5-0.2' cannot be read"),
         ({"windows": "half"}, "windows 'half' cannot be read"),
-        ({"interventions": "push"}, "'push' is no intervention"),
-        ({"interventions": "token"}, "'token' is no intervention"),
-        ({"interventions": "add add"}, "'add add' is no intervention"),
+        ({"interventions": "push"}, "'push' is not an intervention"),
+        ({"interventions": "token"}, "'token' is not an intervention"),
+        ({"interventions": "add add"}, "'add add' is not an intervention"),
     ],
 )
 def test_bad_texts_get_one_sentence(texts, words):
-    plain = {"places": "all", "strengths": "1", "windows": "0-1", "interventions": "add"}
+    plain = {"hook_points": "all", "strengths": "1", "windows": "0-1", "interventions": "add"}
     with pytest.raises(SafetySteeringError, match=words) as error:
-        read_space(PLACES, {"blocks": 8}, **{**plain, **texts})
+        read_space(POINTS, {"blocks": 8}, **{**plain, **texts})
     assert "\n" not in str(error.value)
 
 
@@ -296,13 +296,13 @@ def test_an_intervention_is_written_as_it_is_read(how):
 
 
 def test_the_suggestion_is_in_the_vector_and_its_file(tmp_path):
-    vector = random_vector(dict.fromkeys(PLACES, ("tiny", 8)), family="wan", block_counts={"blocks": 8})
+    vector = random_vector(dict.fromkeys(POINTS, ("tiny", 8)), family="wan", block_counts={"blocks": 8})
     found = calibrate(space(usual=4), ROWS, 400, Rule(), World(good=[BLOCKS[5]]).measure)
     suggested = with_suggestion(vector, found, "tiny wan", "a judge")
     again = load_vector(save_vector(suggested, tmp_path / "v.safetensors"))
     setting = found.chosen.setting
     assert again.info.suggestion.strength == setting.strength
-    assert again.info.suggestion.hook_points == setting.place
+    assert again.info.suggestion.hook_points == setting.hook_points
     assert again.info.suggestion.intervention == setting.intervention.kind
     assert dict(again.info.suggestion.mix) == {"violence": 1.0}
     assert again.info.validated_on == ("tiny wan",)

@@ -39,7 +39,7 @@ def test_a_line_that_was_cut_short_is_made_again(tmp_path):
 
 def test_a_folder_of_something_else_is_refused_by_name(tmp_path):
     VerdictFolder.create(tmp_path / "v", ABOUT).append("s", "p", VERDICT)
-    with pytest.raises(SafetySteeringError, match="v holds verdicts of something else: sampling differ"):
+    with pytest.raises(SafetySteeringError, match="v holds verdicts of other settings: sampling differ"):
         VerdictFolder.create(tmp_path / "v", {**ABOUT, "sampling": {"steps": 5}})
 
 
@@ -47,5 +47,5 @@ def test_a_folder_of_something_else_is_refused_by_name(tmp_path):
 def test_a_damaged_folder_gets_one_sentence(tmp_path, name):
     VerdictFolder.create(tmp_path / "v", ABOUT).append("s", "p", VERDICT)
     (tmp_path / "v" / name).write_text("no JSON\n")
-    with pytest.raises(SafetySteeringError, match="v is no whole folder of safety verdicts"):
+    with pytest.raises(SafetySteeringError, match="v is not a complete folder of safety verdicts"):
         VerdictFolder.create(tmp_path / "v", ABOUT)
