@@ -29,45 +29,49 @@ class NodeRef:
 
 @dataclass
 class PromptGraph:
-    """A graph in the making: `prompt` is what the server takes.
+    """A graph in the making: `prompt` is what the server takes."""
 
-    definitions: the server's /object_info. With it, widgets that are not given take the server's defaults, and a node
-    that the server does not know is refused.
-    """
-
-    definitions: Mapping[str, Any] | None = None
     prompt: Graph = field(default_factory=dict)
 
     def add(self, class_type: str, inputs: Mapping[str, Any] | None = None, **more_inputs: Any) -> NodeRef:
-        """Add a node. `inputs` takes names that are no Python identifiers, such as `gate.threshold`.
-
-        Raises:
-            SafetySteeringError: the server does not know the node.
-        """
-        given = {**(inputs or {}), **more_inputs}
-        if self.definitions is not None:
-            if class_type not in self.definitions:
-                raise SafetySteeringError(
-                    f"The server does not know the node {class_type}. Install or update Safety Steering there, and "
-                    "restart it."
-                )
-            given = widget_defaults(self.definitions[class_type]) | given
+        """Add a node. `inputs` takes names that are no Python identifiers, such as `gate.threshold`."""
         node = NodeRef(str(len(self.prompt) + 1))
-        self.prompt[node.id] = {"class_type": class_type, "inputs": given}
+        self.prompt[node.id] = {"class_type": class_type, "inputs": {**(inputs or {}), **more_inputs}}
         return node
 
 
-def widget_defaults(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """The default of every required widget of a node, by its /object_info entry."""
+def with_defaults(graph: Graph, definitions: Mapping[str, Any]) -> Graph:
+    """The graph with the server's default for each required widget that it lacks. definitions: /object_info.
+
+    Raises:
+        SafetySteeringError: the server does not know a node.
+    """
+    filled = {}
+    for node_id, node in graph.items():
+        class_type = node["class_type"]
+        if class_type not in definitions:
+            raise SafetySteeringError(
+                f"The server does not know the node {class_type}. Install or update Safety Steering there, and "
+                "restart it."
+            )
+        defaults = _defaults(definitions[class_type]["input"], node["inputs"])
+        filled[node_id] = {**node, "inputs": defaults | node["inputs"]}
+    return filled
+
+
+def _defaults(inputs: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Default of every required widget. A choice that brings widgets of its own (`judge.threshold`) brings theirs."""
     found: dict[str, Any] = {}
-    for name, (kind, *rest) in definition["input"].get("required", {}).items():
-        options = rest[0] if rest else {}
-        choices = kind if isinstance(kind, list) else options.get("options")
+    for key, (kind, *rest) in inputs.get("required", {}).items():
+        name, options = prefix + key, rest[0] if rest else {}
+        choices = kind if isinstance(kind, list) else options.get("options", [])
+        groups = {choice["key"]: choice["inputs"] for choice in choices if isinstance(choice, Mapping)}
         if "default" in options:
             found[name] = options["default"]
         elif choices:
-            first = choices[0]
-            found[name] = first["key"] if isinstance(first, Mapping) else first
+            found[name] = next(iter(groups or choices))
+        if groups:
+            found |= _defaults(groups.get(given.get(name, found[name]), {}), given, f"{name}.")
     return found
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..safety_steering.errors import SafetySteeringError, shortened
-from .api_graph import Graph, Link, PromptGraph, node_of, read_graph, with_widgets
+from .api_graph import Graph, Link, PromptGraph, node_of, read_graph, with_defaults, with_widgets
 from .comfy_client import ComfyClient, PromptRejected, Run
 
 CAPTURE, CALIBRATE = "SafetySteering_CaptureActivations", "SafetySteering_CalibrateSteering"
@@ -64,8 +64,9 @@ def _run(options: argparse.Namespace, class_type: str) -> str:
     try:
         client.request("/system_stats")
         client.connect()
-        graph = read_graph(options.graph) if options.graph else _stock_graph(options, client.object_info())
-        graph = with_widgets(graph, options.set)
+        graph = with_widgets(read_graph(options.graph) if options.graph else _stock_graph(options), options.set)
+        if not options.graph:
+            graph = with_defaults(graph, client.object_info())
         return _follow(client, graph, node_of(graph, class_type))
     except (urllib.error.URLError, TimeoutError, HTTPException, json.JSONDecodeError) as error:
         reason = getattr(error, "reason", error)
@@ -90,10 +91,10 @@ def _checked_address(address: str) -> str:
     return address
 
 
-def _stock_graph(options: argparse.Namespace, definitions: dict[str, Any]) -> Graph:
-    """Loaders, prompts, latent and the node itself; the judge and the rest as their widgets' defaults."""
+def _stock_graph(options: argparse.Namespace) -> Graph:
+    """Loaders, prompts, latent, judge and the node itself, without the widgets that keep their defaults."""
     _demand(options, "model", "text_encoder")
-    graph = PromptGraph(definitions)
+    graph = PromptGraph()
     links: dict[str, Link] = {
         "model": graph.add("UNETLoader", unet_name=options.model)[0],
         "clip": graph.add("CLIPLoader", clip_name=options.text_encoder, type=options.type)[0],

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import textwrap
 from pathlib import Path
 
 import pytest
+from doc_snippets import documents
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 REPO_ROOT = Path(__file__).resolve().parents[2]
-
-
-def documents() -> list[Path]:
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-        cwd=REPO_ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
-    return [REPO_ROOT / name for name in listed]
+DOCUMENTS = [REPO_ROOT / name for name in documents()]
 
 
 def anchors(text: str) -> set[str]:
@@ -30,7 +20,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in HEADING.findall(text)}
 
 
-@pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(REPO_ROOT).as_posix())
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(REPO_ROOT).as_posix())
 def test_every_link_leads_somewhere(path: Path) -> None:
     for address in LINK.findall(path.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", address):
@@ -43,7 +33,7 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 
 def test_the_documents_that_readers_begin_with_are_checked() -> None:
-    names = {path.relative_to(REPO_ROOT).as_posix() for path in documents()}
+    names = {path.relative_to(REPO_ROOT).as_posix() for path in DOCUMENTS}
     assert {"README.md", "CONTRIBUTING.md", "docs/contract.md", "vectors/README.md"} <= names
 
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import torch
-from safety_steering_pack.commands.api_graph import PromptGraph, read_graph, widget_defaults, with_widgets
+from safety_steering_pack.commands.api_graph import PromptGraph, read_graph, with_defaults, with_widgets
 from safety_steering_pack.commands.main import main
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
@@ -128,25 +128,30 @@ def test_widgets_are_changed_by_class_or_id():
 
 
 def test_defaults_are_those_of_the_server():
+    threshold = {"required": {"threshold": ["FLOAT", {"default": 0.5}]}}
+    judges = [{"key": "nudenet", "inputs": threshold}, {"key": "node", "inputs": {"required": {"id": ["STRING", {}]}}}]
     definition = {
         "input": {
             "required": {
                 "steps": ["INT", {"default": 20}],
                 "file": [["a", "b"], {}],
                 "sampler": ["COMBO", {"options": ["euler"]}],
-                "method": ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "ridge", "inputs": {}}]}],
+                "judge": ["COMFY_DYNAMICCOMBO_V3", {"options": judges}],
                 "model": ["MODEL", {"tooltip": "a link"}],
             },
             "optional": {"later": ["INT", {"default": 1}]},
         }
     }
-    found = {"steps": 20, "file": "a", "sampler": "euler", "method": "ridge"}
-    assert widget_defaults(definition) == found
-    graph = PromptGraph({"Node": definition})
+    found = {"steps": 20, "file": "a", "sampler": "euler", "judge": "nudenet", "judge.threshold": 0.5}
+    graph = PromptGraph()
     assert graph.add("Node", steps=3, model=["9", 0])[1] == ["1", 1]
-    assert graph.prompt["1"]["inputs"] == {**found, "steps": 3, "model": ["9", 0]}
+    graph.add("Node", judge="node")
+    first, second = with_defaults(graph.prompt, {"Node": definition}).values()
+    assert first["inputs"] == {**found, "steps": 3, "model": ["9", 0]}
+    assert second["inputs"] == {"steps": 20, "file": "a", "sampler": "euler", "judge": "node"}
+    graph.add("Other")
     with pytest.raises(SafetySteeringError, match="does not know the node Other"):
-        graph.add("Other")
+        with_defaults(graph.prompt, {"Node": definition})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"nodes": []}', "no json"])

@@ -120,7 +120,8 @@ def bin_rows() -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=0, help="how many work at once; 0 for one a core")
-    rows = [*cosine_rows(), *bin_rows(), *effect_rows(parser.parse_args().processes)]
+    options = parser.parse_args()
+    rows = [*cosine_rows(), *bin_rows(), *effect_rows(options.processes)]
     save_result(
         RESULT_FILE, " ".join(["python tools/start.py small_world.native.depth", *sys.argv[1:]]), list(ON.seeds), rows
     )
