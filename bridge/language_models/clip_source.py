@@ -7,7 +7,6 @@ padding are left out of the mean.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,12 +25,12 @@ from ...safety_steering.language_models.layer_states import (
 )
 from ...safety_steering.language_models.source_model import ONE_TOKEN, POOLINGS, Progress, check_request, token_fraction
 from ...safety_steering.language_models.transformers_model import slug
+from ..models.fingerprints import weights_fingerprint
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP
 
 PROBES = ("river", "a small tree")
-_SAMPLED_WEIGHTS, _SAMPLED_VALUES = 16, 8
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,8 @@ class ClipSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights' names and shapes and of a few values of tensors spread over the encoder."""
-        weights = list(self._encoder.named_parameters())
-        digest = hashlib.sha256(repr([(name, tuple(weight.shape)) for name, weight in weights]).encode())
-        for _, weight in weights[:: max(1, len(weights) // _SAMPLED_WEIGHTS)]:
-            values = weight.detach().flatten()[:_SAMPLED_VALUES].to("cpu", torch.float32)
-            digest.update(values.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """The `weights_fingerprint` of the encoder."""
+        return weights_fingerprint(self._clip.patcher, self._encoder)
 
     def space(self, layer: int) -> str:
         return f"{self.name}/source.{layer}"

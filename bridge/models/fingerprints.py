@@ -1,4 +1,4 @@
-"""Hashes of what decides an encoder's states, so that a fit can be found again."""
+"""Hashes of what decides a model's states, so that a fit can be found again."""
 
 from __future__ import annotations
 
@@ -11,52 +11,43 @@ import torch
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
-_SAMPLED_WEIGHTS = 16
-
-
-_SAMPLED_VALUES = 64
+PROBE = "A wooden boat lies on a calm lake in the morning."
+_SAMPLED_WEIGHTS, _SAMPLED_VALUES = 16, 64
+_HASHED_WHOLE = 2**24  # values; of larger tensors about _SAMPLED are hashed
+_SAMPLED = 4096
 
 
 def fingerprint(patcher: ModelPatcher) -> str:
-    """A short hash of a diffusion model's weights before any LoRA; see `weights_fingerprint`."""
-    return weights_fingerprint(patcher.model.diffusion_model, patcher.backup, "diffusion_model.")
+    """The `weights_fingerprint` of a diffusion model."""
+    return weights_fingerprint(patcher, patcher.model.diffusion_model)
 
 
-def weights_fingerprint(model: torch.nn.Module, backup: Mapping[str, Any], prefix: str = "") -> str:
-    """A short hash of a model's weights before any LoRA: shapes, and a few values of tensors spread over the model.
+def weights_fingerprint(patcher: Any, part: torch.nn.Module) -> str:
+    """A short hash of the weights of a part of a patcher's model before any LoRA.
 
-    Another precision, quantisation or merge gives another fingerprint. backup: a patcher's, of weights that it has
-    patched in place, under `prefix` and their names.
+    Hashes names and shapes, and the first values of tensors spread over the part: another precision, quantisation or
+    merge gives another fingerprint.
     """
-    weights = list(model.named_parameters())
-    digest = hashlib.sha256(repr([(name, tuple(weight.shape)) for name, weight in weights]).encode())
-    stride = max(1, len(weights) // _SAMPLED_WEIGHTS)
-    for name, weight in weights[::stride]:
-        saved = backup.get(f"{prefix}{name}")
+    prefix = next((name for name, module in patcher.model.named_modules() if module is part), "")
+    weights = list(part.named_parameters())
+    sha = hashlib.sha256(repr([(name, tuple(weight.shape)) for name, weight in weights]).encode())
+    for name, weight in weights[:: max(1, len(weights) // _SAMPLED_WEIGHTS)]:
+        saved = patcher.backup.get(f"{prefix}.{name}".lstrip("."))  # what the patcher has patched in place
         original = weight if saved is None else saved.weight
         values = original.detach().flatten()[:_SAMPLED_VALUES].to("cpu", torch.float32)
-        digest.update(values.numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-HASHED_WHOLE = 2**24  # values; of larger tensors some are hashed
-
-
-SAMPLED = 4096
-
-
-PROBE = "A wooden boat lies on a calm lake in the morning."
+        sha.update(values.numpy().tobytes())
+    return sha.hexdigest()[:16]
 
 
 def patcher_key(patcher: Any) -> dict[str, str]:
     """Weights of a patcher's model, and the patches (LoRA) on it."""
-    return {"weights": weights_fingerprint(patcher.model, patcher.backup), "patches": digest(patcher.patches)}
+    return {"weights": weights_fingerprint(patcher, patcher.model), "patches": digest(patcher.patches)}
 
 
 def clip_key(clip: Any) -> dict[str, Any]:
     """What decides a CLIP's states: class, weights, patches, layer and tokenizer options.
 
-    An object that only behaves like a CLIP is told by what it gives for a fixed harmless sentence.
+    An object that only behaves like a CLIP is identified by its output for a fixed harmless sentence.
     """
     if not hasattr(clip, "patcher"):
         return {
@@ -73,7 +64,7 @@ def clip_key(clip: Any) -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """A short hash of nested plain data and tensors; of other objects only the class and the `weights` count."""
+    """A short hash of nested plain data and tensors; of other objects only the class and the attribute `weights`."""
     sha = hashlib.sha256()
     _update(sha, value)
     return sha.hexdigest()[:16]
@@ -83,8 +74,8 @@ def _update(sha: Any, value: Any) -> None:
     if isinstance(value, torch.Tensor):
         sha.update(f"{tuple(value.shape)}{value.dtype}".encode())
         flat = value.detach().flatten()
-        if flat.numel() > HASHED_WHOLE:
-            flat = flat[:: flat.numel() // SAMPLED]
+        if flat.numel() > _HASHED_WHOLE:
+            flat = flat[:: flat.numel() // _SAMPLED]
         sha.update(flat.to("cpu", torch.float32).numpy().tobytes())
     elif isinstance(value, Mapping):
         for key in sorted(value, key=str):

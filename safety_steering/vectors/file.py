@@ -116,17 +116,6 @@ def is_vector(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Read a vector file's metadata without its tensors, and check that it is a safety vector we can read.
-
-    Raises:
-        VectorFileError: as `load_vector`.
-    """
-    path = Path(path)
-    with one_sentence(path):
-        return _read_metadata(path)
-
-
 def _read_metadata(path: Path) -> dict[str, str]:
     check_header_size(path)
     with safe_open(path, framework="pt") as file:

@@ -1,7 +1,6 @@
 """The safety vector: per hook point and category a direction from unsafe to safe, with the statistics to use it.
 
-A vector is frozen. Changing it (`with_mix`, `with_info`) makes a new one; arithmetic is in `algebra`, files in
-`vector_file`.
+A vector is frozen. Changing it (`with_mix`, `with_info`) makes a new one. `file` reads and writes it.
 """
 
 from __future__ import annotations
