@@ -91,6 +91,20 @@ class Permits(Section):
     fit_and_save_nodes: bool = False
     free_paths: bool = False
     api_nodes: bool = False
+    jump_queue: bool = False
+
+
+class Limits(Section):
+    """What one client may ask for. queue: jobs that wait; per_tenant: of one tenant, if `tenant_header` names them.
+
+    tenant_header: the HTTP header by which the reverse proxy tells who a request is from.
+    """
+
+    prompt_megabytes: float = Field(default=8, gt=0)
+    nodes: int = Field(default=2000, gt=0)
+    queue: int = Field(default=500, gt=0)
+    per_tenant: int = Field(default=50, gt=0)
+    tenant_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] | None = None
 
 
 class AuditSettings(Section):
@@ -146,6 +160,7 @@ class PolicySettings(Section):
     rules: Annotated[tuple[RuleSettings, ...], Field(strict=False)]
     allow: Allow = Allow()
     permits: Permits = Permits()
+    limits: Limits = Limits()
     audit: AuditSettings = AuditSettings()
     evidence: EvidenceSettings = EvidenceSettings()
     output_gate: OutputGateSettings = OutputGateSettings()

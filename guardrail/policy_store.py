@@ -27,6 +27,11 @@ class PolicyStore:
         self._lock = threading.Lock()
         self._policy: Policy | None = None
 
+    @property
+    def last(self) -> Policy | None:
+        """The policy as it was last read; None if the file was invalid then."""
+        return self._policy
+
     def current(self) -> Policy:
         """The policy as the file has it now; the same object as before while its bytes are the same.
 

@@ -20,7 +20,6 @@ from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.vectors.vector import SafetyVector
 from ..folders import VECTORS, find, sha256_of
 
-MOST_NODES = 2000  # graphs that people draw have a few hundred
 WEIGHTS = {"MODEL", "CLIP", "VAE", "CLIP_VISION", "CONTROL_NET", "LORA_MODEL"}
 OWN = "SafetySteering_"
 OWN_HARMLESS = {
@@ -82,8 +81,11 @@ def check_prompt(prompt: Any, policy: Policy) -> None:
     """Raise Refused unless the policy lets every node of a graph, as submitted, run."""
     if not isinstance(prompt, dict):
         raise Refused("The prompt is no graph. Send an object that maps node ids to nodes.")
-    if len(prompt) > MOST_NODES:
-        raise Refused(f"The graph has {len(prompt)} nodes; this server takes {MOST_NODES}. Send a smaller one.")
+    most = policy.settings.limits.nodes
+    if len(prompt) > most:
+        raise Refused(
+            f"The graph has {len(prompt)} nodes; this server takes {most} (limits.nodes). Send a smaller one."
+        )
     for node_id, node in prompt.items():
         named = node.get("class_type") if isinstance(node, dict) else None
         inputs = node.get("inputs", {}) if isinstance(node, dict) else None

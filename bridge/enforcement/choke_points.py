@@ -59,6 +59,7 @@ def choke_points() -> dict[str, ChokePoint]:
     import comfy.sampler_helpers
     import comfy.samplers
     import execution
+    from server import PromptServer
 
     node = ("server", "dynprompt", "caches", "current_item", "extra_data", "executed", "prompt_id", "execution_list")
     pending = ("pending_subgraph_results", "pending_async_nodes", "ui_outputs")
@@ -67,6 +68,8 @@ def choke_points() -> dict[str, ChokePoint]:
     executor = execution.PromptExecutor
     sample = comfy.samplers.CFGGuider.sample
     return {
+        "worker": ChokePoint(execution.PromptQueue, "get", ("self", "timeout"), None),
+        "send": ChokePoint(PromptServer, "send", ("self", "event", "data", "sid"), PromptServer.publish_loop),
         "job": ChokePoint(executor, "execute", ("self", "prompt", "prompt_id", "extra_data", "execute_outputs"), None),
         "node": ChokePoint(execution, "execute", (*node, *pending), executor.execute_async),
         "inputs": ChokePoint(

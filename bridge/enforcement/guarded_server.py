@@ -18,6 +18,7 @@ from ...safety_steering.errors import SafetySteeringError
 from ..folders import sha256_of
 from .admission import check_prompt
 from .choke_points import Guarded
+from .worker import Worker
 
 
 class GuardedServer:
@@ -31,6 +32,7 @@ class GuardedServer:
         self.metrics = Metrics()
         self.guarded: Guarded | None = None
         self.signer: Signer | None = None
+        self.worker = Worker()
         self._public = public
         self._log: AuditLog | None = None
         self._lock = threading.Lock()
@@ -42,6 +44,7 @@ class GuardedServer:
             SafetySteeringError: the policy, the audit log or the key is not usable, or a pack has replaced a function
                 that the guardrail wraps.
         """
+        self.worker.check()
         policy = self.store.current()
         if self.guarded is not None:
             self.guarded.check()

@@ -68,7 +68,7 @@ class JobGuard:
             self.job, self._executor = job, executor
             try:
                 original(executor, prompt, prompt_id, extra_data, execute_outputs or [])
-            except Exception as error:  # it would end core's only worker
+            except BaseException as error:  # it would end core's only worker
                 logging.exception("Safety Steering: core failed while it ran a job")
                 job.refusal = job.refusal or f"The server failed while it ran this job: {error}"
             finally:

@@ -1,9 +1,8 @@
-"""What a guarded server answers over HTTP: a refused graph at once, no to what would change it, status and metrics."""
+"""The routes that a guarded server adds, status and metrics, and the guard in front of core's routes."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import secrets
 from collections.abc import Awaitable, Callable
@@ -13,33 +12,12 @@ from aiohttp import web
 
 from ...guardrail.errors import MetricsError
 from ...safety_steering.errors import SafetySteeringError
+from .requests import Requests, is_local
 
 if TYPE_CHECKING:
     from .guarded_server import GuardedServer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-PROMPT = "/prompt"
-UPLOADS = ("/upload/image", "/upload/mask")
-# Where clients may write. Packs and core's managers offer more: installing packs, putting files among the models.
-WRITABLE = {
-    PROMPT,
-    *UPLOADS,
-    "/queue",
-    "/interrupt",
-    "/free",
-    "/history",
-    "/api/jobs/{job_id}/cancel",
-    "/api/jobs/cancel",
-    "/userdata/{file}",
-    "/userdata/{file}/move/{dest}",
-    "/settings",
-    "/settings/{id}",
-    "/users",
-    "/internal/logs/subscribe",
-}
-READING = {"GET", "HEAD", "OPTIONS"}
-FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 
 
 def add_routes(guarded: GuardedServer) -> None:
@@ -47,55 +25,9 @@ def add_routes(guarded: GuardedServer) -> None:
     from server import PromptServer
 
     server = PromptServer.instance
-    server.app.middlewares.append(_middleware(guarded))
+    server.app.middlewares.append(Requests(guarded, server.prompt_queue).guard)
     server.routes.get("/safety_steering/status")(_status(guarded))
     server.routes.get("/metrics")(_metrics(guarded))
-
-
-def _middleware(guarded: GuardedServer) -> Any:
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.method in READING:
-            return await handler(request)
-        route = _route_of(request)
-        if route not in WRITABLE:
-            return web.Response(status=403, text="This server does not take that from clients.")
-        if route in UPLOADS and (await request.post()).get("type", "input") != "input":
-            return web.Response(status=403, text="Uploads go to the input folder only.")
-        if route == PROMPT and (refusal := await _refusal(guarded, request)):
-            return refusal
-        return await handler(request)
-
-    return guard
-
-
-def _route_of(request: web.Request) -> str:
-    """The route that aiohttp has chosen, without the /api that core puts before each."""
-    resource = request.match_info.route.resource
-    route = resource.canonical if resource else ""
-    return route if route in WRITABLE else route.removeprefix("/api")
-
-
-async def _refusal(guarded: GuardedServer, request: web.Request) -> web.Response | None:
-    """What a graph that this server does not run is answered with; None if it runs."""
-    try:
-        prompt = (await request.json()).get("prompt", {})
-    except (ValueError, AttributeError, RecursionError):
-        return _refused("This is no JSON object with a prompt.", "")
-    try:
-        await asyncio.get_running_loop().run_in_executor(None, guarded.admit, prompt)
-    except SafetySteeringError as error:
-        return _refused(str(error), str(getattr(error, "node_id", "")), prompt)
-    return None
-
-
-def _refused(sentence: str, node_id: str, prompt: Any = None) -> web.Response:
-    """Status 400 in the form that core's own refusals have, so that every client shows it."""
-    error = {"type": "safety_steering_refused", "message": sentence, "details": "", "extra_info": {}}
-    node = prompt.get(node_id) if isinstance(prompt, dict) else None
-    class_type = str(node.get("class_type", "")) if isinstance(node, dict) else ""
-    at_node = {"errors": [error], "dependent_outputs": [], "class_type": class_type}
-    return web.json_response({"error": error, "node_errors": {node_id: at_node} if node_id else {}}, status=400)
 
 
 def _status(guarded: GuardedServer) -> Handler:
@@ -143,7 +75,7 @@ def state_of(guarded: GuardedServer) -> dict[str, Any]:
 
 def _may_look(guarded: GuardedServer, request: web.Request) -> bool:
     """Whether a request comes from this machine itself, not through a proxy on it, or bears the operator's token."""
-    if not any(name in request.headers for name in FORWARDED) and _is_loopback(request.remote):
+    if is_local(request):
         return True
     try:
         name = guarded.store.current().settings.status.token_environment
@@ -152,10 +84,3 @@ def _may_look(guarded: GuardedServer, request: web.Request) -> bool:
     token = os.environ.get(name, "") if name else ""
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")
     return bool(token) and secrets.compare_digest(given.encode(), token.encode())
-
-
-def _is_loopback(address: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(address or "").is_loopback
-    except ValueError:
-        return False

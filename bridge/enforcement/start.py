@@ -28,7 +28,7 @@ def start_guardrail() -> GuardedServer:
     public.refuse(path, f"The policy {path.name}")
     server = GuardedServer(PolicyStore(path, public), public)
     jobs = JobGuard(server)
-    server.guarded = Guarded(jobs.wraps())
+    server.guarded = Guarded({**server.worker.wraps(), **jobs.wraps()})
     check_health(jobs)
     add_routes(server)
     logging.info("Safety Steering: this server is guarded. %s", server.problem() or "The policy is in force.")

@@ -233,11 +233,30 @@ class ApiNode(io.ComfyNode):
         return io.NodeOutput(torch.zeros(1, 8, 8, 3))
 
 
+class EndWorker(io.ComfyNode):
+    """Raises what core does not catch (`raising`), or breaks what core's worker does after a job."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Hostile_EndWorker", category="tests", inputs=[io.Boolean.Input("raising")], is_output_node=True
+        )
+
+    @classmethod
+    def execute(cls, raising: bool) -> io.NodeOutput:
+        from server import PromptServer
+
+        if raising:
+            raise KeyboardInterrupt("a node")
+        PromptServer.instance.prompt_queue.task_done = None
+        return io.NodeOutput()
+
+
 class HostileNodes(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         patches = [ObjectPatch, WrapperRemover, Later]
         samplers = [SamplerOfTheirOwn, SamplerAroundCore, SamplerWithoutModel]
-        return [*patches, *samplers, SwallowError, Loop, ApiNode, SmallUNet]
+        return [*patches, *samplers, SwallowError, Loop, ApiNode, SmallUNet, EndWorker]
 
 
 async def comfy_entrypoint() -> ComfyExtension:

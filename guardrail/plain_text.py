@@ -1,0 +1,29 @@
+"""Text from clients, made safe to repeat: in logs, the audit and answers it is escaped and cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+MOST_CHARACTERS = 200
+
+
+def shown(value: Any, most: int = MOST_CHARACTERS) -> str:
+    """`value` as one line of at most `most` characters; control characters are escaped."""
+    kinds = {list: "a list", dict: "an object"}
+    text = value if isinstance(value, str) else kinds.get(type(value)) or repr(value)
+    cut = text[:most]
+    line = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in cut)
+    return line[:most] + ("..." if len(text) > most or len(line) > most else "")
+
+
+def trimmed(data: Any, most: int = MOST_CHARACTERS, depth: int = 8) -> Any:
+    """Plain data with every text in it `shown`, and nothing nested deeper than `depth`."""
+    if isinstance(data, str):
+        return shown(data, most)
+    if depth == 0:
+        return "..."
+    if isinstance(data, dict):
+        return {shown(key, most): trimmed(value, most, depth - 1) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [trimmed(value, most, depth - 1) for value in data]
+    return data
