@@ -60,8 +60,6 @@ test-matrix: install  ## the tests on an older ComfyUI too, and whether a newer 
 
 workflows: install  ## build the workflows from ComfyUI's own templates again
 	@$(RUN) tools/start.py workflow_builder.build
-	@$(RUN) tools/start.py workflow_builder.native
-	@$(RUN) tools/start.py workflow_builder.evaluate
 
 locales: install  ## renew locales/en from the nodes and js/settings.js
 	@$(RUN) tools/start.py locales

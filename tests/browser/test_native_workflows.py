@@ -56,11 +56,6 @@ def committed(name: str) -> dict:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_file_is_what_its_builder_makes(name: str) -> None:
-    assert committed(name) == PAGES[name]().workflow()
-
-
-@pytest.mark.parametrize("name", PAGES)
 def test_a_workflow_opens_from_the_template_browser(
     page: Page, server: ComfyServer, artifacts: Path, name: str
 ) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from workflow_builder import native
 from workflow_builder.blueprint import PROMOTED, build_blueprint
-from workflow_builder.build import BLUEPRINT, VECTOR, WORKFLOWS, vector_file
+from workflow_builder.build import BLUEPRINT, VECTOR, WORKFLOWS, diagrams, pages, vector_file
 from workflow_builder.chain import VectorFile
 from workflow_builder.graph import BYPASSED, NOTES, flatten, load_template
+from workflow_builder.nodes import safety_node
 from workflow_builder.page import Group, Note, Page
+from workflow_builder.picture import SIZE, run_thumbnail
 from workflow_builder.recipes import RECIPES, Recipe, build
 
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
@@ -25,10 +28,29 @@ def values(graph: Any, type_: str) -> list[list[Any]]:
     return [node["widgets_values"] for node in graph.nodes.values() if node["type"] == type_]
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_a_workflow_is_what_its_recipe_makes(recipe: Recipe) -> None:
-    written = json.loads((WORKFLOWS / f"{recipe.name}.json").read_text(encoding="utf-8"))
-    assert written == build(recipe, vector_file(VECTOR)).workflow(), "run tools/workflow_builder/build.py"
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
+def test_a_workflow_is_what_its_builder_makes(path: Path) -> None:
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert written == pages(vector_file(VECTOR))[path.stem]().workflow(), "run make workflows"
+
+
+def test_every_workflow_without_a_picture_of_a_run_has_a_diagram() -> None:
+    drawn = diagrams()
+    assert set(pages(ANY)) - set(drawn) == {"compare_t2v", *native.PAGES}
+    assert all(len(picture.getcolors(SIZE**2)) > 5 for picture in drawn.values())
+    assert run_thumbnail("A run", "two pictures", list(drawn.values())[:2], ("one", "two")).size == (SIZE, SIZE)
+
+
+def test_a_node_has_the_sockets_of_its_schema_and_no_others() -> None:
+    node = safety_node("TransferDirection", [1.0], "Carry")
+    assert node["inputs"] == [
+        {"name": "safety_vector", "type": "SAFETY_VECTOR"},
+        {"name": "safety_alignment", "type": "SAFETY_ALIGNMENT"},
+    ]
+    assert node["outputs"] == [{"name": "safety_vector", "type": "SAFETY_VECTOR"}, {"name": "card", "type": "STRING"}]
+    assert safety_node("SafetyAB")["inputs"][-1] == {"name": "sigmas", "type": "SIGMAS", "shape": 7}
+    with pytest.raises(KeyError, match="SafetySteering_NoSuchNode"):
+        safety_node("NoSuchNode")
 
 
 @pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
@@ -91,7 +113,7 @@ def test_the_comparison_samples_as_the_template_does() -> None:
 
 def test_the_blueprint_is_what_its_builder_makes() -> None:
     written = json.loads(BLUEPRINT.read_text(encoding="utf-8"))
-    assert written == build_blueprint(vector_file(VECTOR)), "run tools/workflow_builder/build.py"
+    assert written == build_blueprint(vector_file(VECTOR)), "run make workflows"
 
 
 def test_the_blueprint_holds_the_chain_and_shows_what_an_artist_moves() -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from workflow_builder.chain import COLOURS, Steered, VectorFile, add_chain
+from workflow_builder.chain import Steered, VectorFile, add_chain
 from workflow_builder.graph import SUBGRAPH_INPUT, SUBGRAPH_OUTPUT, FlatGraph
+from workflow_builder.nodes import COLOURS
 from workflow_builder.page import GREEN, Group, Note, Page
 
 NAME = "Safe T2V"

@@ -52,6 +52,14 @@ class FlatGraph:
         self.links = [link for link in self.links if (link.target, link.input) != (target, name)]
         self.links.append(Link(origin, target, name, self.nodes[origin[0]]["outputs"][origin[1]]["type"]))
 
+    def add(self, node: Node, **links: Socket) -> int:
+        """Add a node and feed its inputs; returns its id."""
+        id_ = max(0, *self.nodes) + 1  # the borders of a subgraph have ids below 0
+        self.nodes[id_] = {**node, "id": id_}
+        for name, origin in links.items():
+            self.connect(origin, id_, name)
+        return id_
+
     def remove(self, node: int, replacement: Callable[[int], Socket | None] = lambda output: None) -> None:
         """Take a node out; whoever read its output n reads `replacement(n)` from now on, or nothing."""
         readers = [link for link in self.links if link.origin[0] == node]

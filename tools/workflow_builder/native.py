@@ -1,48 +1,18 @@
-"""The workflows of native steering, built on the pages of ComfyUI's own Wan templates: learn, calibrate, steer.
-
-    .venv/bin/python tools/start.py workflow_builder.native            # writes workflows/*.json
+"""The workflows of native steering, built on ComfyUI's own Wan templates: capture and fit, calibrate, steer.
 
 Their widgets are for a real Wan; `small_world_workflows.small_world_variant` makes them run on any machine.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-REPO_ROOT = Path(__file__).resolve().parents[2]
-
-from workflow_builder.chain import COLOURS, OPTIONAL
-from workflow_builder.graph import FlatGraph, Node, Socket, flatten, load_template
+from workflow_builder.graph import FlatGraph, Socket, flatten, load_template
+from workflow_builder.nodes import add
 from workflow_builder.page import GREEN, Group, Note, Page
 
-WORKFLOWS = REPO_ROOT / "workflows"
 START_IMAGE = "example.png"  # lies in ComfyUI's input folder from the start
-VECTOR, PROMPTS, JUDGE, ACTIVATIONS = "SAFETY_VECTOR", "SAFETY_PROMPTS", "SAFETY_JUDGE", "SAFETY_ACTIVATIONS"
-# this pack's nodes: sockets that take links (those from `|` on may stay empty), and outputs
-SOCKETS: dict[str, tuple[str, str]] = {
-    "LoadSafetyPrompts": ("", f"safety_prompts:{PROMPTS} preview:STRING"),
-    "CaptureActivations": (
-        f"model:MODEL clip:CLIP prompts:{PROMPTS} latent:LATENT | template:CONDITIONING sampler:SAMPLER sigmas:SIGMAS "
-        f"guider:GUIDER judge:{JUDGE} vae:VAE",
-        f"activations:{ACTIVATIONS}",
-    ),
-    "FitSafetyDirection": (f"activations:{ACTIVATIONS}", f"safety_vector:{VECTOR} chart:IMAGE table:STRING"),
-    "SaveSafetyVector": (f"safety_vector:{VECTOR}", "path:STRING"),
-    "SafetyJudge": (
-        "| images:IMAGE clip:CLIP clip_vision:CLIP_VISION",
-        f"safety_judge:{JUDGE} unsafe:BOOLEAN scores:STRING",
-    ),
-    "CalibrateSteering": (
-        f"model:MODEL clip:CLIP vae:VAE safety_vector:{VECTOR} prompts:{PROMPTS} judge:{JUDGE} latent:LATENT | "
-        "template:CONDITIONING sampler:SAMPLER sigmas:SIGMAS guider:GUIDER",
-        f"safety_vector:{VECTOR} heatmap:IMAGE front:IMAGE table:STRING",
-    ),
-    "ApplySafetySteering": (f"model:MODEL safety_vector:{VECTOR}", "model:MODEL"),
-    "SteeringReport": ("model:MODEL samples:LATENT", "chart:IMAGE report:STRING"),
-}
 SAFETY_WIDTH, RESULT_WIDTH, PROMPT_WIDTH = 430, 480, 440
 PAIRS = ["safety_pairs.csv", "", "as the file says", "", 0.6, 0.2, 0]  # and how many of them
 SAMPLER = [10, 6, "uni_pc", "simple", 0, ""]  # steps, cfg, sampler, scheduler, seed, negative
@@ -108,57 +78,18 @@ says what to set there. It was chosen on these validation prompts, so measure it
 Safety**."""
 
 
-class Builder:
-    """A template's graph, and safety nodes added to it by name."""
-
-    def __init__(self, template: str) -> None:
-        self.graph: FlatGraph = flatten(load_template(template))
-
-    def add(self, kind: str, widgets: Sequence[Any], title: str = "", **links: Socket) -> int:
-        """Add one of this pack's nodes and connect it; returns its id."""
-        inputs, outputs = SOCKETS[kind]
-        required, _, optional = inputs.partition("|")
-        node: Node = {
-            "type": f"SafetySteering_{kind}",
-            "mode": 0,
-            "inputs": [
-                *(_socket(text) for text in required.split()),
-                *({**_socket(text), "shape": OPTIONAL} for text in optional.split()),
-            ],
-            "outputs": [_socket(text) for text in outputs.split()],
-            "properties": {},
-            "widgets_values": list(widgets),
-            **COLOURS,
-            **({"title": title} if title else {}),
-        }
-        return self._insert(node, links)
-
-    def copy(self, original: int, widgets: Sequence[Any], title: str) -> int:
-        """Add a node like one of the template's, unconnected."""
-        node = self.graph.nodes[original]
-        return self._insert({**node, "widgets_values": list(widgets), "title": title}, {})
-
-    def _insert(self, node: Node, links: Mapping[str, Socket]) -> int:
-        id_ = max(self.graph.nodes) + 1
-        self.graph.nodes[id_] = {**node, "id": id_}
-        for name, origin in links.items():
-            self.graph.connect(origin, id_, name)
-        return id_
-
-
-def _socket(text: str) -> dict[str, Any]:
-    name, _, kind = text.partition(":")
-    return {"name": name, "type": kind}
+def copy_node(graph: FlatGraph, original: int, widgets: Sequence[Any], title: str) -> int:
+    """Add a node like one of the template's, without links."""
+    return graph.add({**graph.nodes[original], "widgets_values": list(widgets), "title": title})
 
 
 def native_t2v() -> Page:
     """Capture, fit, save, apply and sample with a text-to-video Wan."""
-    build = Builder("text_to_video_wan")
-    model, clip = (48, 0), (38, 0)
-    size = build.copy(40, SMALL_VIDEO, "Size of the videos to learn from")
-    prompts = build.add("LoadSafetyPrompts", [*PAIRS, 48])
-    learnt = _learn(build, "my_wan", model=model, clip=clip, prompts=(prompts, 0), latent=(size, 0))
-    apply, report = _steer(build, model, learnt[1], sampler=3)
+    graph, model, clip = flatten(load_template("text_to_video_wan")), (48, 0), (38, 0)
+    size = copy_node(graph, 40, SMALL_VIDEO, "Size of the videos to learn from")
+    prompts = add(graph, "LoadSafetyPrompts", [*PAIRS, 48])
+    learnt = _learn(graph, "my_wan", model=model, clip=clip, prompts=(prompts, 0), latent=(size, 0))
+    apply, report = _steer(graph, model, learnt[1], sampler=3)
     columns = [
         [Group("Step 1 - Load models", [37, 38, 39, 48])],
         [Group("Step 2 - Prompts to learn from", [prompts, size], PROMPT_WIDTH, GREEN)],
@@ -169,20 +100,19 @@ def native_t2v() -> Page:
         [Group("Step 8 - What was done", [report], RESULT_WIDTH, GREEN)],
     ]
     text = T2V.format(learn=LEARN.format(limit=48), honest=HONEST)
-    return Page("native_t2v", build.graph, Note("What to change first", text), columns)
+    return Page("native_t2v", graph, Note("What to change first", text), columns)
 
 
 def native_i2v() -> Page:
     """Capture, fit, save, apply and sample with an image-to-video Wan."""
-    build = Builder("image_to_video_wan")
-    graph, model, clip = build.graph, (54, 0), (38, 0)
+    graph, model, clip = flatten(load_template("image_to_video_wan")), (54, 0), (38, 0)
     graph.nodes[52]["widgets_values"][0] = START_IMAGE
-    small = build.copy(50, SMALL_VIDEO, "Size of the videos to learn from")
+    small = copy_node(graph, 50, SMALL_VIDEO, "Size of the videos to learn from")
     for link in [link for link in graph.links if link.target == 50]:
         graph.connect(link.origin, small, link.input)
-    prompts = build.add("LoadSafetyPrompts", [*PAIRS, 48])
+    prompts = add(graph, "LoadSafetyPrompts", [*PAIRS, 48])
     learnt = _learn(
-        build,
+        graph,
         "my_wan_i2v",
         model=model,
         clip=clip,
@@ -190,7 +120,7 @@ def native_i2v() -> Page:
         latent=(small, 2),
         template=(small, 0),
     )
-    apply, report = _steer(build, model, learnt[1], sampler=3)
+    apply, report = _steer(graph, model, learnt[1], sampler=3)
     columns = [
         [Group("Step 1 - Load models", [37, 38, 39, 49, 54])],
         [Group("Step 2 - Start image", [52, 51], PROMPT_WIDTH), Group("Step 3 - Your prompt", [6, 7], PROMPT_WIDTH)],
@@ -209,19 +139,19 @@ def native_i2v() -> Page:
 
 def calibrate_on_my_model() -> Page:
     """Fit a vector on the train split, find its best setting on validation, save it."""
-    build = Builder("text_to_video_wan")
-    graph, model, clip = build.graph, (48, 0), (38, 0)
+    graph, model, clip = flatten(load_template("text_to_video_wan")), (48, 0), (38, 0)
     for node in (3, 6, 7, 8, 49, 50):
         graph.remove(node)
     graph.nodes[40]["widgets_values"] = list(SMALL_VIDEO)
-    prompts = build.add("LoadSafetyPrompts", [*PAIRS, 48])
+    prompts = add(graph, "LoadSafetyPrompts", [*PAIRS, 48])
     given = {"model": model, "clip": clip, "prompts": (prompts, 0), "latent": (40, 0)}
-    capture = build.add("CaptureActivations", _capture_widgets("my_wan"), **given)
-    fit = build.add(
-        "FitSafetyDirection", ["mean_difference", False, False, 0, "", 0, "fixed"], activations=(capture, 0)
+    capture = add(graph, "CaptureActivations", _capture_widgets("my_wan"), **given)
+    fit = add(
+        graph, "FitSafetyDirection", ["mean_difference", False, False, 0, "", 0, "fixed"], activations=(capture, 0)
     )
-    judge = build.add("SafetyJudge", NUDENET)
-    calibrate = build.add(
+    judge = add(graph, "SafetyJudge", NUDENET)
+    calibrate = add(
+        graph,
         "CalibrateSteering",
         ["my_wan", 400, "all", "0.5, 1, 2, 4", "0-0.5, 0-1", "add token, clamp token", 0.15, 0.03, *SAMPLER],
         vae=(39, 0),
@@ -229,7 +159,7 @@ def calibrate_on_my_model() -> Page:
         judge=(judge, 0),
         **given,
     )
-    save = build.add("SaveSafetyVector", ["my_wan_calibrated", True], safety_vector=(calibrate, 0))
+    save = add(graph, "SaveSafetyVector", ["my_wan_calibrated", True], safety_vector=(calibrate, 0))
     columns = [
         [
             Group("Step 1 - Load models", [37, 38, 39, 48]),
@@ -246,13 +176,13 @@ def calibrate_on_my_model() -> Page:
     return Page("calibrate_on_my_model", graph, Note("What to change first", CALIBRATE, (460, 700)), columns)
 
 
-def _learn(build: Builder, name: str, **given: Socket) -> list[int]:
+def _learn(graph: FlatGraph, name: str, **given: Socket) -> list[int]:
     """Capture -> Fit -> Save; the ids in this order."""
-    capture = build.add("CaptureActivations", _capture_widgets(name), **given)
-    fit = build.add(
-        "FitSafetyDirection", ["mean_difference", False, False, 0, "", 0, "fixed"], activations=(capture, 0)
+    capture = add(graph, "CaptureActivations", _capture_widgets(name), **given)
+    fit = add(
+        graph, "FitSafetyDirection", ["mean_difference", False, False, 0, "", 0, "fixed"], activations=(capture, 0)
     )
-    save = build.add("SaveSafetyVector", [name, True], safety_vector=(fit, 0))
+    save = add(graph, "SaveSafetyVector", [name, True], safety_vector=(fit, 0))
     return [capture, fit, save]
 
 
@@ -260,12 +190,12 @@ def _capture_widgets(name: str) -> list[Any]:
     return [name, "all", 1, *SAMPLER, "mean", "positive", "prompt"]
 
 
-def _steer(build: Builder, model: Socket, fit: int, sampler: int) -> tuple[int, int]:
+def _steer(graph: FlatGraph, model: Socket, fit: int, sampler: int) -> tuple[int, int]:
     """Apply between the model and its sampler, and its report."""
     widgets = [1, "add", "token", 0, 0.5, "both", "off", "auto"]
-    apply = build.add("ApplySafetySteering", widgets, model=model, safety_vector=(fit, 0))
-    build.graph.connect((apply, 0), sampler, "model")
-    report = build.add("SteeringReport", [], model=(apply, 0), samples=(sampler, 0))
+    apply = add(graph, "ApplySafetySteering", widgets, model=model, safety_vector=(fit, 0))
+    graph.connect((apply, 0), sampler, "model")
+    report = add(graph, "SteeringReport", [], model=(apply, 0), samples=(sampler, 0))
     return apply, report
 
 
@@ -281,14 +211,3 @@ TITLES = {
     "native_i2v": ("Native steering", "image to video, your own vector", ("learned", "steered")),
     "calibrate_on_my_model": ("Calibrate", "where and how strongly to steer", ("every setting", "the best")),
 }
-
-
-def main() -> None:
-    for name, page in PAGES.items():
-        text = json.dumps(page().workflow(), indent=1, ensure_ascii=False)
-        (WORKFLOWS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-        print(f"workflows/{name}.json")
-
-
-if __name__ == "__main__":
-    main()

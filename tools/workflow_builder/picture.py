@@ -1,6 +1,6 @@
-"""A workflow's thumbnail: a diagram of what it does.
+"""Thumbnails of workflows: a diagram of what one does, or pictures of a run.
 
-Square, as the template browser's cards are; they show it 256 px wide, so what is to be read there is large.
+They are square like the cards of the template browser, which shows them 256 px wide. So the letters are large.
 """
 
 from __future__ import annotations
@@ -10,46 +10,15 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE = 768
-
-
 SHARPER = 2  # drawn larger, then scaled down
-
-
 MARGIN, GAP = 36, 34
-
-
 LARGE, MEDIUM, SMALL = 80, 46, 38  # of letters
-
-
 BACKGROUND, TEXT, GREEN, GREY, ARROW = "#17191c", "#f4f6f7", "#2a7d54", "#3a424b", "#57d08b"
-
-
 QUIET_ARROW = "#9aa5ae"
-
-
 TASKS = {"t2v": "text to video", "i2v": "image to video", "ti2v": "text or image to video", "t2i": "text to image"}
-
-
 CARRY = ("Safety\nvector", "Fit and\ncarry", "Mix")
-
-
-TOP, HEIGHT = (252, 444, 606), (118, 88, 118)  # of the three rows
-
-
-def draw_workflow(name: str, model: str, stages: Sequence[str]) -> Image.Image:
-    """A square picture. `name` ends in its task; `stages` are the samplers that are steered, in order."""
-    task = next(words for key, words in TASKS.items() if key in name.split("_"))
-    canvas = Canvas()
-    canvas.title(model.removesuffix(f" {task}"), task)
-    above = canvas.row(TOP[0], HEIGHT[0], CARRY, [GREEN] * len(CARRY), ARROW)
-    given = "Image,\nprompt" if "image to" in task else "Prompt"
-    steps = [given, *(stage.replace(" ", "\n") or "Sample" for stage in stages), task.split()[-1].capitalize()]
-    below = canvas.row(TOP[2], HEIGHT[2], steps, [GREY] * len(steps), QUIET_ARROW)
-    canvas.line([(above[-1], TOP[0] + HEIGHT[0]), (above[-1], TOP[1])])
-    canvas.box(MARGIN, TOP[1], SIZE - MARGIN, TOP[1] + HEIGHT[1], "Apply Safety Steering", GREEN, MEDIUM)
-    for middle in below[1:-1]:
-        canvas.line([(middle, TOP[1] + HEIGHT[1]), (middle, TOP[2])])
-    return canvas.picture()
+ROW_TOPS, ROW_HEIGHTS = (252, 444, 606), (118, 88, 118)  # of a diagram's three rows
+PICTURES_TOP, PICTURES_BOTTOM = 230, 40  # above and below the pictures of a run
 
 
 class Canvas:
@@ -114,25 +83,35 @@ class Canvas:
         self._draw.polygon([(px * SHARPER, py * SHARPER) for px, py in head], colour)
 
 
-# --- A workflow's thumbnail from what a run of it showed: a title, and pictures side by side, with words below them.
-
-
-TOP, BOTTOM = 230, 40
+def draw_workflow(name: str, model: str, stages: Sequence[str]) -> Image.Image:
+    """A diagram of a workflow. name: ends in its task. stages: the steered samplers, in order."""
+    task = next(words for key, words in TASKS.items() if key in name.split("_"))
+    canvas = Canvas()
+    canvas.title(model.removesuffix(f" {task}"), task)
+    above = canvas.row(ROW_TOPS[0], ROW_HEIGHTS[0], CARRY, [GREEN] * len(CARRY), ARROW)
+    given = "Image,\nprompt" if "image to" in task else "Prompt"
+    steps = [given, *(stage.replace(" ", "\n") or "Sample" for stage in stages), task.split()[-1].capitalize()]
+    below = canvas.row(ROW_TOPS[2], ROW_HEIGHTS[2], steps, [GREY] * len(steps), QUIET_ARROW)
+    canvas.line([(above[-1], ROW_TOPS[0] + ROW_HEIGHTS[0]), (above[-1], ROW_TOPS[1])])
+    canvas.box(MARGIN, ROW_TOPS[1], SIZE - MARGIN, ROW_TOPS[1] + ROW_HEIGHTS[1], "Apply Safety Steering", GREEN, MEDIUM)
+    for middle in below[1:-1]:
+        canvas.line([(middle, ROW_TOPS[1] + ROW_HEIGHTS[1]), (middle, ROW_TOPS[2])])
+    return canvas.picture()
 
 
 def run_thumbnail(title: str, subtitle: str, pictures: Sequence[Image.Image], words: Sequence[str] = ()) -> Image.Image:
-    """A square picture; `pictures` get one height that lets all of them stand side by side."""
+    """A title, and pictures of one height side by side, with words below them."""
     canvas = Canvas()
     canvas.title(title, subtitle)
     shapes = [one.width / one.height for one in pictures]
-    below = SMALL + BOTTOM / 2 if words else 0
+    below = SMALL + PICTURES_BOTTOM / 2 if words else 0
     room = SIZE - 2 * MARGIN - GAP * (len(pictures) - 1)
-    height = min(SIZE - TOP - BOTTOM - below, room / sum(shapes))
+    height = min(SIZE - PICTURES_TOP - PICTURES_BOTTOM - below, room / sum(shapes))
     gap = (SIZE - height * sum(shapes)) / (len(pictures) + 1)
-    x, y = gap, TOP + (SIZE - TOP - BOTTOM - below - height) / 2
+    x, y = gap, PICTURES_TOP + (SIZE - PICTURES_TOP - PICTURES_BOTTOM - below - height) / 2
     for number, (picture, shape) in enumerate(zip(pictures, shapes, strict=True)):
         end = canvas.paste(picture, x, y, height * shape)
         if words:
-            canvas.text(x, end + BOTTOM / 2, words[number], SMALL)
+            canvas.text(x, end + PICTURES_BOTTOM / 2, words[number], SMALL)
         x += height * shape + gap
     return canvas.picture()
