@@ -25,7 +25,7 @@ from ..activations import SAFE, UNSAFE, Row, States
 from ..errors import SafetySteeringError
 from ..vectors.vector import STATISTICS, Direction, HookPointDirections
 from .methods import KERNELS, label_factor, logistic_probe, shrunk_lda, supervised_pca, without_length
-from .rows import Benign, Classes, categories_of, classes_of, seen_in, weighted_sums, where
+from .rows import TRAIN, Benign, Classes, categories_of, classes_of, seen_in, weighted_sums, where
 from .statistics import Confidence, Statistics, agreement, contrast, half_contrasts, measured, permutation_p_value
 
 METHODS = ("mean_difference", "supervised_pca", "shrunk_lda", "logistic_probe")
@@ -73,7 +73,7 @@ def fit_states(
     *,
     space: str,
     sigma_edges: Sequence[float],
-    split: str = "train",
+    split: str = TRAIN,
     whole: str = "",
 ) -> tuple[HookPointDirections, dict[str, list[Statistics]]]:
     """Fit every category at one hook point from the rows of a split, each sigma bin by itself.

@@ -1,4 +1,4 @@
-"""From a folder of activations to a native safety vector: every hook point, its evidence, and where all came from.
+"""A native safety vector from a folder of activations, with its statistics table and provenance.
 
 One hook point is in memory at a time.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,18 +19,17 @@ from ..hook_point import HookPoint, depth, select_hook_points
 from ..linear_algebra import outlier_share
 from ..vectors.vector import HookPointDirections, SafetyVector, Suggestion, VectorInfo
 from .fitting import FitSettings, fit_states
-from .rows import categories_of
-from .statistics import Statistics, held_out_auc
+from .rows import TRAIN, VALIDATION, categories_of
+from .statistics import Statistics, finite, held_out_auc
 
 WHOLE = "all"
-TRAIN, VALIDATION = "train", "validation"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted vector and its table: one row per hook point, category and sigma bin, plain JSON values.
+    """A fitted vector and its statistics: one row per hook point, category and sigma bin, plain JSON values.
 
-    auc is null where the validation split has no rows; depth is null where a hook point is no block.
+    auc is null where the validation split has no rows, depth where a hook point is not a block of a counted list.
     """
 
     vector: SafetyVector
@@ -46,16 +44,16 @@ def fit_vector(
     bins: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
-    """Fit a native vector on the train rows, and judge it on the validation rows.
+    """Fit a native vector on the train rows and measure it on the validation rows.
 
     Args:
         categories: which to fit; all that have unsafe train rows if empty. With two or more, a category "all" of them
-            together is fitted too; it stays out of the vector's mix.
-        bins: how many sigma bins the vector has; 0 as captured, else a divisor of that, neighbours being averaged.
-        progress: called after each hook point with how many are done; what it raises ends the fit.
+            together is fitted too; it is not in the vector's mix.
+        bins: number of sigma bins of the vector; 0 as captured, else a divisor of that, neighbours being averaged.
+        progress: called after each hook point with how many are done, of how many; what it raises ends the fit.
 
     Raises:
-        SafetySteeringError: there is nothing to fit on, a category or number of bins is not there, or as `fit_states`.
+        SafetySteeringError: rows or a category are missing, `bins` is not a divisor, or as `fit_states`.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -97,7 +95,7 @@ def _fit_point(
     edges: Sequence[float],
     whole: str,
 ) -> tuple[HookPointDirections, list[dict[str, Any]]]:
-    """One hook point and its rows of the table. Its states are gone when the next one's are read."""
+    """One hook point and its rows of the table. Its states are freed before the next hook point's are read."""
     source = activations.source
     states = merged_bins(activations.read(name), len(edges) - 1)
     space = source.hook_points[name][0]
@@ -109,7 +107,7 @@ def _fit_point(
 
 
 def merged_edges(edges: Sequence[float], bins: int) -> tuple[float, ...]:
-    """The edges of `bins` merged sigma bins; SafetySteeringError unless `bins` divides the number there is."""
+    """The edges of `bins` merged sigma bins, 0 for no merging; SafetySteeringError unless `bins` is a divisor."""
     found = len(edges) - 1
     if bins and found % bins:
         whole = [str(n) for n in range(1, found + 1) if found % n == 0]
@@ -120,9 +118,9 @@ def merged_edges(edges: Sequence[float], bins: int) -> tuple[float, ...]:
 
 
 def merged_bins(states: States, bins: int) -> States:
-    """States (n, K, D) with neighbouring bins merged to `bins`: pooled states averaged over the bins that were seen.
+    """States (n, K, D) with neighbouring bins merged to `bins`: pooled states averaged over the captured bins.
 
-    Token states are not averaged, which would narrow their spread: rows take their token from the group's bins in turn.
+    Averaging token states would narrow their spread, so row i takes the token state of bin i modulo the group's size.
     """
     rows, found, width = states.pooled.shape
     if found == bins:
@@ -169,14 +167,14 @@ def _table(
                     "depth": where,
                     "category": category,
                     "sigma": [float(edge) for edge in point.sigma_edges[k : k + 2]],
-                    "auc": _number(auc),
+                    "auc": finite(auc),
                     "gap": float(direction.gap[k]),
                     "std_pooled": float(direction.std_pooled[k]),
                     "std_token": float(direction.std_token[k]),
                     "token_norm": float(point.token_norm[k]),
                     "outlier_share": outlier_share(direction.direction[k]),
-                    "halves_cosine": _number(confidence.mean) if confidence else None,
-                    "halves_cosine_low": _number(confidence.low) if confidence else None,
+                    "halves_cosine": finite(confidence.mean) if confidence else None,
+                    "halves_cosine_low": finite(confidence.low) if confidence else None,
                     "p_value": one.p_value,
                     "n_unsafe": one.unsafe,
                     "n_safe": one.safe,
@@ -184,11 +182,6 @@ def _table(
                 }
             )
     return rows
-
-
-def _number(value: float) -> float | None:
-    """None where nothing could be measured: JSON has no NaN."""
-    return value if math.isfinite(value) else None
 
 
 def _info(
@@ -199,18 +192,18 @@ def _info(
     points: dict[HookPoint, HookPointDirections],
     table: Sequence[dict[str, Any]],
 ) -> VectorInfo:
-    # validation may not choose a place here and be quoted for it: the numbers are those of the place that Apply takes
-    (place, *_) = select_hook_points("auto", points, source.block_counts)
-    own = [row for row in table if row["hook_point"] == place]
-    names = list(points[place].categories)
+    # the statistics of the hook point that Apply selects: the best one on validation would be quoted too favourably
+    (hook_point, *_) = select_hook_points("auto", points, source.block_counts)
+    own = [row for row in table if row["hook_point"] == hook_point]
+    names = list(points[hook_point].categories)
     per_category = {name: [row for row in own if row["category"] == name] for name in names}
     aucs = {name: [row["auc"] for row in found if row["auc"] is not None] for name, found in per_category.items()}
-    parameters = {**asdict(settings), "sigma_bins": points[place].bins}
+    parameters = {**asdict(settings), "sigma_bins": points[hook_point].bins}
     step = {
         "step": "fit",
         "rows": len(rows),
         "captured_on": source.model_name,
-        "evidence_at": place,
+        "evidence_at": hook_point,
         "evidence": own,
     }
     return VectorInfo(
@@ -236,6 +229,6 @@ def _info(
 
 
 def rows_sha256(rows: Sequence[Row]) -> str:
-    """Hash of what was captured, whatever its order. A row's id names its prompt, so this stands for the prompt set."""
+    """Hash of the captured rows in any order. A row's id contains its prompt's hash, so this identifies the prompts."""
     content = [[row.id, row.label, row.category, row.pair, row.split, row.length] for row in rows]
     return hashlib.sha256(json.dumps(sorted(content)).encode()).hexdigest()

@@ -1,15 +1,18 @@
-"""A direction in a language model from paired prompts, and what gloom adds to it taken out.
+"""A direction in a language model from paired prompts, with the sentiment (valence) component removed.
 
 Over pairs i of a safe and an unsafe prompt about the same scene, with pooled states s_i and u_i,
 
     v = mean_i (s_i - u_i)                                             (arXiv 2606.05290)
 
-Unsafe scenes are gloomy too, so v is partly *valence*: it also tells a sunny scene from a sad one. Negative twins n_i,
-the same scene sad or broken and safe all the same, show that part and let it be removed:
+Unsafe scenes have negative sentiment too, so v also separates bright from sad scenes. Negative twins n_i, the same
+scene sad or broken but safe, measure that component:
 
     project   v <- v - <v, w> w,   w = mean (s - n) / ||mean (s - n)||     over the twins of all pairs
-    twins     v = mean_i ((s_i + n_i) / 2 - u_i)                           sad scenes count as safe ones
+    twins     v = mean_i ((s_i + n_i) / 2 - u_i)                           negative twins count as safe prompts
     keep      v as it is
+
+The layer is chosen on validation pairs: a layer's score is the mean over the categories of the AUC of their directions
+against safe prompts and negative twins. The test split is not read.
 """
 
 from __future__ import annotations
@@ -22,19 +25,20 @@ from typing import Any
 import torch
 
 from ..errors import SafetySteeringError
-from .statistics import auc
+from .rows import TRAIN, VALIDATION
+from .statistics import auc, finite
 
 PROJECT, TWINS, KEEP = "project", "twins", "keep"
-
-
 VALENCE = (PROJECT, TWINS, KEEP)
+SWEEP, ALL = "sweep", "all"
+SWEPT = 16  # layers of a sweep
 
 
 @dataclass(frozen=True, eq=False)
 class PairStates:
-    """Pooled states of one layer for n pairs, (n, D) float64 each; negative is NaN where a pair has no such twin.
+    """Pooled states of one layer for n pairs, (n, D) float64 each; negative is NaN where a pair has no negative twin.
 
-    categories: of each pair, several joined as in `PromptRow.categories`. splits: of each pair.
+    categories, splits: of each pair.
     """
 
     unsafe: torch.Tensor
@@ -44,7 +48,7 @@ class PairStates:
     splits: tuple[str, ...]
 
     def of(self, split: str = "", categories: Collection[str] = ()) -> PairStates:
-        """The pairs of a split, and of some categories; of all where none is given."""
+        """The pairs of a split and of some categories; of all where none is given."""
         rows = [
             i
             for i, (own, names) in enumerate(zip(self.splits, self.categories, strict=True))
@@ -60,6 +64,7 @@ class PairStates:
 
     @property
     def count(self) -> int:
+        """n."""
         return len(self.splits)
 
     @property
@@ -68,18 +73,18 @@ class PairStates:
         return ~self.negative.isnan().any(dim=1)
 
     @property
-    def sad(self) -> torch.Tensor:
-        """The negative twins that are there (m, D)."""
+    def negatives(self) -> torch.Tensor:
+        """The negative twins (m, D)."""
         return self.negative[self.has_twin]
 
     @property
     def benign(self) -> torch.Tensor:
-        """Every state that is safe: safe prompts and negative twins (n + m, D)."""
-        return torch.cat([self.safe, self.sad])
+        """All safe states: safe prompts and negative twins (n + m, D)."""
+        return torch.cat([self.safe, self.negatives])
 
 
 def valence_axis(pairs: PairStates) -> torch.Tensor:
-    """The unit vector (D,) from sad to bright among safe prompts; zeros if no pair has a negative twin."""
+    """w (D,), the unit vector from negative twins to safe prompts; zeros if no pair has a negative twin."""
     twins = pairs.has_twin
     if not bool(twins.any()):
         return pairs.safe.new_zeros(pairs.safe.shape[1])
@@ -87,7 +92,7 @@ def valence_axis(pairs: PairStates) -> torch.Tensor:
 
 
 def difference(pairs: PairStates, valence: str, axis: torch.Tensor) -> torch.Tensor:
-    """v (D,) of these pairs, unnormalised; its length is the gap. axis: from `valence_axis`, for "project".
+    """v (D,) of these pairs, not normalised: its length is the gap. axis: w from `valence_axis`, for "project".
 
     Raises:
         SafetySteeringError: there is no pair, or safe and unsafe states do not differ.
@@ -106,11 +111,11 @@ def difference(pairs: PairStates, valence: str, axis: torch.Tensor) -> torch.Ten
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a direction tells apart on pairs that it was not taken from: areas under the ROC, NaN without such rows.
+class PairAUC:
+    """AUC of a direction on pairs that it was not fitted on; NaN without such rows.
 
-    auc: safe from unsafe prompts. negative: negative twins from unsafe prompts. valence: safe prompts from negative
-    twins, where 0.5 means that the direction does not see gloom.
+    auc: safe against unsafe prompts. negative: negative twins against unsafe prompts. valence: safe prompts against
+    negative twins, 0.5 for a direction without a valence component.
     """
 
     auc: float
@@ -118,21 +123,16 @@ class Told:
     valence: float
 
 
-def tell(direction: torch.Tensor, pairs: PairStates) -> Told:
-    """Judge a direction (D,) on held-out pairs."""
-    safe, sad, unsafe = (states @ direction for states in (pairs.safe, pairs.sad, pairs.unsafe))
-    return Told(_auc(safe, unsafe), _auc(sad, unsafe), _auc(safe, sad))
-
-
-def _auc(higher: torch.Tensor, lower: torch.Tensor) -> float:
-    return auc(higher, lower) if len(higher) and len(lower) else float("nan")
+def pair_auc(direction: torch.Tensor, pairs: PairStates) -> PairAUC:
+    """The AUC of a direction (D,) on held-out pairs."""
+    safe, negative, unsafe = (states @ direction for states in (pairs.safe, pairs.negatives, pairs.unsafe))
+    return PairAUC(auc(safe, unsafe), auc(negative, unsafe), auc(safe, negative))
 
 
 def shuffled_auc(train: PairStates, held_out: PairStates, *, draws: int = 40, seed: int = 0) -> float:
-    """What chance reaches: the 95th percentile of the AUC on held-out pairs when the labels of a random half of the
-    training pairs are swapped. NaN without held-out pairs.
+    """The chance level: 95th percentile of the AUC on held-out pairs over random swaps of labels within train pairs.
 
-    Exactly half, so that nothing of the real difference is left in the mean.
+    Exactly half of the pairs are swapped, so that the real difference cancels in the mean. NaN without held-out pairs.
     """
     if train.count < 2 or not held_out.count:
         return float("nan")
@@ -145,26 +145,13 @@ def shuffled_auc(train: PairStates, held_out: PairStates, *, draws: int = 40, se
     return float(torch.tensor(reached, dtype=torch.float64).quantile(0.95))
 
 
-# --- Which layer of a language model to take directions from: every candidate judged on held-out pairs.
-#
-# A layer's score is the mean over the categories of how well their directions tell unsafe prompts from safe ones and
-# from negative twins, on validation pairs. The test split is not looked at.
-
-
-TRAIN, VALIDATION = "train", "validation"
-
-
-SWEEP, ALL = "sweep", "all"
-
-
-SWEPT = 16
-
-
 def choose_layers(text: str, layers: int) -> tuple[int, ...]:
-    """The candidates that a user means: "sweep" (16 spread evenly), "all", or numbers and depths such as 12, 0.9.
+    """The candidate layers of a user's choice: "sweep" (16 spread evenly), "all", or numbers and depths (12, 0.9).
+
+    Layer 0 is the embedding.
 
     Raises:
-        SafetySteeringError: a part is none of these, or the model has no such layer.
+        SafetySteeringError: a part is not one of these, or the model has no such layer.
     """
     wanted = text.strip().lower()
     if wanted in (SWEEP, ALL):
@@ -184,8 +171,8 @@ def _layer(part: str, layers: int) -> int:
         number = -1
     if not 0 <= number <= layers:
         raise SafetySteeringError(
-            f"'{part[:20]}' is no layer of this model. Use sweep, all, numbers from 0 to {layers}, or depths from 0.0 "
-            "to 1.0."
+            f"'{part[:20]}' is not a layer of this model. Use sweep, all, numbers from 0 to {layers}, or depths from "
+            "0.0 to 1.0."
         )
     return number
 
@@ -193,7 +180,10 @@ def _layer(part: str, layers: int) -> int:
 def judge_layer(
     layer: int, pairs: PairStates, groups: Mapping[str, Sequence[str]], valence: str
 ) -> list[dict[str, Any]]:
-    """One row of plain JSON values a category: see `_row`.
+    """The table of one layer, one row of plain JSON values a category.
+
+    auc, auc_negative, valence_auc: as `PairAUC`, on validation. with_valence: the same without removal of valence.
+    left_out_auc: of the direction that the other categories' pairs give. shuffled_auc: as the function of that name.
 
     groups: category -> the prompt categories that it is made of.
     """
@@ -204,37 +194,29 @@ def judge_layer(
 def _row(
     layer: int, name: str, members: Sequence[str], pairs: PairStates, valence: str, axis: torch.Tensor
 ) -> dict[str, Any]:
-    """auc, auc_negative, valence_auc: as `Told`, on validation. with_valence: the same with nothing removed.
-    left_out_auc: of the direction that the other categories' pairs give. shuffled_auc: as the function of that name.
-    """
     train, held_out = pairs.of(TRAIN, members), pairs.of(VALIDATION, members)
-    told = tell(difference(train, valence, axis), held_out)
-    plain = tell(difference(train, KEEP, axis), held_out)
+    found = pair_auc(difference(train, valence, axis), held_out)
+    plain = pair_auc(difference(train, KEEP, axis), held_out)
     others = sorted({other for names in pairs.categories for other in names} - set(members))
     rest = pairs.of(TRAIN, others)
-    left_out = tell(difference(rest, valence, axis), held_out).auc if others and rest.count else math.nan
+    left_out = pair_auc(difference(rest, valence, axis), held_out).auc if others and rest.count else math.nan
     return {
         "layer": layer,
         "category": name,
-        "auc": _number(told.auc),
-        "auc_negative": _number(told.negative),
-        "valence_auc": _number(told.valence),
-        "with_valence": {"auc": _number(plain.auc), "valence_auc": _number(plain.valence)},
-        "left_out_auc": _number(left_out),
-        "shuffled_auc": _number(shuffled_auc(train, held_out)),
+        "auc": finite(found.auc),
+        "auc_negative": finite(found.negative),
+        "valence_auc": finite(found.valence),
+        "with_valence": {"auc": finite(plain.auc), "valence_auc": finite(plain.valence)},
+        "left_out_auc": finite(left_out),
+        "shuffled_auc": finite(shuffled_auc(train, held_out)),
         "n_train": train.count,
         "n_validation": held_out.count,
         "split": VALIDATION,
     }
 
 
-def _number(value: float) -> float | None:
-    """None where nothing could be measured: JSON has no NaN."""
-    return value if math.isfinite(value) else None
-
-
 def best_layer(table: Sequence[Mapping[str, Any]], categories: Sequence[str]) -> int:
-    """The layer with the highest score; the shallowest of equal ones.
+    """The layer with the highest score; the lowest of equal ones.
 
     Raises:
         SafetySteeringError: there is more than one candidate and no validation pair to choose by.

@@ -1,7 +1,7 @@
-"""From paired prompts and a language model to a portable safety vector.
+"""A portable safety vector from paired prompts and a language model.
 
-The directions are taken at one layer, from the train pairs; the layer is chosen on the validation pairs. The model's
-states on benign anchors go into the file: with them another model's space can be aligned without this one at hand.
+The directions are fitted at one layer on the train pairs; the layer is chosen on the validation pairs. The vector
+contains the model's states of benign anchors, so that other models' spaces can be aligned without the language model.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,28 +21,22 @@ from ..linear_algebra import outlier_share
 from ..prompts.prompt_set import SIDES, PromptRow, PromptSet
 from ..vectors.vector import Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
 from .native import WHOLE
-from .pairs import (
-    SWEEP,
-    TRAIN,
-    VALENCE,
-    VALIDATION,
-    PairStates,
-    best_layer,
-    choose_layers,
-    difference,
-    judge_layer,
-    valence_axis,
-)
+from .pairs import SWEEP, VALENCE, PairStates, best_layer, choose_layers, difference, judge_layer, valence_axis
+from .rows import TRAIN, VALIDATION
+from .statistics import measured
 
 BUNDLED_ANCHORS = "benign_anchors.csv"
-TOKENS_READ = 200  # benign prompts whose tokens' spread is measured
+TOKENS_READ = 200  # benign prompts that std_token is measured on
 
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """How to extract. layer: as `choose_layers`. pooling: one of `POOLINGS`. valence: one of `VALENCE`.
+    """How to extract. layer: as of `choose_layers`. pooling: one of `POOLINGS`. valence: one of VALENCE.
 
-    licence: of the vector. Raises SafetySteeringError for an unknown valence.
+    licence: of the vector.
+
+    Raises:
+        SafetySteeringError: on construction, for an unknown valence.
     """
 
     layer: str = SWEEP
@@ -57,14 +51,14 @@ class ExtractSettings:
 
 @dataclass(frozen=True)
 class Extracted:
-    """A portable vector and the table of the sweep: one row a layer and category, as `source_sweep.judge_layer`."""
+    """A portable vector and its statistics: one row a layer and category, as of `judge_layer`."""
 
     vector: SafetyVector
     table: tuple[dict[str, Any], ...]
 
     @property
     def layer(self) -> int:
-        """The layer that the vector is of."""
+        """The vector's layer."""
         return int(self.vector.info.parameters["layer"])
 
 
@@ -77,13 +71,15 @@ def extract_vector(
     categories: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
 ) -> Extracted:
-    """Extract a vector with one direction a category and, if there are several, one of all of them, "all".
+    """Extract a vector with one direction a category and, if there are several, "all", one of all of them together.
 
-    categories: which; all that the train pairs have if empty. progress: called with how many texts are done, of how
-    many; what it raises ends the extraction.
+    Args:
+        anchors: benign texts, at least two distinct ones.
+        categories: which; all that the train pairs have if empty.
+        progress: called with how many texts are done, of how many; what it raises ends the extraction.
 
     Raises:
-        SafetySteeringError: there are no pairs or anchors, a category is not there, or as `SourceModel.states`.
+        SafetySteeringError: pairs, anchors or a category are missing, or as `SourceModel.states`.
 
     Example:
         >>> from safety_steering import extract_vector
@@ -145,7 +141,12 @@ def extract_vector(
         weight_fingerprint=fingerprint,
         pooling=settings.pooling,
         method="paired mean difference",
-        parameters={"layer": layer, "layers": list(layers), **_method(settings)},
+        parameters={
+            "layer": layer,
+            "layers": list(layers),
+            "pooling": settings.pooling,
+            "valence": settings.valence,
+        },
         counts={category: _counts(train.of(categories=members)) for category, members in groups.items()},
         prompts_sha256=prompts.sha256,
         validation_auc={row["category"]: row["auc"] for row in own if row["auc"] is not None},
@@ -158,13 +159,13 @@ def extract_vector(
 
 
 def rounded(states: torch.Tensor) -> torch.Tensor:
-    """States as half precision holds them, so that the file can; unchanged if some are too large for it."""
+    """States rounded to half precision, in which the file stores them; unchanged if some overflow it."""
     half = states.half().float()
     return half if bool(half.isfinite().all()) else states
 
 
 def _pairs(prompts: PromptSet, categories: Sequence[str]) -> list[PromptRow]:
-    """The rows to read: whole pairs of the chosen categories in train and validation. The test split is left alone."""
+    """The rows to read: complete pairs of the categories in train and validation. The test split is not read."""
     kept = prompts.of_categories(categories) if categories else prompts
     rows = [row for row in kept.rows if row.split in (TRAIN, VALIDATION) and row.unsafe and row.safe]
     train = [row for row in rows if row.split == TRAIN]
@@ -198,18 +199,18 @@ def _distinct(anchors: Sequence[str]) -> tuple[str, ...]:
     texts = tuple(dict.fromkeys(text for text in anchors if text.strip()))
     if len(texts) < 2:
         raise SafetySteeringError(
-            f"There are {len(texts)} anchors. A portable vector needs benign texts, some hundreds, to be carried over "
-            f"by. The bundled {BUNDLED_ANCHORS} has 1000."
+            f"There are {len(texts)} anchors. A portable vector needs some hundreds of benign texts for "
+            f"alignments. The bundled {BUNDLED_ANCHORS} has 1000."
         )
     return texts
 
 
 def _pair_states(rows: Sequence[PromptRow], texts: Sequence[str], states: torch.Tensor) -> PairStates:
     """The states (texts, D) as pairs."""
-    places = {text: i for i, text in enumerate(texts)}
-    gone = torch.full((states.shape[1],), float("nan"), dtype=torch.float64)
+    numbers = {text: i for i, text in enumerate(texts)}
+    missing = torch.full((states.shape[1],), float("nan"), dtype=torch.float64)
     sides = {
-        side: torch.stack([states[places[text]].double() if (text := getattr(row, side)) else gone for row in rows])
+        side: torch.stack([states[numbers[text]].double() if (text := getattr(row, side)) else missing for row in rows])
         for side in SIDES
     }
     names, splits = tuple(row.categories for row in rows), tuple(row.split for row in rows)
@@ -217,32 +218,21 @@ def _pair_states(rows: Sequence[PromptRow], texts: Sequence[str], states: torch.
 
 
 def _direction(v: torch.Tensor, benign: torch.Tensor, tokens: torch.Tensor) -> Direction:
-    """v (D,) with what benign states (n, D) and benign tokens (m, D) say along it; all float64."""
+    """The direction of v (D,), its length the gap, with its statistics on benign states (n, D) and tokens (m, D)."""
     gap = v.norm()
     u = v / gap
-    along, along_tokens = benign @ u, tokens @ u
-    numbers = {
-        "gap": gap,
-        "center": along.mean(),
-        "std_pooled": along.std(correction=0),
-        "std_token": along_tokens.std(correction=0),
-    }
-    return Direction(u[None].float(), **{name: value[None].float() for name, value in numbers.items()})
+    return measured(u, gap, benign @ u, tokens @ u, correction=0)
 
 
 def _counts(train: PairStates) -> dict[str, int]:
-    return {"unsafe": train.count, "safe": train.count, "negative": len(train.sad)}
-
-
-def _method(settings: ExtractSettings) -> dict[str, str]:
-    return {key: value for key, value in asdict(settings).items() if key in ("pooling", "valence")}
+    return {"unsafe": train.count, "safe": train.count, "negative": len(train.negatives)}
 
 
 def _provenance(
     prompts: PromptSet,
     source: str,
     anchors: Sequence[str],
-    evidence: Sequence[Mapping[str, Any]],
+    statistics: Sequence[Mapping[str, Any]],
     directions: Mapping[str, Direction],
 ) -> dict[str, Any]:
     return {
@@ -252,6 +242,6 @@ def _provenance(
         "anchors": len(anchors),
         "anchors_sha256": hashlib.sha256(json.dumps(list(anchors)).encode()).hexdigest(),
         "evidence": [
-            {**row, "outlier_share": outlier_share(directions[row["category"]].direction[0])} for row in evidence
+            {**row, "outlier_share": outlier_share(directions[row["category"]].direction[0])} for row in statistics
         ],
     }

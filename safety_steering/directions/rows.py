@@ -15,6 +15,7 @@ import torch
 from ..activations import UNSAFE, Row, States
 from ..linear_algebra import channel_scales
 
+TRAIN, VALIDATION = "train", "validation"
 ROWS_AT_ONCE = 256
 
 

@@ -16,7 +16,7 @@ import torch
 
 from ..activations import SAFE, UNSAFE, Row, States
 from ..vectors.vector import Direction, HookPointDirections
-from .rows import categories_of, projections, where
+from .rows import VALIDATION, categories_of, projections, where
 
 # large enough to use every core, small enough to stay in the processor's cache
 CHANNELS_AT_ONCE = 512
@@ -76,7 +76,7 @@ def auc(positive: torch.Tensor, negative: torch.Tensor) -> float:
 
 
 def held_out_auc(
-    rows: Sequence[Row], states: States, point: HookPointDirections, *, split: str = "validation"
+    rows: Sequence[Row], states: States, point: HookPointDirections, *, split: str = VALIDATION
 ) -> dict[str, list[float]]:
     """AUC of each category's direction between safe and unsafe rows of a split, one value a sigma bin.
 

@@ -81,9 +81,9 @@ def test_a_folder_becomes_a_portable_vector_with_a_chart(llm_server):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"layer": "77"}, "'77' is no layer of this model"),
+        ({"layer": "77"}, "'77' is not a layer of this model"),
         ({"categories": "hate"}, "has no category 'hate'"),
-        ({"layer": "deep"}, "'deep' is no layer"),
+        ({"layer": "deep"}, "'deep' is not a layer"),
     ],
 )
 def test_what_cannot_be_done_gets_one_sentence(llm_server, settings, words):

@@ -13,8 +13,8 @@ from safety_steering_pack.safety_steering.directions.pairs import (
     choose_layers,
     difference,
     judge_layer,
+    pair_auc,
     shuffled_auc,
-    tell,
     valence_axis,
 )
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
@@ -68,7 +68,7 @@ def test_the_valence_control_shows_what_was_removed():
     states = pairs(harm=3.0)
     train, held_out = states.of("train"), states.of("validation")
     axis = valence_axis(train)
-    kept, removed = (tell(difference(train, valence, axis), held_out) for valence in ("keep", "project"))
+    kept, removed = (pair_auc(difference(train, valence, axis), held_out) for valence in ("keep", "project"))
     assert kept.valence > 0.9
     assert 0.3 < removed.valence < 0.7
     assert removed.auc > 0.85
@@ -83,12 +83,12 @@ def test_pairs_without_negative_twins_count_as_they_are():
     plain = difference(states, "keep", axis)
     for valence in ("project", "twins", "keep"):
         torch.testing.assert_close(difference(none, valence, axis), plain)
-    told = tell(plain, none)
-    assert math.isnan(told.valence)
-    assert math.isnan(told.negative)
-    assert told.auc > 0.9
+    found = pair_auc(plain, none)
+    assert math.isnan(found.valence)
+    assert math.isnan(found.negative)
+    assert found.auc > 0.9
     some = replace(states, negative=torch.where(torch.arange(60)[:, None] < 30, states.negative, math.nan))
-    assert len(some.sad) == 30
+    assert len(some.negatives) == 30
     assert len(some.benign) == 90
     assert bool(difference(some, "twins", axis).isfinite().all())
 
@@ -104,7 +104,7 @@ def test_equal_classes_and_no_pairs_have_no_direction():
 def test_shuffled_labels_tell_little():
     states = pairs(harm=0.7, gloom=0.0)
     train, held_out = states.of("train"), states.of("validation")
-    real = tell(difference(train, "keep", valence_axis(train)), held_out).auc
+    real = pair_auc(difference(train, "keep", valence_axis(train)), held_out).auc
     assert 0.5 < shuffled_auc(train, held_out) < real
     assert shuffled_auc(train, held_out) == shuffled_auc(train, held_out)
     assert math.isnan(shuffled_auc(train, states.of("test")))
@@ -121,13 +121,13 @@ def test_a_layers_row_has_the_controls_beside_the_result():
         assert row["split"] == "validation"
         assert row["auc"] > row["shuffled_auc"]
         assert row["with_valence"]["valence_auc"] > 0.9 > row["valence_auc"]
-    # violence and gore share their axis here, so each is told by the other's
+    # violence and gore share their axis here, so each is found by the other's
     assert rows["violence"]["left_out_auc"] > 0.8
     assert rows["all"]["left_out_auc"] is None
     assert (rows["violence"]["n_train"], rows["violence"]["n_validation"]) == (40, 20)
 
 
-def test_a_category_on_an_axis_of_its_own_is_not_told_by_the_others():
+def test_a_category_on_an_axis_of_its_own_is_not_found_by_the_others():
     states = pairs(120, gloom=0.0)
     own = torch.tensor(["gore" in names for names in states.categories])[:, None]
     states = replace(states, unsafe=torch.where(own, states.unsafe + 2 * HARM - 2 * OTHER, states.unsafe))
@@ -136,7 +136,7 @@ def test_a_category_on_an_axis_of_its_own_is_not_told_by_the_others():
     assert rows["gore"]["left_out_auc"] < 0.7
 
 
-def test_the_layer_is_the_one_whose_categories_are_told_best():
+def test_the_layer_is_the_one_whose_categories_are_found_best():
     quality = {3: 0.3, 5: 2.0, 9: 1.0}
     table = [row for layer, harm in quality.items() for row in judge_layer(layer, pairs(90, harm=harm), GROUPS, "keep")]
     assert best_layer(table, ("violence", "gore")) == 5

@@ -176,7 +176,7 @@ def test_categories_can_be_chosen():
         ({"prompts": prompts(splits=("train",))}, "no pair in the validation split"),
         ({"anchors": ["one"]}, "There are 1 anchors"),
         ({"categories": ["hate"]}, "has no category 'hate'"),
-        ({"settings": ExtractSettings(layer="99")}, "no layer of this model"),
+        ({"settings": ExtractSettings(layer="99")}, "not a layer of this model"),
     ],
 )
 def test_what_cannot_be_extracted_gets_one_sentence(changes, words):
