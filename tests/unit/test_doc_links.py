@@ -50,3 +50,9 @@ def test_help_pages_link_to_the_glossary(path: Path) -> None:
     addresses = [address for address in LINK.findall(path.read_text(encoding="utf-8")) if "://" in address]
     assert addresses == [f"{repository}/blob/main/docs/glossary.md"]
     assert (REPO_ROOT / "docs" / "glossary.md").exists()
+
+
+def test_the_paths_that_contributing_names_exist() -> None:
+    paths = re.findall(r"`([\w.]+/[\w./]*)`", (REPO_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert len(paths) > 30
+    assert [path for path in paths if not (REPO_ROOT / path).exists()] == []
