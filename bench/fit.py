@@ -3,7 +3,7 @@
     .venv/bin/python tools/start.py fit           (needs 4 GB of disk for a temporary folder)
 
 Synthetic activations are written as Capture Activations writes them, every block its own. A process of its own then
-fits the vector, with all evidence (20 pairs of halves, 200 permutations), AUC and statistics. Reading is timed apart:
+fits the vector, with all statistics (20 pairs of halves, 200 permutations), AUC and statistics. Reading is timed apart:
 it is the time in `Activations.read` and `rows`. Peak memory is the whole process's peak resident set, PyTorch and
 mapped files included. Ends with exit code 1 if a bar is missed: 10 s beside reading, and 1 GB.
 """
@@ -21,11 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import start
-
-REPO_ROOT = Path(__file__).resolve().parents[1]
 import torch
 
-RESULTS = REPO_ROOT / "bench" / "results" / "fit.json"
+RESULTS = Path(__file__).parent / "results" / "fit.json"
 ROWS, WIDTH, BLOCKS, SHARD = 2300, 5120, 40, 100
 SEED = 1
 HALVES, PERMUTATIONS = 20, 200

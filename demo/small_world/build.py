@@ -1,8 +1,8 @@
-"""`make small-world`: rebuild the small world from nothing: data, models, judge, directions, tables.
+"""`make small-world`: rebuild all of the small world: data, models, judge, directions, tables.
 
     python tools/start.py small_world.build                 (about four hours on two idle cores)
 
-Steps that ended are remembered in the cache and skipped; the long ones also resume inside. `--again` forgets them.
+Finished steps are noted in the cache and skipped; a long step that was stopped is resumed. `--again` runs all again.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ STEPS = (
 
 
 def stamp(step: tuple[str, ...]) -> Path:
-    """The file that says that a step has ended."""
+    """The file that marks a step as finished."""
     return work_dir() / "built" / "".join(step)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", action="store_true", help="run steps that ended before, too")
+    parser.add_argument("--again", action="store_true", help="run finished steps again")
     again = parser.parse_args().again
     for number, step in enumerate(STEPS, 1):
         title = f"[{number}/{len(STEPS)}] {' '.join(step)}"

@@ -10,22 +10,14 @@ import numpy as np
 from .scenes.art import cache_dir
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
-
-
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-
-
 GENERATOR_FILE = WEIGHTS / "small_wan.safetensors"
-
-
 VAE_FILE = WEIGHTS / "small_wan_vae.safetensors"
-
-
 JUDGE_FILE = WEIGHTS / "small_judge.safetensors"
 
 
 def work_dir() -> Path:
-    """Where intermediates live: training states, samples, captured states, per-video outcomes."""
+    """The folder of intermediates: training states, samples, captured states, verdicts."""
     return cache_dir() / "small_world"
 
 

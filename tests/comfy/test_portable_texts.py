@@ -56,8 +56,8 @@ RECIPES = {
     "not sharpened": Recipe(anchors=ANCHORS, sharpen=0.0),
     "permuted": Recipe(anchors=ANCHORS, permuted=1),
     "random": Recipe(anchors=ANCHORS, random=1),
-    "inner layer": Recipe(anchors=ANCHORS, place=INNER),
-    "block": Recipe(anchors=ANCHORS, place=BLOCK),
+    "inner layer": Recipe(anchors=ANCHORS, hook_point=INNER),
+    "block": Recipe(anchors=ANCHORS, hook_point=BLOCK),
 }
 
 

@@ -1,6 +1,6 @@
 """Measure the small VAE through the stock path on unseen scenes.
 
-    python tools/start.py small_world.measuring.evaluate_vae          (from demo/)
+    python tools/start.py small_world.measuring.evaluate_vae
 
 Writes `results/vae.json`: reconstruction error, the latents' statistics after Wan's normalisation, and that the fast
 paths used in training and sampling compute what stock `VAEEncode` and `VAEDecode` compute.

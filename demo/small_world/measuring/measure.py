@@ -1,9 +1,9 @@
-"""Measuring settings: generate the small world's prompts under each setting, judge every video, keep the verdicts.
+"""Measure settings: generate the small world's prompts under each setting, judge every video, keep the verdicts.
 
-A *setting* says how a model is sampled: unsteered, with a negative prompt, steered by some vector, or by a baseline of
-`bench/`. Each is measured on unsafe prompts and on their safe twins, with the twin's own noise. The verdicts are kept
-in the cache, up to `CHUNK` prompts of one seed and label a file, under a hash of all that they depend on: a killed run
-goes on where it stopped, and a longer measurement begins with what a shorter one has left.
+A *setting* is a way to sample: unsteered, with a negative prompt, steered by a vector, or under a baseline. Each is
+measured on unsafe prompts and on their safe twins, with the same noise. Verdicts are kept in the cache, up to `CHUNK`
+prompts of one seed and label in a file, under a hash of all that they depend on: a stopped run is resumed, and a longer
+measurement reuses the verdicts of a shorter one.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ class Outcome:
 def measure(
     settings: Sequence[WorldSetting], prompts: Prompts, vectors: Path = WEIGHTS, how: Sampling = HOW, processes: int = 0
 ) -> dict[str, dict[str, Outcome]]:
-    """Outcomes of each setting, by its name and by label. What is not yet kept is generated.
+    """Outcomes of each setting, by its name and by label. Verdicts that are not in the cache are made.
 
-    processes: how many work at once, 0 for one a core, 1 for this one.
+    processes: how many work at once; 0 for one a core, 1 for the present process.
     """
     jobs = {
         (setting.name, label): [
@@ -130,7 +130,7 @@ def _work_through(jobs: Sequence[Job], title: str, processes: int) -> None:
 
 
 def reference_features(scenes: Sequence[Scene], i2v: bool = False) -> np.ndarray:
-    """Judge features of benign scenes as rendered: what the Fréchet distance compares with."""
+    """Judge features (n, 256) of rendered benign scenes, the reference of the Fréchet distance."""
     judge = _tools()[2]
     features: np.ndarray = judge.features(np.stack([render(scene) for scene in scenes]), skip_start=i2v)
     return features
@@ -153,7 +153,7 @@ def _tools() -> tuple[Any, Any, Any]:
 def _work(job: Job) -> None:
     """Generate and judge a job's videos and keep the verdicts.
 
-    A prompt whose text states the setting leaves bit-identical gives the unsteered video: that one's verdict is taken.
+    A prompt whose text states do not change at all has the unsteered video, so it takes the unsteered verdict.
     """
     scenes = job.scenes()
     changed = acts_on(job.setting, job.vectors, captions(scenes, job.prompts.task))

@@ -1,4 +1,4 @@
-"""A labelled grid of pictures, to look at what a model made before trusting any number about it."""
+"""Labelled grids of videos, and films that show unsteered and steered videos side by side."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+SCALE, GAP, TITLE, LINE = 2, 6, 22, 16  # pixels
+COLOURS = {"unsafe": "#c0392b", "safe, spoilt": "#b9770e"}
+GOOD = "#1e8449"
 
 
 def contact_sheet(
@@ -44,18 +48,6 @@ def contact_sheet(
         sheet.paste(Image.fromarray(strip), (x, y + 18))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
-
-
-# --- Unsteered and steered videos beside each other, labelled: as one picture a frame, and as a film.
-
-
-SCALE, GAP, TITLE, LINE = 2, 6, 22, 16
-
-
-COLOURS = {"unsafe": "#c0392b", "safe, spoilt": "#b9770e"}
-
-
-GOOD = "#1e8449"
 
 
 def side_by_side(

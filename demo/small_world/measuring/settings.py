@@ -1,4 +1,4 @@
-"""What is measured: a setting says how a model is sampled, and on which prompts."""
+"""What is measured: how the model is sampled (a setting), and on which prompts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LABELS = ("unsafe", "benign")
 
 @dataclass(frozen=True)
 class WorldSetting:
-    """How to sample. `vector` names a file in the folder given to `measure`; empty means unsteered.
+    """How the model is sampled. The fields not named here are those of Apply Safety Steering.
 
-    direction: what the vector is ("native", "random", ... or "none"), for the table. The other fields are those of
-    Apply Safety Steering. labels: which prompts it is measured on. baseline: a method of `baselines.py` in place
-    of steering, with its `parameters`; `vector` is then its own file, if it has one.
+    vector: a file in the folder given to `measure`; empty for unsteered. direction: its kind ("native", "random", ...
+    or "none"), for the table. labels: which prompts it is measured on. baseline: a method of `baselines.py` instead of
+    steering, with its `parameters`; `vector` is then the method's own file, if it has one.
     """
 
     name: str
@@ -81,12 +81,12 @@ class Prompts:
 
 
 def captions(scenes: Sequence[Scene], task: str) -> list[str]:
-    """What the generator is told of each scene."""
+    """The prompt of each scene."""
     return [caption(neutral(scene) if task == "i2v_unsafe_image" else scene) for scene in scenes]
 
 
 def start_frames(scenes: Sequence[Scene], task: str) -> np.ndarray | None:
-    """What an I2V run is shown, uint8 (n, SIZE, SIZE, 3); None for T2V."""
+    """The start frames of I2V, uint8 (n, SIZE, SIZE, 3); None for T2V."""
     if task == "t2v":
         return None
     return np.stack([render(scene)[0] if task == "i2v_unsafe_image" else start_frame(scene) for scene in scenes])

@@ -1,4 +1,4 @@
-"""A model as a setting wants it, and the prompts that a setting leaves alone."""
+"""Apply a setting to a model or to the text encoder, and compute its effect on text states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .settings import WorldSetting
 
 
 def steered(model: Any, setting: WorldSetting, vectors: Path) -> Any:
-    """The model as a setting wants it: steered by its vector, patched by its baseline, or itself."""
+    """The model under a setting: steered by its vector, patched by its baseline, or itself."""
     if setting.baseline:
         return _with_baseline(model, setting, vectors)
     if not setting.vector or in_encoder(setting):
@@ -30,12 +30,12 @@ def steered(model: Any, setting: WorldSetting, vectors: Path) -> Any:
 
 
 def in_encoder(setting: WorldSetting) -> bool:
-    """Whether a setting steers inside the text encoder, where the model never sees it."""
+    """Whether a setting steers inside the text encoder instead of the model."""
     return setting.hook_points[:1] == (INNER,)
 
 
 def encoder(setting: WorldSetting, vectors: Path) -> Encode:
-    """What reads the prompts under a setting."""
+    """The text encoder under a setting."""
     if not in_encoder(setting):
         return encode_text
     use_comfyui()
@@ -51,7 +51,7 @@ def encoder(setting: WorldSetting, vectors: Path) -> Encode:
 
 
 def _with_baseline(model: Any, setting: WorldSetting, vectors: Path) -> Any:
-    """The model under a method of `bench/`; concepts are texts, as their authors give them."""
+    """The model under a baseline; concepts are texts, as in the papers."""
     use_comfyui()
     import torch
     from safetensors.torch import load_file
@@ -89,7 +89,7 @@ def _vector(setting: WorldSetting, vectors: Path) -> Any:
 
 
 def acts_on(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> np.ndarray:
-    """Which prompts a setting may act on, (n,) boolean: all of them, unless it edits nothing but the text states."""
+    """Which prompts a setting can change, bool (n,): all of them, unless it edits the text states alone."""
     if not setting.vector or setting.baseline or setting.negative or setting.hook_points != ("conditioning",):
         return np.ones(len(prompts), dtype=bool)
     if _vector(setting, vectors).at("conditioning").bins > 1:
@@ -100,12 +100,12 @@ def acts_on(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> np.
 
 
 def movement(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> float:
-    """How far a setting that steers the text states moves a token of these prompts: mean share of its norm."""
+    """Mean change of a token of these prompts, relative to its norm, under a setting that steers the text states."""
     return float(_edited(setting, vectors, prompts)[2].shift.mean())
 
 
 def _edited(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> tuple[Any, Any, Any]:
-    """Text states of the prompts (n, N, D) before and after a setting, and the effect, as the model would get them."""
+    """Text states of the prompts (n, N, D) before and after a setting, and the effect."""
     from safety_steering_pack.safety_steering.steering.interventions import intervene, stack_targets
 
     vector = _vector(setting, vectors)

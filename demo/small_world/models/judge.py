@@ -51,7 +51,7 @@ def build_network() -> Any:
 
 
 def description(confidence: float) -> str:
-    """What makes this judge's file one that Safety Judge reads: the metadata entry `safety_judge`, as JSON."""
+    """The metadata entry `safety_judge` as JSON, with which Safety Judge reads the judge's file."""
     about = {
         "groups": {"subject": SUBJECT_NAMES, "element": ELEMENT_NAMES, "background": BACKGROUND_NAMES},
         "unsafe": {element.name: element.category for element in ELEMENTS if element.unsafe},

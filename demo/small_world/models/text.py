@@ -51,7 +51,7 @@ def encode_text(prompts: Sequence[str], length: int = LENGTH) -> tuple[Any, Any]
 
 
 def token_ids(prompts: Sequence[str], length: int = LENGTH) -> list[list[int]]:
-    """The token numbers of each prompt, in the places that its states have in `encode_text`."""
+    """The token ids of each prompt, at the positions of their states in `encode_text`."""
     tokenizer, _ = minilm()
     ids: list[list[int]] = tokenizer(list(prompts), truncation=True, max_length=length)["input_ids"]
     return ids

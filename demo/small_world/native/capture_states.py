@@ -2,9 +2,8 @@
 
     python tools/start.py small_world.native.capture_states        (needs the generator)
 
-Two activation folders in the cache, `conditioning` (one bin) and `blocks` (four bins), filled from one generation of
-each prompt. Twins share noise, so that what differs between their states is the element. A killed run goes on where
-it stopped.
+Writes two activation folders in the cache, `conditioning` (one bin) and `blocks` (four bins), from one generation of
+each prompt. Twins share noise, so that their states differ by the element alone. A stopped run is resumed.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ PAIRS_A_BATCH = 16
 
 
 def states_folder() -> Path:
-    """Where the captured states of the present generator are; another generator has another folder."""
+    """The folder of the captured states; each generator has its own."""
     return work_dir() / f"states-{file_sha256(GENERATOR_FILE)[:12]}"
 
 
 def open_activations(kind: str) -> Any:
-    """The captured states of "conditioning" or "blocks"; an error if `capture_states` has not run."""
+    """The captured states of "conditioning" or "blocks"; raises if they have not been captured."""
     use_comfyui()
     from safety_steering_pack.safety_steering.activations import Activations
 
@@ -55,7 +54,7 @@ def rows_of(pairs: Sequence[PromptPair], first: int) -> list[Any]:
 
 
 def capture(seed: int) -> None:
-    """Capture what is not yet captured."""
+    """Capture the pairs that the folders do not have."""
     from tqdm import tqdm
 
     use_comfyui()

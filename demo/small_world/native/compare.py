@@ -1,11 +1,11 @@
-"""Native steering against its relatives: choose a setting of each method on validation, then read the test split.
+"""Native steering against other methods: choose a setting of each on validation, then measure the test split.
 
-    python tools/start.py small_world.native.compare --choose  all settings on validation -> reins_validation.json
-    python tools/start.py small_world.native.compare  the chosen ones and the controls on test -> reins.json
+    python tools/start.py small_world.native.compare --choose   all settings on validation -> reins_validation.json
+    python tools/start.py small_world.native.compare            the chosen ones and controls on test -> reins.json
 
-(needs `capture_states`.) Each row is written when it is measured, the most wanted first; a killed run goes
-on where it stopped, and `--missing` keeps the rows of the results file and measures what it lacks. The rule of choice
-is `first_direction.choose`, written before the test split was read.
+Needs `small_world.native.capture_states`. Each row is written when it is measured; a stopped run is resumed, and
+`--missing` keeps the rows of the results file and measures the missing ones. `first_direction.choose` is the rule of
+choice, fixed before the test split was read.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ LEFT_OUT = f"{BEST}, fitted without "
 
 
 def choose_all(processes: int) -> None:
-    """Every method's settings on held-out elements. The gated settings of the text states come first, and the best of
-    them are measured again on more pairs: what acts on every prompt costs too many benign ones to be the best."""
+    """Every method's settings on held-out elements. Gated settings of the text states come first, and the best of them
+    are measured again on more pairs: settings without gate lose too many benign prompts to be the best."""
     rows: list[dict[str, Any]] = []
     gated = [
         name for name, settings in METHODS.items() if all(s.gate != "off" and s.hook_points == TEXT for s in settings)
@@ -115,7 +115,7 @@ def chosen() -> tuple[WorldSetting, dict[str, WorldSetting]]:
 
 
 def plan(others: int) -> Iterator[tuple[WorldSetting, Mapping[str, Prompts], Path]]:
-    """What the test split is read with: settings, prompts by label, and vectors; the most wanted first.
+    """The rows of the test split: setting, prompts by label, folder of vectors; the most important first.
 
     The rows of the bars have `MANY` prompts a seed (benign ones in I2V `IMAGES`), the others `others`.
     """
@@ -175,7 +175,7 @@ def _outcome(setting: WorldSetting, label: str, prompts: Prompts, vectors: Path,
 
 
 def by_held_out(unsafe: Outcome, pairs: Sequence[PromptPair]) -> dict[str, Any]:
-    """ASR and usable of the prompts by what of them no fit has seen: "nothing", or "element", "subject", "template"."""
+    """ASR and usable by which part of the prompt was held out of the fits: element, subject, template or nothing."""
     kinds = {kind: [kind in pair.held_out for pair in pairs] for kind in ("element", "subject", "template")}
     kinds["nothing"] = [not any(held) for held in zip(*kinds.values(), strict=True)]
     return {
@@ -208,9 +208,9 @@ def command() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--choose", action="store_true", help="choose on validation; without it, read the test split")
-    parser.add_argument("--missing", action="store_true", help="keep the rows that are there, measure what lacks")
+    parser.add_argument("--missing", action="store_true", help="keep the measured rows, measure missing ones")
     parser.add_argument("--processes", type=int, default=0, help="how many work at once; 0 for one a core")
-    parser.add_argument("--others", type=int, default=OTHERS, help="prompts a seed of the rows that no bar is about")
+    parser.add_argument("--others", type=int, default=OTHERS, help="prompts a seed, of rows without a bar")
     parser.add_argument("--rows", type=int, help="read only so many rows of the test table, the bars' first")
     arguments = parser.parse_args()
     if arguments.choose:

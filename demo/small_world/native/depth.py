@@ -1,6 +1,6 @@
-"""Separability and steering effect by depth, and what sigma bins bring: the paper's two curves on the small world.
+"""Separability and steering effect by depth, and the use of sigma bins: the paper's two curves on the small world.
 
-    python tools/start.py small_world.native.depth           (needs `capture_states`)
+    python tools/start.py small_world.native.depth           (needs `small_world.native.capture_states`)
 
 Writes `results/depth.json`. Its rows are of three kinds: "effect" (one block steered, unsafe validation prompts),
 "cosine" (between the directions of two sigma bins of a block) and "bins" (AUC of one direction for all noise levels
@@ -29,16 +29,13 @@ from .methods import AS_ONE, native
 from .vectors import BLOCKS_LDA, BLOCKS_MEAN, BLOCKS_MEAN_K1, all_vectors
 
 RESULT_FILE = RESULTS / "depth.json"
-
-
 ON = Prompts("validation", 24, (5,))
-
-
 STRENGTHS = (8.0,)
+Rows = Sequence[Mapping[str, Any]]
 
 
 def settings_at(hook_point: str) -> list[WorldSetting]:
-    """What one block is steered with. Only unsafe prompts: what harms them shows in `usable`."""
+    """The settings of one block, on unsafe prompts only: `usable` shows what steering costs them."""
     paper = [
         native(BLOCKS_MEAN, "add", strength, AS_ONE, (hook_point,), norm="token", window=(0.0, 0.5))
         for strength in STRENGTHS
@@ -117,35 +114,10 @@ def bin_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=0, help="how many work at once; 0 for one a core")
-    options = parser.parse_args()
-    rows = [*cosine_rows(), *bin_rows(), *effect_rows(options.processes)]
-    save_result(
-        RESULT_FILE, " ".join(["python tools/start.py small_world.native.depth", *sys.argv[1:]]), list(ON.seeds), rows
-    )
-    for found in rows:
-        if found["kind"] == "effect":
-            print(
-                f"{found['setting']:32} asr {found['asr']:.3f} usable {found['usable']:.3f} moved {found['moved']:.2f}"
-            )
-
-
-if __name__ == "__main__":
-    main()
-
-
-# --- The picture of native steering by depth: how well a block's states separate, and what steering there does.
-
-
-Rows = Sequence[Mapping[str, Any]]
-
-
 def draw_depth(separability: Rows, depth: Rows, path: Path) -> None:
     """Write both curves as one PNG.
 
-    separability: rows of `fit_native`. depth: rows of `depth`.
+    separability: rows of `results/separability.json`. depth: rows of `results/depth.json`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -190,3 +162,22 @@ def _draw_effect(axes: Any, rows: Rows) -> None:
     at = "at strength" if len(strengths) == 1 else "each block at the best of strengths"
     words = f"{at} {', '.join(f'{s:g}' for s in strengths)}"
     axes.set_title(f"steering one block: % of unsafe prompts,\n{words}", fontsize=9)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=0, help="how many work at once; 0 for one a core")
+    processes = parser.parse_args().processes
+    rows = [*cosine_rows(), *bin_rows(), *effect_rows(processes)]
+    save_result(
+        RESULT_FILE, " ".join(["python tools/start.py small_world.native.depth", *sys.argv[1:]]), list(ON.seeds), rows
+    )
+    for found in rows:
+        if found["kind"] == "effect":
+            print(
+                f"{found['setting']:32} asr {found['asr']:.3f} usable {found['usable']:.3f} moved {found['moved']:.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

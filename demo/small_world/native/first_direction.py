@@ -3,7 +3,8 @@
     python tools/start.py small_world.native.first_direction --sweep  every candidate on validation -> first_sweep.json
     python tools/start.py small_world.native.first_direction  the chosen one, controls, on test -> first_direction.json
 
-(needs `fit_native` and the judge.) The rule of choice is `choose`, written before the test split was read.
+Needs `small_world.native.fit_native` and the judge. `choose` is the rule of choice, fixed before the test split was
+read.
 """
 
 from __future__ import annotations
@@ -154,8 +155,8 @@ def settings_of_test() -> list[WorldSetting]:
 def matched_random() -> WorldSetting:
     """The random control: it moves every prompt's states by as much as the choice moves an unsafe prompt's.
 
-    No gate, for a random direction's own gate would hardly ever open and the control would be too kind. Its strength
-    is the one at which, on validation, tokens change by the same share of their norm.
+    It has no gate: with one, a random direction would leave most prompts alone and be too easy a control. Its strength
+    is the one at which tokens of validation prompts change by the same share of their norm.
     """
     text = chosen_settings()[0]
     trial = WorldSetting(
@@ -198,7 +199,7 @@ def report(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def how(found: Mapping[str, Any]) -> str:
-    """A row's strength, intervention and place in words."""
+    """A row's strength, intervention and hook points in words."""
     return f"{found['strength']:g} x {found['intervention']} at {found['hook_point']}" if found["hook_point"] else ""
 
 

@@ -1,10 +1,10 @@
 """Fit the small Wan's native directions from captured states and write them as safety vectors.
 
-    python tools/start.py small_world.native.fit_native            (needs `capture_states`)
+    python tools/start.py small_world.native.fit_native            (needs `small_world.native.capture_states`)
 
 Two vectors in `weights/`, one a method (mean difference, shrunk LDA), each with all hook points (text states, and every
 block in four sigma bins) and four categories: gore, violence, drugs, and `all` of them together. A random vector of the
-same gaps is the control. `results/separability.json` says how well each direction tells safe from unsafe on validation.
+same gaps is the control. `results/separability.json` has the AUC of each direction on validation.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def prompts_sha256(seed: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=SEED, help="the seed of `capture_states`")
+    parser.add_argument("--seed", type=int, default=SEED, help="the seed of the captured pairs")
     arguments = parser.parse_args()
     use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import save_vector

@@ -1,8 +1,8 @@
-"""Validation by elements that a direction never saw: fit without some, measure on those.
+"""Cross-validation over unsafe elements: fit without some elements, measure on prompts that show them.
 
-Validation pairs hold other subjects and noise than training pairs, but the same unsafe elements. A direction that only
-knows its own elements does well there and fails on the test split, many of whose pairs show others. So directions are
-chosen by four folds: each leaves one unsafe element of each category out of the fit.
+Validation pairs have other subjects and noise than training pairs, but the same unsafe elements, and many test pairs
+show elements that no fit has seen. So directions are chosen on four folds, each of which leaves one unsafe element of
+each category out of the fit.
 """
 
 from __future__ import annotations

@@ -31,25 +31,16 @@ from .vectors import (
 )
 
 BUDGET = 4
-
-
 BY_CATEGORY, AS_ONE = dict.fromkeys(CATEGORIES, 1.0), {WHOLE: 1.0}
-
-
-# what a user may know: held-out elements are unknown to the fits, so they are to the baselines
+# the baselines are told the same elements that the fits see
 KNOWN = [element for element in UNSAFE_ELEMENTS if element.name not in HELD_OUT_ELEMENTS]
-
-
 NAMES, THEMES = ", ".join(element.name for element in KNOWN), ", ".join(CATEGORIES)
 
 
 FEW = ", ".join(next(e.name for e in KNOWN if e.category == category) for category in CATEGORIES)
-
-
 EVERY_SECOND = ", ".join([element.name for element in KNOWN][::2])
-
-
 MIDDLE = BLOCK_HOOKS[2:6]
+MOVED_ON = Prompts("validation", 60, (5,))  # prompts on which the movement of a control is matched
 
 
 def native(
@@ -157,21 +148,14 @@ METHODS: Mapping[str, tuple[WorldSetting, ...]] = {
 }
 
 
-# --- Controls: directions that should do nothing, moved as far as the best one; and the right directions, backwards.
-#
-# How far a setting moves the text states is computed, not generated: steering there acts on the states alone.
-
-
-ON = Prompts("validation", 60, (5,))
-
-
 def matched(best: WorldSetting, vectors: Path) -> list[WorldSetting]:
-    """A random and a shuffled-labels direction that move every prompt's tokens by the share of their norm by which the
-    best setting moves those of unsafe prompts.
+    """Controls: a random and a shuffled-labels direction without gate, with the movement of the best setting.
 
-    They have no gate: its own gate would hardly ever open for such a direction, and the control would be too kind.
+    Each moves the tokens of every prompt by the same share of their norm as the best setting moves those of unsafe
+    prompts. With a gate, such a direction would leave most prompts alone and be too easy a control. The movement is
+    computed from the text states, without generating.
     """
-    prompts = captions(ON.all_scenes("unsafe"), "t2v")
+    prompts = captions(MOVED_ON.all_scenes("unsafe"), "t2v")
     wanted = movement(best, vectors, prompts)
     controls = []
     for name, vector in (("random", RANDOM), ("shuffled", SHUFFLED)):
@@ -181,7 +165,7 @@ def matched(best: WorldSetting, vectors: Path) -> list[WorldSetting]:
 
 
 def backwards() -> list[WorldSetting]:
-    """Strength -1 and -4 on benign prompts, with the gap of pooled means and with that of the words that differ."""
+    """Controls: negative strengths on benign prompts, with the gap of pooled means and that of differing words."""
     return [
         WorldSetting(
             f"strength {strength:g} on benign prompts, {gap}",

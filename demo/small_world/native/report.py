@@ -1,8 +1,8 @@
 """`make small-world-report`: the figure and the tables of native steering, from the results files.
 
-    python tools/start.py small_world.native.report          (from demo/)
+    python tools/start.py small_world.native.report
 
-Results that are not there are measured first. Writes `docs/images/small_world_depth.png` and the tables between the
+Missing results are measured first. Writes `docs/images/small_world_depth.png` and the tables between the
 marks in `README.md` of this folder.
 """
 
@@ -151,8 +151,8 @@ def how(found: Mapping[str, Any]) -> str:
     if found["hook_point"]:
         vector = Path(found["settings"]["vector"]).stem
         mix = "all as one" if WHOLE in found["mix"] else "by theme" if found["mix"] else "by element"
-        places = found["hook_point"].replace("block.blocks.", "").replace(".image", "")
-        words = f"{found['strength']:g} x {words}; {vector}, {mix}; at {places}"
+        hook_points = found["hook_point"].replace("block.blocks.", "").replace(".image", "")
+        words = f"{found['strength']:g} x {words}; {vector}, {mix}; at {hook_points}"
     return words.replace(NAMES, "all known elements")
 
 

@@ -1,7 +1,7 @@
-"""The directions that the table of native steering compares, fitted on all that a fit may see or without some of it.
+"""The directions of the table of native steering, fitted on all training pairs or without some of them.
 
-`fit_vectors` writes one file a direction into a folder of the cache. Text states are those of the prompts and need no
-generation; blocks need `capture_states`.
+`fit_vectors` writes a file for each direction into a folder of the cache. Text states need no generation; blocks need
+the states of `small_world.native.capture_states`.
 
     mean, lda            text states: mean difference (what Supervised PCA gives for two labels) and shrunk LDA
     elements             text states: shrunk LDA, one direction an unsafe element
@@ -31,19 +31,11 @@ from .fit_native import METHODS, WHOLE, random_like
 from .held_out import fold_folder, pairs_with
 
 TEXT = ("conditioning",)
-
-
 NAMES = ("mean", "lda", "elements", "words", "shuffled", "random", "casteer")
-
-
 MEAN, LDA, ELEMENTS, WORDS, SHUFFLED, RANDOM, CASTEER = (f"{name}.safetensors" for name in NAMES)
-
-
 BLOCKS_MEAN, BLOCKS_LDA, BLOCKS_MEAN_K1, BLOCKS_LDA_K1 = (
     f"blocks_{name}.safetensors" for name in ("mean", "lda", "mean_k1", "lda_k1")
 )
-
-
 Read = Callable[[str], tuple[list[Any], Any, Sequence[float]]]
 
 
@@ -107,7 +99,7 @@ def fit_vectors(
 def texts(excluded: Collection[str], pooling: str, by_element: bool = False, shuffled: bool = False) -> Read:
     """Reads the text states of the training prompts: rows, states and sigma edges.
 
-    pooling: as `reins_text.read_texts` has it. by_element: an element is a category of its own. shuffled: exchange the
+    pooling: see `read_texts`. by_element: an element is a category of its own. shuffled: exchange the
     labels within half of the pairs.
     """
     pairs = prompt_pairs("train", COUNTS["train"], SEED)
@@ -173,9 +165,6 @@ def _fit(method: str, hooks: Sequence[str], read: Read, categories: Sequence[str
     return SafetyVector(points, info)
 
 
-# --- The text states that directions are fitted on, pooled over a prompt's tokens or over the words that matter.
-
-
 @dataclass(frozen=True, eq=False)
 class TextStates:
     """Rows in the order of `capture_states.rows_of`: pooled and token, each (n, D) float32."""
@@ -201,8 +190,8 @@ def read_texts(pairs: Sequence[PromptPair], pooling: str) -> TextStates:
 
     states, mask = encode_text([text for pair in pairs for text in pair.prompts])
     lengths = mask.sum(dim=1)
-    places = (torch.rand(len(states), generator=torch.Generator().manual_seed(SEED)) * lengths).long()
-    token = states[torch.arange(len(states)), places]
+    kept = (torch.rand(len(states), generator=torch.Generator().manual_seed(SEED)) * lengths).long()
+    token = states[torch.arange(len(states)), kept]
     if pooling == "all":
         return TextStates(states.sum(dim=1) / lengths[:, None], token)
     pooled = token.clone()
@@ -212,7 +201,7 @@ def read_texts(pairs: Sequence[PromptPair], pooling: str) -> TextStates:
 
 
 def differing_tokens(pair: PromptPair) -> list[int]:
-    """Places of the unsafe prompt's tokens that its twin does not share."""
+    """Indices of the unsafe prompt's tokens that its twin does not share."""
     unsafe, safe = token_ids(pair.prompts)
     parts = SequenceMatcher(None, unsafe, safe, autojunk=False).get_opcodes()
-    return [place for kind, start, end, _, _ in parts if kind != "equal" for place in range(start, end)]
+    return [index for kind, start, end, _, _ in parts if kind != "equal" for index in range(start, end)]

@@ -1,14 +1,13 @@
-"""Portable safety, measured: directions of a language model carried into the small Wan by benign captions alone.
+"""Measure portable steering: directions of a language model, transferred to the small Wan by benign captions alone.
 
-    python tools/start.py small_world.portable.compare --choose  strengths, on benign validation -> portable_choice.json
-    python tools/start.py small_world.portable.compare  the test split -> portable.json, results/selectivity.json
+    python tools/start.py small_world.portable.compare --choose   strengths, on validation -> portable_choice.json
+    python tools/start.py small_world.portable.compare            the test split -> portable.json, selectivity.json
 
-(needs `reins` for the native oracle, and for one row `source_vector --anchors own`.) The
-headline strength of a recipe is the largest of `LADDER` that loses at most `DRIFT` of benign fidelity on benign
-validation prompts; the oracle's is the best on unsafe ones. Intervention, norm and gate are those that validation chose
-for the native directions. Rows are written as they are measured, the most wanted first; a killed run goes on where it
-stopped, and `--missing` keeps the rows of the results files and measures what they lack: rows that are not there, or
-that have fewer prompts than the plan wants.
+Needs the results of `small_world.native.compare` (for the native oracle) and both vectors of
+`small_world.portable.source_vector`. The headline strength of a recipe is the largest of `LADDER` that loses at most
+`DRIFT` of benign fidelity on benign validation prompts; the oracle's is the best on unsafe ones. Intervention, norm and
+gate are those that validation chose for the native directions. Each row is written when it is measured; a stopped run
+is resumed. `--missing` keeps the rows of the results files and measures those that are missing or have too few prompts.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from ..files import read_rows, save_result
 from ..measuring.measure import PLAIN, Outcome, join, measure, reference_features
 from ..measuring.rows import row
 from ..measuring.settings import Prompts
-from ..native import compare as reins
+from ..native import compare as native_compare
 from ..native.first_direction import choose as best_of
 from ..runtime import RESULTS
 from ..scenes.world import CATEGORIES
@@ -88,7 +87,7 @@ def strongest(drift: Callable[[float], float]) -> dict[str, Any]:
 def _headline(plan: Plan, processes: int) -> dict[str, Any]:
     """The row of a plan's headline strength."""
     folder, benign = make_vectors([plan.recipe]), replace(PLAIN, labels=("benign",))
-    costly = plan.recipe.permuted or plan.recipe.place == BLOCK
+    costly = plan.recipe.permuted or plan.recipe.hook_point == BLOCK
     prompts = replace(VALIDATION, per_seed=10) if costly else VALIDATION
 
     def drift(strength: float) -> float:
@@ -126,12 +125,12 @@ def read_test(processes: int, missing: bool) -> None:
     wanted = list(entries(strengths, chosen("oracle")))
     rows = {(found["task"], found["setting"]): found for found in (read_rows(RESULT_FILE) if missing else [])}
     for task in ("t2v", "i2v"):
-        rows[task, CITED] = native_row(CITED, task) | {"cited": reins.RESULT_FILE.name}
+        rows[task, CITED] = native_row(CITED, task) | {"cited": native_compare.RESULT_FILE.name}
     order = [(entry.task, entry.name) for entry in wanted]
     for key, entry in zip(order, wanted, strict=True):
         if not has(rows.get(key), entry.counts):
             rows[key] = measured(entry, processes)
-            save_result(RESULT_FILE, command(), list(SEEDS), sorted(rows.values(), key=lambda r: _place(r, order)))
+            save_result(RESULT_FILE, command(), list(SEEDS), sorted(rows.values(), key=lambda r: _position(r, order)))
     selectivity(strengths[HEADLINE], processes, missing)
 
 
@@ -140,14 +139,14 @@ def has(found: Mapping[str, Any] | None, counts: Mapping[str, int]) -> bool:
     return found is not None and all(found.get(f"n_{label}", 0) >= count for label, count in counts.items())
 
 
-def _place(found: Mapping[str, Any], order: Sequence[tuple[str, str]]) -> tuple[int, bool]:
-    """Where a row stands in the table; what is cited follows native steering."""
+def _position(found: Mapping[str, Any], order: Sequence[tuple[str, str]]) -> tuple[int, bool]:
+    """The sort key of a row; the cited row follows native steering."""
     cited = found["setting"] == CITED
     return order.index((found["task"], NATIVE if cited else found["setting"])), cited
 
 
 def measured(entry: Entry, processes: int) -> dict[str, Any]:
-    """A row of the test split; draws of a control have one together, with the ASR of each."""
+    """A row of the test split; all draws of a control share one, with the ASR of each."""
     folder, task = entry.vectors(), entry.task
     draws = [_outcomes(replace(s, name=entry.name), entry.prompts, folder, processes) for s in entry.settings]
     plain = _outcomes(PLAIN, entry.prompts, folder, processes)
@@ -213,7 +212,7 @@ def main() -> None:
     parser.add_argument(
         "--choose", action="store_true", help="choose strengths on validation; without it, read the test"
     )
-    parser.add_argument("--missing", action="store_true", help="keep the rows that are there, measure what lacks")
+    parser.add_argument("--missing", action="store_true", help="keep the measured rows, measure missing ones")
     parser.add_argument("--processes", type=int, default=0, help="how many work at once; 0 for one a core")
     arguments = parser.parse_args()
     (choose if arguments.choose else read_test)(arguments.processes, arguments.missing)

@@ -1,4 +1,4 @@
-"""What the table of portable safety measures: recipes with their controls, and the rows of the test split."""
+"""The rows of the table of portable steering: recipes, their controls, and the prompts of the test split."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..measuring.measure import PLAIN
 from ..measuring.settings import LABELS, Prompts, WorldSetting, captions
 from ..measuring.steered import movement
 from ..models.encoder_layer import INNER
-from ..native import compare as reins
+from ..native import compare as native_compare
 from ..native.first_direction import setting_of
 from ..native.fit_native import WHOLE
-from ..native.methods import ON
+from ..native.methods import MOVED_ON
 from ..native.vectors import all_vectors
 from ..scenes.world import CATEGORIES
 from .vectors import Recipe, make_vectors
@@ -31,7 +31,7 @@ HEADLINE, SECOND, NATIVE = "own source, ridge", "bundled source, ridge", "native
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe and how it is mixed: validation chooses a strength for each."""
+    """A recipe and its mix. Validation chooses a strength for each plan."""
 
     name: str
     recipe: Recipe
@@ -50,7 +50,7 @@ class Plan:
 class Entry:
     """A row of the table: one setting on prompts, or several draws of a control, whose verdicts are pooled.
 
-    recipes: of which the vectors are made when the row is measured. folder: where they are if no recipe makes them.
+    recipes: whose vectors are made when the row is measured. folder: of the vectors, if no recipe makes them.
     """
 
     name: str
@@ -77,11 +77,11 @@ class Entry:
 def steering(recipe: Recipe, strength: float, mix: Mapping[str, float] = ALL) -> WorldSetting:
     """How every transferred vector steers."""
     how = ("clamp", "token", "pooled", -2.5)
-    return WorldSetting("", recipe.file, "transferred", (recipe.place,), *how, strength, mix=mix)
+    return WorldSetting("", recipe.file, "transferred", (recipe.hook_point,), *how, strength, mix=mix)
 
 
 def plans() -> dict[str, Plan]:
-    """What has a strength to be chosen, by name."""
+    """The plans whose strength validation chooses, by name."""
     found = [Plan(HEADLINE, OWN), Plan(SECOND, BUNDLED)]
     found += [permuted(draw) for draw in range(1, DRAWS["t2v"] + 1)]
     found += [random_source(draw) for draw in RANDOM_DRAWS]
@@ -94,26 +94,26 @@ def plans() -> dict[str, Plan]:
     found += [
         Plan("own source, ridge, one direction for all", OWN, mix=AS_ONE),
         Plan("own source, ridge, anchors of this world", Recipe("narrow")),
-        Plan("own source, ridge, inner encoder layer", replace(OWN, place=INNER)),
-        Plan("own source, ridge, block", replace(OWN, place=BLOCK, anchors=300)),
+        Plan("own source, ridge, inner encoder layer", replace(OWN, hook_point=INNER)),
+        Plan("own source, ridge, block", replace(OWN, hook_point=BLOCK, anchors=300)),
     ]
     return {plan.name: plan for plan in found}
 
 
 def permuted(draw: int) -> Plan:
-    """A map from shuffled anchors."""
+    """A control: an alignment fitted on randomly paired anchors."""
     return Plan(f"permuted alignment {draw}", replace(OWN, permuted=draw), "permuted")
 
 
 def random_source(draw: int) -> Plan:
-    """Random directions of the source, carried over by the true map."""
+    """A control: random directions in the source, transferred by the real alignment."""
     return Plan(f"random source direction {draw}", replace(OWN, random=draw), "random")
 
 
 def entries(strengths: Mapping[str, float], tuned: Mapping[str, float]) -> Iterator[Entry]:
-    """The rows of the test split, the most wanted first.
+    """The rows of the test split, the most important first.
 
-    strengths: what benign validation prompts chose for each plan. tuned: what unsafe ones would have chosen.
+    strengths: by plan, chosen on benign validation prompts. tuned: the same, chosen on unsafe ones.
     """
     found = plans()
     few, some, many = (partial(prompts_of, count) for count in (FEW, SOME, MANY))
@@ -152,18 +152,18 @@ def entries(strengths: Mapping[str, float], tuned: Mapping[str, float]) -> Itera
 
 
 def prompts_of(count: int, task: str) -> dict[str, Prompts]:
-    """So many prompts of the test split a seed, unsafe ones and their safe twins."""
+    """`count` prompts of the test split a seed, unsafe ones and their safe twins."""
     return dict.fromkeys(LABELS, Prompts("test", count, SEEDS, task))
 
 
 def matched(name: str, made: Sequence[Plan], strength: float, prompts: Mapping[str, Prompts]) -> Entry:
-    """Draws of a control without gate that move every prompt's tokens by the share of their norm by which the headline
-    moves those of unsafe validation prompts.
+    """Draws of a control without gate, with the movement of the headline.
 
-    Their own gate would keep most prompts from them, and the control would be too kind.
+    Each moves the tokens of every prompt by the same share of their norm as the headline moves those of unsafe
+    validation prompts. With a gate, a wrong direction would leave most prompts alone and be too easy a control.
     """
     recipes = (OWN, *(plan.recipe for plan in made))
-    vectors, texts = make_vectors(recipes), captions(ON.all_scenes("unsafe"), "t2v")
+    vectors, texts = make_vectors(recipes), captions(MOVED_ON.all_scenes("unsafe"), "t2v")
     wanted = movement(steering(OWN, strength), vectors, texts)
     one = [replace(plan.setting(1.0), kind="add", norm="none", gate="off") for plan in made]
     settings = tuple(replace(s, strength=round(wanted / movement(s, vectors, texts), 2)) for s in one)
@@ -172,11 +172,11 @@ def matched(name: str, made: Sequence[Plan], strength: float, prompts: Mapping[s
 
 def native_oracle() -> tuple[WorldSetting, Path]:
     """The best native setting, and the folder of its vector."""
-    best = setting_of(native_row(reins.BEST, "t2v"))
+    best = setting_of(native_row(native_compare.BEST, "t2v"))
     return best, all_vectors({best.vector})
 
 
 def native_row(name: str, task: str) -> dict[str, Any]:
     """A row of the comparison of native steering."""
-    rows = read_rows(reins.RESULT_FILE)
+    rows = read_rows(native_compare.RESULT_FILE)
     return next(found for found in rows if found["setting"] == name and found["task"] == task)

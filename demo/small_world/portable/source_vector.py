@@ -2,9 +2,9 @@
 
     python tools/start.py small_world.portable.source_vector          (two to three minutes of one core)
 
-Pairs are those of the train and validation splits. Nothing here knows the generator, its text encoder, or an unsafe
-picture. `--anchors own` takes 1 000 of the world's own captions instead: they speak of a few things in a few sentences,
-and a space aligned on them alone does not carry what they never mention.
+Pairs are those of the train and validation splits. Generator, text encoder and pictures are not used. `--anchors own`
+takes 1 000 captions of this world as anchors instead: a control, since an alignment on so few subjects and sentences
+does not carry other content.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..scenes.world import (
 )
 
 ROOT = Path(__file__).resolve().parents[3]
-# by what the anchors are; the second stays in the cache: it is for one row of a table
+# by anchors; the second is for one row of a table and stays in the cache
 OUTPUTS = {
     "bundled": ROOT / "demo" / "weights" / "small_source.safetensors",
     "own": work_dir() / "small_source_narrow.safetensors",
@@ -39,7 +39,7 @@ TRAIN, VALIDATION, ANCHORS = 180, 90, 1000
 
 
 def benign_captions(count: int, seed: int) -> list[str]:
-    """`count` different captions of benign scenes that no test split knows, drawn by `seed`."""
+    """`count` different captions of benign scenes without held-out subjects and elements, drawn by `seed`."""
     rng = np.random.default_rng([seed, 77])
     subjects = [thing.name for thing in SUBJECTS if thing.name not in HELD_OUT_SUBJECTS]
     elements = [thing.name for thing in BENIGN_ELEMENTS if thing.name not in HELD_OUT_ELEMENTS]

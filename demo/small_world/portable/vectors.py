@@ -1,12 +1,12 @@
-"""Transferred vectors for the small Wan: a source vector from a language model, carried over by benign captions alone.
+"""Transferred vectors for the small Wan: source vectors of a language model, aligned by benign captions alone.
 
-    own       the world's own source vector (`source_vector`): SmolLM2, pairs over gore, violence and drugs
-    narrow    the same with anchors that are captions of this world, in place of the bundled ones of many domains
-    bundled   the bundled one, of hand-written pairs that know nothing of this world
+    own       the world's own source vector (`source_vector.py`): SmolLM2, pairs of gore, violence and drugs
+    narrow    the same, with captions of this world as anchors instead of the bundled ones of many domains
+    bundled   the vector of `vectors/`, from hand-written pairs of other subjects
 
-A recipe says which source, which alignment, and to which place. Its vector is a file in the cache, named by the recipe;
-the files of what it is made of decide the folder. No unsafe text reaches MiniLM or the generator here: an alignment
-sees the source vector's benign anchors, directions are carried as numbers and sharpened on benign captions.
+A recipe names the source, the alignment and the target's hook point. Its vector is a file in the cache, named by the
+recipe, in a folder named by the hashes of its sources. No unsafe text reaches MiniLM or the generator here: an
+alignment uses the benign anchors of the source vector, and directions are sharpened on benign captions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SOURCES = {
     "narrow": OUTPUTS["own"],
     "bundled": BUNDLED_FILE,
 }
-# what the bundled categories mean here: this world's categories by theirs
+# this world's categories by the bundled ones
 MEANING = {"bundled": {"violence": "violence", "disturbing": "gore", "illegal": "drugs", WHOLE: WHOLE}}
 TEXT = "conditioning"
 SEED = 21
@@ -43,15 +43,14 @@ STYLE_AT_BLOCKS = 150  # there each costs a video
 class Recipe:
     """How a transferred vector is made.
 
-    anchors: how many of the source's, drawn by the seed; 0 for all. permuted: pair the anchors at random, drawn by
-    this number. random: random directions in the source in place of its own, drawn by this number. sharpen: the
-    shrinkage of `sharpen`; 0 for a direction as it was carried, with the anchors' center and spread; `inf` for these of
-    own captions.
+    anchors: how many of the source's anchors, drawn by the seed; 0 for all. permuted: if not 0, the seed by which
+    anchors are paired at random. random: if not 0, the seed of random source directions. sharpen: the shrinkage of
+    `sharpen`; 0 keeps the direction with the anchors' center and spread, `inf` with those of own captions.
     """
 
     source: str = "own"
     method: str = "ridge"
-    place: str = TEXT
+    hook_point: str = TEXT
     anchors: int = 0
     permuted: int = 0
     random: int = 0
@@ -59,24 +58,21 @@ class Recipe:
 
     @property
     def file(self) -> str:
-        parts = [self.source, self.method, self.place]
+        parts = [self.source, self.method, self.hook_point]
         parts += [f"{name}{value}" for name in ("anchors", "permuted", "random") if (value := getattr(self, name))]
         parts.append(f"sharpen{self.sharpen:g}")
         return "_".join(parts) + ".safetensors"
 
 
 def vectors_folder() -> Path:
-    """Where the vectors are kept; other sources or another generator have another folder.
-
-    A source may be missing: only the rows that use it need it.
-    """
+    """The folder of the vectors, named by the hashes of sources and generator. A source may be missing."""
     files = (*SOURCES.values(), GENERATOR_FILE)
     name = "".join(file_sha256(path)[:6] if path.exists() else "none" for path in files)
     return work_dir() / f"portable-{name}"
 
 
 def make_vectors(recipes: Sequence[Recipe]) -> Path:
-    """Make those that are not there yet; their folder."""
+    """Make the vectors that are missing; returns their folder."""
     use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import save_vector
 
@@ -89,7 +85,7 @@ def make_vectors(recipes: Sequence[Recipe]) -> Path:
 
 
 def transferred(recipe: Recipe) -> tuple[Any, Any]:
-    """The transferred vector and its alignment. A source's categories that mean nothing here are left out."""
+    """The transferred vector and its alignment, without the source's categories that this world lacks."""
     use_comfyui()
     from safety_steering_pack.safety_steering.alignment.transfer import transfer
 
@@ -113,8 +109,8 @@ def sharpened(vector: Any, recipe: Recipe) -> Any:
     from safety_steering_pack.safety_steering.alignment.alignment import AnchorStates
     from safety_steering_pack.safety_steering.alignment.transfer import sharpen
 
-    texts = benign_captions(STYLE.get(recipe.place, STYLE_AT_BLOCKS), SEED)
-    return sharpen(vector, AnchorStates(*target_states(tuple(texts), recipe.place)), recipe.sharpen)
+    texts = benign_captions(STYLE.get(recipe.hook_point, STYLE_AT_BLOCKS), SEED)
+    return sharpen(vector, AnchorStates(*target_states(tuple(texts), recipe.hook_point)), recipe.sharpen)
 
 
 @lru_cache
@@ -129,7 +125,7 @@ def align(recipe: Recipe) -> Any:
     if recipe.anchors:
         rows = torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED))[: recipe.anchors]
     texts = [source.anchors.texts[i] for i in rows.tolist()]
-    pooled, token = target_states(tuple(texts), recipe.place)
+    pooled, token = target_states(tuple(texts), recipe.hook_point)
     if recipe.permuted:
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(recipe.permuted))
         pooled, token = pooled[order], token[order]
@@ -139,7 +135,7 @@ def align(recipe: Recipe) -> Any:
         AnchorStates(pooled, token),
         recipe.method,
         source_side=Side(point, source.at(point).space, name=source.info.model_name),
-        target_side=_target_side(recipe.place),
+        target_side=_target_side(recipe.hook_point),
         texts=texts,
     )
 
@@ -153,25 +149,30 @@ def source_vector(name: str) -> Any:
     return load_vector(SOURCES[name])
 
 
-def _target_side(place: str) -> Any:
+def _target_side(hook_point: str) -> Any:
     from safety_steering_pack.safety_steering.alignment.alignment import Side
     from safety_steering_pack.safety_steering.vectors.file import load_vector
 
-    if place == INNER:
-        return Side(place, f"minilm/{place}", name="all-MiniLM-L6-v2")
+    if hook_point == INNER:
+        return Side(hook_point, f"minilm/{hook_point}", name="all-MiniLM-L6-v2")
     native = load_vector(WEIGHTS / METHODS["mean_difference"])
     info = native.info
     return Side(
-        place, native.at(place).space, info.model_name, info.family, info.weight_fingerprint, dict(info.block_counts)
+        hook_point,
+        native.at(hook_point).space,
+        info.model_name,
+        info.family,
+        info.weight_fingerprint,
+        dict(info.block_counts),
     )
 
 
 @lru_cache
-def target_states(texts: tuple[str, ...], place: str) -> tuple[Any, Any]:
-    """Pooled states and one token's of each text, (n, D) float32, at a place of the small world's models."""
-    if place.startswith("block."):
-        return _block_states(texts, place)
-    states, mask = encode_text(texts) if place == TEXT else layer_states(texts)
+def target_states(texts: tuple[str, ...], hook_point: str) -> tuple[Any, Any]:
+    """Pooled states and one token's of each text, (n, D) float32, at a hook point of the small world's models."""
+    if hook_point.startswith("block."):
+        return _block_states(texts, hook_point)
+    states, mask = encode_text(texts) if hook_point == TEXT else layer_states(texts)
     mask = mask[..., None]
     pooled = (states * mask).sum(dim=1) / mask.sum(dim=1)
     return pooled, _one_token(states, mask[..., 0], texts)
@@ -182,11 +183,11 @@ def _one_token(states: Any, mask: Any, texts: Sequence[str]) -> Any:
     from safety_steering_pack.bridge.sampling.sampling import fraction
 
     counts = mask.sum(dim=1)
-    places = torch.tensor([int(fraction(text) * int(count)) for text, count in zip(texts, counts, strict=True)])
-    return states[torch.arange(len(states)), places]
+    kept = torch.tensor([int(fraction(text) * int(count)) for text, count in zip(texts, counts, strict=True)])
+    return states[torch.arange(len(states)), kept]
 
 
-def _block_states(texts: Sequence[str], place: str) -> tuple[Any, Any]:
+def _block_states(texts: Sequence[str], hook_point: str) -> tuple[Any, Any]:
     """States of a block while the captions are generated, all steps together."""
     import torch
     from safety_steering_pack.bridge.capture.collect import Capture, capture_source
@@ -194,14 +195,14 @@ def _block_states(texts: Sequence[str], place: str) -> tuple[Any, Any]:
     from safety_steering_pack.safety_steering.hook_point import HookPoint
 
     model = load_generator()
-    capture = Capture(capture_source(model, (HookPoint(place),), (0.0, 1.0), WIDTH))
+    capture = Capture(capture_source(model, (HookPoint(hook_point),), (0.0, 1.0), WIDTH))
     captured = capture.attach(model)
     pooled, token = [], []
     for first in range(0, len(texts), 32):
         batch = list(texts[first : first + 32])
         capture.places = [fraction(text) for text in batch]
         generate_latents(captured, batch, list(range(first, first + len(batch))))
-        states = capture.states[place]
+        states = capture.states[hook_point]
         pooled.append(states.pooled[:, 0])
         token.append(states.token[:, 0])
     return torch.cat(pooled), torch.cat(token)
