@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any
 import folder_paths
 from aiohttp import web
 
-from ..safety_steering.errors import SafetySteeringError
+from ..safety_steering.errors import MismatchError, SafetySteeringError
 from ..safety_steering.hook_point import HookPoint, select_hook_points
 from ..safety_steering.steering.trace import CallTrace, RunTrace
 from ..safety_steering.vectors.file import load_vector, read_label
 from ..safety_steering.vectors.vector import SafetyVector
 from .folders import VECTORS, cached_by_file_version, find, sha256_of, vector_name
-from .models.checkpoint import Checkpoint, read_shapes, recognise
+from .models.checkpoint import read_shapes, recognise
 from .models.families import FAMILIES
-from .models.families.schema import Family
-from .models.vector_fit import counted_blocks, model_names, why_not
+from .models.vector_fit import HeaderShape, check_fits, header_shape
 
 if TYPE_CHECKING:
     from .steering.apply import Steering
@@ -157,12 +156,15 @@ def steered_at(path: Path | None, hook_points: str, model: Path | None) -> dict[
     found = None if model is None else _recognised(model)
     counts: Mapping[str, int] = {}
     if found is not None:
-        counts = counted_blocks(*found)
+        counts = found.block_counts
     elif vector is not None:
         counts = vector.info.block_counts
     chosen, problem = _chosen(vector, hook_points)
     if vector is not None and found is not None and not problem:
-        problem = why_not(vector, chosen, *found)
+        try:
+            check_fits(vector, chosen, found)
+        except MismatchError as error:
+            problem = str(error)
     return {
         "hook_points": list(chosen),
         "blocks": [
@@ -170,7 +172,7 @@ def steered_at(path: Path | None, hook_points: str, model: Path | None) -> dict[
             for name, count in counts.items()
         ],
         "states": [point.kind for point in chosen if not point.is_block],
-        "model": None if found is None else list(model_names(*found)) or [found[1].name],
+        "model": None if found is None else list(found.names) or [found.name],
         "problem": problem,
     }
 
@@ -187,12 +189,12 @@ def _chosen(vector: SafetyVector | None, hook_points: str) -> tuple[tuple[HookPo
 
 
 @cached_by_file_version(64)
-def _recognised(path: Path) -> tuple[Checkpoint, Family] | None:
+def _recognised(path: Path) -> HeaderShape | None:
     try:
         found = recognise(read_shapes(path), FAMILIES)
     except SafetySteeringError:  # not safetensors: unknown until it is loaded
         return None
-    return None if found is None else (found, next(row for row in FAMILIES if row.name == found.family))
+    return None if found is None else header_shape(found, next(row for row in FAMILIES if row.name == found.family))
 
 
 _vector = cached_by_file_version(8)(load_vector)

@@ -23,7 +23,7 @@ from ..capture.hook_points import choose_hook_points
 from ..capture.run import capture_prompts
 from ..folders import activations_path
 from ..models.fingerprints import clip_key, digest, patcher_key
-from ..models.model_map import read_shape
+from ..models.model_map import patcher_shape
 from ..sampling.sampling import Conditioning, Sampling, sampling_sigmas
 from .model_reader import small_latent
 
@@ -65,7 +65,7 @@ class BlockStates:
         if clip is None or model is None:
             raise SafetySteeringError("The target blocks generates the anchors: connect both model and clip.")
         self._model, self._clip, self._choice = model, clip, choice
-        self._shape = read_shape(model.model.diffusion_model)
+        self._shape = patcher_shape(model)
         self._hook_point = self._one_block(choice.hook_point)
         names = (choice.sampler_name, choice.scheduler)
         self._whole = Sampling(

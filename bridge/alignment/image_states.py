@@ -19,7 +19,7 @@ from ...safety_steering.language_models.source_model import Progress
 from ..models.families import FAMILIES
 from ..models.families.schema import Family
 from ..models.fingerprints import digest, patcher_key
-from ..models.model_map import find_family, read_shape, state_space
+from ..models.model_map import patcher_shape, state_space
 from ..models.tokens import editable_states
 from .target import Pooled
 
@@ -50,7 +50,7 @@ class ImageStates:
         self._family: Family = (
             next(family for family in FAMILIES if family.name == WITHOUT_MODEL)
             if model is None
-            else find_family(model.model.diffusion_model)
+            else patcher_shape(model).family
         )
         if HOOK_POINT not in self._family.states:
             raise MismatchError(f"Models of the family {self._family.name} take no states at '{HOOK_POINT}'.")
@@ -73,7 +73,7 @@ class ImageStates:
             progress(number, len(texts))
             states = self._encode(image[None])
             pooled.add(states, editable_states(states, None), text)
-        name = "" if self._model is None else read_shape(self._model.model.diffusion_model).name
+        name = "" if self._model is None else patcher_shape(self._model).name
         side = Side(HOOK_POINT, state_space(self._family, HOOK_POINT, pooled.width), name=name)
         return TargetStates(pooled.result(), side, (NOTE,))
 

@@ -14,7 +14,8 @@ from comfy.patcher_extension import WrappersMP
 from ...safety_steering.errors import MismatchError, SafetySteeringError
 from ..models.families import PARTS
 from ..models.families.schema import Family, StateArgument
-from ..models.model_map import find_family, state_spaces, unwrap
+from ..models.model_map import patcher_shape, state_spaces
+from ..models.swaps import unwrap
 from ..models.tokens import editable_states, to_sequence
 from ..sampling.sampling import Conditioning, Sampling, sample_prompt
 from ..steering.model_call import ModelCall, named
@@ -87,7 +88,7 @@ class ModelReader:
     """Reads the states that a model receives at a hook point for a CONDITIONING."""
 
     def __init__(self, model: ModelPatcher, hook_point: str, space: str, latent: dict[str, Any]) -> None:
-        self.family = find_family(model.model.diffusion_model)
+        self.family = patcher_shape(model).family
         self.part = find_part(self.family, hook_point, space)
         self._hook_point = hook_point
         self._latent = latent

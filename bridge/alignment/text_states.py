@@ -18,7 +18,7 @@ from ...safety_steering.errors import MismatchError, SafetySteeringError
 from ...safety_steering.language_models.source_model import ONE_TOKEN, Progress
 from ..language_models.clip_source import ClipSource
 from ..models.fingerprints import clip_key, digest, patcher_key
-from ..models.model_map import read_shape
+from ..models.model_map import patcher_shape
 from ..models.text_encoders import encoder_family
 from ..sampling.sampling import Conditioning, encode_prompt
 from .model_reader import ModelReader, States, find_part, part_space, read_conditioning, small_latent
@@ -107,7 +107,7 @@ class TextStates:
 
     def _name(self) -> str:
         if self._model is not None:
-            return read_shape(self._model.model.diffusion_model).name
+            return patcher_shape(self._model).name
         return type(self._clip.cond_stage_model).__name__
 
 

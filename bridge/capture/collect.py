@@ -19,7 +19,8 @@ from ...safety_steering.activations import Source, States
 from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.hook_point import HookPoint
 from ..models.fingerprints import fingerprint
-from ..models.model_map import block_space, find_family, find_list, read_shape, state_space, unwrap
+from ..models.model_map import block_space, find_list, patcher_shape, read_shape, state_space
+from ..models.swaps import unwrap
 from ..models.tokens import TokenRange, to_sequence
 from ..steering.branches import UNKNOWN, call_roles, is_targeted, roles_by_uuid
 from ..steering.injection import EntryHook
@@ -37,7 +38,7 @@ def capture_source(
 
     text_width: channels of the conditioning states, which the model itself does not tell.
     """
-    shape = read_shape(patcher.model.diffusion_model)
+    shape = patcher_shape(patcher)
     return Source(
         hook_points={
             point: (block_space(shape, point), shape.widths[point])
@@ -104,7 +105,7 @@ class Capture:
             SafetySteeringError: frames were asked for where this call does not have them.
         """
         diffusion_model = unwrap(executor.class_obj.diffusion_model)
-        model_call = ModelCall(diffusion_model, find_family(diffusion_model), named(args, kwargs))
+        model_call = ModelCall(diffusion_model, read_shape(diffusion_model).family, named(args, kwargs))
         sigma_bin = self._bin_of(sigma_of(model_call.arguments))
         roles = call_roles(model_call.options, self._roles)
         rows = model_call.x.shape[0] // len(roles)

@@ -20,7 +20,7 @@ from ...safety_steering.activations import DISPUTED, SAFE, UNSAFE, Activations, 
 from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.prompts.prompt_set import PromptSet
-from ..models.model_map import read_shape
+from ..models.model_map import patcher_shape
 from ..sampling.identity import identity_of
 from ..sampling.sampling import (
     PromptSampler,
@@ -123,7 +123,7 @@ def capture_prompts(
     Raises:
         SafetySteeringError: a choice is not possible, or the folder holds a capture of something else.
     """
-    shape = read_shape(model.model.diffusion_model)
+    shape = patcher_shape(model)
     edges = sigma_edges(model, sampling, bins)
     wanted = list_prompts(prompts)
     names = choose_hook_points(hook_points, shape, pooling)

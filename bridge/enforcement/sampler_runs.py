@@ -18,7 +18,7 @@ from ...guardrail.policy import BRANCH, WINDOW, ModelIdentity, Policy, Rule
 from ...safety_steering.errors import MismatchError, NotSteeredError, SafetySteeringError
 from ...safety_steering.steering.trace import ACTED, RunTrace
 from ..models.fingerprints import fingerprint
-from ..models.model_map import block_space, model_hook_points, read_shape
+from ..models.model_map import block_space, model_hook_points, patcher_shape
 from ..models.vector_fit import fingerprint_warning, untested_warning
 from ..steering.apply import Steering
 from ..steering.run import REPLACED
@@ -33,7 +33,7 @@ OUTSIDE = "A model was called in a way that the host's safety policy cannot stee
 def identify(patcher: ModelPatcher) -> ModelIdentity:
     """What a policy's rules can match of a model. A family that the model map lacks has no name and no space."""
     try:
-        shape = read_shape(patcher.model.diffusion_model)
+        shape = patcher_shape(patcher)
     except MismatchError:
         return ModelIdentity("", frozenset(), fingerprint(patcher))
     blocks = {block_space(shape, point) for point in model_hook_points(shape)}
@@ -141,7 +141,7 @@ class GuardedRun:
                 policy.settings.without_rule,
                 f"The host's safety policy has no rule for this model ({name}, {identity.fingerprint}).",
             )
-        if rules and (warning := untested_warning(read_shape(patcher.model.diffusion_model))):
+        if rules and (warning := untested_warning(patcher_shape(patcher))):
             self._job.warnings.append(warning)
         for rule in rules:
             if warning := fingerprint_warning(rule.vector, rule.hook_points, patcher):

@@ -29,7 +29,7 @@ from ...safety_steering.prompts.prompt_set import PromptSet
 from ...safety_steering.steering.trace import ACTED
 from ...safety_steering.vectors.vector import SafetyVector
 from ..models.fingerprints import fingerprint
-from ..models.model_map import read_shape
+from ..models.model_map import patcher_shape
 from ..models.vector_fit import check_fits
 from ..sampling.identity import identity_of
 from ..sampling.sampling import (
@@ -97,7 +97,7 @@ def calibrate_on(
     wanted = validation_prompts(prompts)
     if not any(vector.mix.values()):
         raise SafetySteeringError("Every category of the mix has weight 0, so nothing would be steered. Raise one.")
-    shape = read_shape(tools.model.model.diffusion_model)
+    shape = patcher_shape(tools.model)
     check_fits(vector, tuple({name for points in space.hook_points for name in points}), shape)
     about = {
         "model": shape.name,

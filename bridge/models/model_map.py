@@ -5,45 +5,66 @@ The rows are in `families`, one declarative row per family; here is what is look
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 
 from ...safety_steering.errors import MismatchError
 from ...safety_steering.hook_point import HookPoint
+from .checkpoint import recognise
 from .families import FAMILIES
 from .families.schema import BlockList, Family, StateArgument, Stream
 from .families.unlisted import REFUSED, generic_family
+from .swaps import CLASS, core_class, is_core, own_list, patched, saved, unwrap
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 __all__ = ["FAMILIES", "BlockList", "Family", "Shape", "StateArgument", "Stream"]
 
 
-def unwrap(module: torch.nn.Module) -> torch.nn.Module:
-    """The module behind a torch.compile wrapper, or the module itself."""
-    inner = getattr(module, "_orig_mod", module)
-    return inner if isinstance(inner, torch.nn.Module) else module
-
-
-def find_family(diffusion_model: torch.nn.Module) -> Family:
-    """The row of the map for a loaded model; for a class without a row the generic shape, if the model has it.
+def _find_family(model: torch.nn.Module, kind: type) -> Family:
+    """The row of the map for a model of class `kind`; for a class without a row the generic shape, if the model has it.
 
     Raises:
         MismatchError: the model is refused by name, or nothing fits.
     """
-    model = unwrap(diffusion_model)
-    class_name = type(model).__name__
+    own = core_class(kind)
     for family in FAMILIES:
-        if family.class_name == class_name and _is_where(model, family.where):
+        if family.class_name == own.__name__ and _is_where(model, family.where):
             return family
-    if class_name in REFUSED:
-        raise MismatchError(REFUSED[class_name])
-    if (generic := generic_family(model)) is not None:
+    if own.__name__ in REFUSED:
+        raise MismatchError(REFUSED[own.__name__])
+    if not is_core(own) and (found := _family_by_weights(model)) is not None:
+        return found
+    if (generic := generic_family(model, own.__name__)) is not None:
         return generic
+    if not is_core(own):
+        raise MismatchError(
+            f"This model's class is {own.__name__}, which is not one of ComfyUI's: another node has put it in place of "
+            "the model's own, or has loaded a model of its own. Take that node out, or choose another model to steer."
+        )
     known = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
-    raise MismatchError(f"Safety Steering does not support models of class {class_name} yet. Supported: {known}.")
+    raise MismatchError(f"Safety Steering does not support models of class {own.__name__} yet. Supported: {known}.")
+
+
+def _family_by_weights(model: torch.nn.Module) -> Family | None:
+    """The row that a model of a class without a row has the weights of; None if there is none."""
+    found = recognise({name: tuple(weight.shape) for name, weight in model.named_parameters()}, FAMILIES)
+    rows = [row for row in FAMILIES if found is not None and row.name == found.family and _is_where(model, row.where)]
+    return next((row for row in rows if all(_has(model, path) for path in (row.width, row.channels, row.entry))), None)
+
+
+def _has(model: Any, path: str) -> bool:
+    try:
+        follow(model, path)
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return False
+    return True
 
 
 def _is_where(model: Any, where: Mapping[str, Any]) -> bool:
@@ -63,7 +84,9 @@ class Shape:
     """A loaded model's family, name and sizes.
 
     width: of the main stream. block_counts: of the lists that a depth counts, in running order. widths: of each block
-        hook point.
+        hook point. swapped: what another node has put in place of the model's own class or blocks, in words; empty if
+        nothing. layout_known: False if that class is not derived from the model's own, so that its tokens may be laid
+        out in any way.
     """
 
     family: Family
@@ -71,14 +94,64 @@ class Shape:
     width: int
     block_counts: Mapping[str, int]
     widths: Mapping[HookPoint, int]
+    swapped: str = ""
+    layout_known: bool = True
+
+    def is_of(self, family: str) -> bool:
+        """Whether the model is of this family."""
+        return family == self.family.name
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a model was found to be: its own class, shape, and the modules to hook by the list's name."""
+
+    kind: type
+    shape: Shape
+    blocks: Mapping[str, Sequence[torch.nn.Module]]
+
+
+# A model that was once read without a swap is known from then on: what other nodes put on it later changes nothing.
+_READINGS: WeakKeyDictionary[torch.nn.Module, _Reading] = WeakKeyDictionary()
+
+
+def patcher_shape(patcher: ModelPatcher) -> Shape:
+    """The shape of the model as this patcher runs it, whatever an earlier run has left on it.
+
+    Raises:
+        MismatchError: the model is not supported.
+    """
+    former = saved(patcher)
+    model = unwrap(patcher.object_patches_backup.get("diffusion_model", patcher.model.diffusion_model))
+    own = patched(patcher)
+    kind = own.get(CLASS, former.get(CLASS, type(model)))
+    return _with_swaps(model, _reading(model, former), kind, {**former, **own})
 
 
 def read_shape(diffusion_model: torch.nn.Module) -> Shape:
-    """Read family, name and sizes off a loaded model; MismatchError if it is not supported."""
-    model: Any = unwrap(diffusion_model)
-    family = find_family(model)
+    """Family, name and sizes of a loaded model as it now is; MismatchError if it is not supported."""
+    model = unwrap(diffusion_model)
+    return _with_swaps(model, _reading(model, {}), type(model), {})
+
+
+def _reading(model: torch.nn.Module, former: Mapping[str, Any]) -> _Reading:
+    """former: what the model has of its own where another node's patches are on it now."""
+    known = _READINGS.get(model)
+    if known is None or (not is_core(known.kind) and type(model) is not known.kind):
+        known = _read(model, former)
+        if not known.shape.swapped:
+            _READINGS[model] = known
+    return known
+
+
+def _read(model: Any, former: Mapping[str, Any]) -> _Reading:
+    kind = former.get(CLASS, type(model))
+    family = _find_family(model, kind)
     width = int(follow(model, family.width))
-    blocks = {entry.name: _children(model, entry) for entry in family.lists}
+    found = {entry.name: _list_of(model, entry, former) for entry in family.lists}
+    own = {name: None if blocks is None else own_list(blocks) for name, blocks in found.items()}
+    blocks = {entry.name: _hooked_modules(own[entry.name], entry) for entry in family.lists}
+    lost = [f"another list {name}" for name, one in found.items() if one is not None and own[name] is None]
     counts = {entry.name: len(blocks[entry.name]) for entry in family.lists if blocks[entry.name] and not entry.beside}
     widths = {
         HookPoint(f"block.{entry.name}.{index}.{stream.name}"): _width(model, entry, stream, block, width)
@@ -87,19 +160,39 @@ def read_shape(diffusion_model: torch.nn.Module) -> Shape:
         for stream in entry.streams
         if stream.in_last or index + 1 < len(blocks[entry.name])
     }
-    first = next(iter(counts.values()))
+    first = next(iter(counts.values()), 0)
     channels = int(follow(model, family.channels))
     name = family.names.get((width, first, channels), f"{family.name}-{first}x{width}-{channels}ch")
-    return Shape(family, name, width, counts, widths)
+    return _Reading(core_class(kind), Shape(family, name, width, counts, widths, " and ".join(lost)), blocks)
 
 
-def _children(model: Any, blocks: BlockList) -> list[torch.nn.Module]:
-    """The modules to hook, one a block; none if the model lacks the list."""
+def _with_swaps(model: Any, known: _Reading, kind: type, patches: Mapping[str, Any]) -> Shape:
+    """The known shape, and what is in place of the model's own class and lists: as patched, else as it now is."""
+    shape = known.shape
+    found = [shape.swapped] if shape.swapped else []
+    if kind is not known.kind or kind.__name__ != shape.family.class_name:
+        found.append(f"the class {kind.__name__}")
+    for entry in shape.family.lists:
+        live = _hooked_modules(_list_of(model, entry, patches), entry)
+        if not shape.swapped and len(live) != len(known.blocks[entry.name]):
+            found.append(f"another list {entry.name}")
+    derived = issubclass(kind, known.kind) and known.kind.__name__ == shape.family.class_name
+    return replace(shape, swapped=" and ".join(found), layout_known=derived)
+
+
+def _list_of(model: Any, blocks: BlockList, patches: Mapping[str, Any]) -> Any:
+    """The list of blocks on the model, or what `patches` put in its place; None if the model lacks it."""
+    path = blocks.path or blocks.name
     try:
-        modules = list(follow(model, blocks.path or blocks.name).children())
+        return patches[path] if path in patches else follow(model, path)
     except AttributeError:
-        return []
-    return [list(module.children())[-1] for module in modules] if blocks.last_child else modules
+        return None
+
+
+def _hooked_modules(blocks: Any, entry: BlockList) -> list[torch.nn.Module]:
+    """The modules to hook, one a block; none if there is no list."""
+    modules = list(blocks.children()) if isinstance(blocks, torch.nn.Module) else []
+    return [list(module.children())[-1] for module in modules] if entry.last_child else modules
 
 
 def _width(model: Any, blocks: BlockList, stream: Stream, block: torch.nn.Module, width: int) -> int:
@@ -160,10 +253,15 @@ def find_list(family: Family, hook_point: HookPoint) -> tuple[BlockList, Stream]
 
 
 def find_block(diffusion_model: torch.nn.Module, hook_point: HookPoint) -> torch.nn.Module:
-    """The module to hook for a hook point that `block_space` has accepted."""
+    """The module to hook for a hook point that `block_space` has accepted.
+
+    Where another node has replaced the list, that is the model's own block, which the replacement may still run.
+    """
     model = unwrap(diffusion_model)
-    blocks, _ = find_list(find_family(model), hook_point)
-    return _children(model, blocks)[hook_point.number]
+    known = _reading(model, {})
+    entry, _ = find_list(known.shape.family, hook_point)
+    own, live = known.blocks[entry.name], _hooked_modules(_list_of(model, entry, {}), entry)
+    return (live if len(live) == len(own) else own)[hook_point.number]
 
 
 def model_hook_points(shape: Shape) -> tuple[HookPoint, ...]:

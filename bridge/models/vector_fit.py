@@ -6,6 +6,7 @@ Beside what is refused there are notices: things that work and that a user shoul
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...safety_steering.alignment.transfer import fit_step
@@ -15,48 +16,115 @@ from ...safety_steering.vectors.vector import SafetyVector
 from .checkpoint import Checkpoint
 from .families.schema import Family
 from .fingerprints import fingerprint
-from .model_map import Shape, block_space, read_shape, state_spaces
+from .model_map import Shape, block_space, patcher_shape, state_spaces
+from .swaps import stale_warning, swap_warning
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 
-def check_fits(vector: SafetyVector, hook_points: tuple[HookPoint, ...], shape: Shape) -> None:
-    """Raise MismatchError unless `vector` was made for the spaces that this model has at `hook_points`."""
-    info = vector.info
-    if info.kind == "source":
+def check_fits(vector: SafetyVector, hook_points: Sequence[HookPoint], shape: Shape | HeaderShape) -> None:
+    """Raise MismatchError unless `vector` was made for the spaces that this model has at `hook_points`.
+
+    The one rule for a loaded model and for one that is told from its file's header, which leaves some things open.
+    """
+    if vector.info.kind == "source":
         raise MismatchError(
             "This is a source vector: its directions live in a language model, not in this one. "
             "Carry it over first with Fit Benign Alignment and Transfer Direction from LLM."
         )
-    for name in hook_points:
-        directions = vector.at(name)
-        if name.kind == "source":
+    for point in hook_points:
+        directions = vector.at(point)
+        if point.kind == "source":
             raise MismatchError(
                 f"This vector lives inside a text encoder ({directions.space}), where Apply Safety Steering does not "
                 "act. Fit the alignment with the target conditioning or blocks."
             )
-        if name.is_block:
-            _check_blocks(vector, name, shape)
-            spaces, width = (block_space(shape, name),), shape.widths[name]
-        else:
-            spaces, width = state_spaces(shape.family, name, directions.width), directions.width
-        if directions.space not in spaces or directions.width != width:
+        if point.is_block:
+            _check_blocks(vector, point, shape)
+        spaces, width = _spaces_at(point, directions.width, shape)
+        if (spaces and directions.space not in spaces) or directions.width != width:
             raise MismatchError(
-                f"This vector is for {_made_for(vector)}: at {name} it lives in the space {directions.space} "
-                f"({directions.width} wide). This model ({shape.name}) has {' and '.join(spaces)} ({width} wide) "
-                "there. Load a vector made for this model."
+                f"This vector is for {_made_for(vector)}: at {point} it lives in the space {directions.space} "
+                f"({directions.width} wide). This model ({shape.name}) has {' and '.join(spaces) or 'states'} "
+                f"({width} wide) there. Load a vector made for this model."
             )
 
 
-def _check_blocks(vector: SafetyVector, name: str, shape: Shape) -> None:
+def _check_blocks(vector: SafetyVector, point: HookPoint, shape: Shape | HeaderShape) -> None:
     info = vector.info
-    if info.family != shape.family.name or dict(info.block_counts) != dict(shape.block_counts):
+    same_blocks = dict(info.block_counts) == dict(shape.block_counts)
+    if isinstance(shape, Shape) and shape.swapped and not (shape.layout_known and same_blocks):
+        raise MismatchError(
+            f"Another node has put {shape.swapped} in place of this model's own, so it is not known where the tokens "
+            f"of {point} are. Take that node out, or steer at 'conditioning'."
+        )
+    if not same_blocks or not shape.is_of(info.family):
         raise MismatchError(
             f"This vector is for {_made_for(vector)} (family {info.family or 'not given'}, "
             f"{_counts(info.block_counts)}). This model is {shape.name} (family {shape.family.name}, "
-            f"{_counts(shape.block_counts)}), so {name} is another place. Load a vector made for this model."
+            f"{_counts(shape.block_counts)}), so {point} is another block. Load a vector made for this model."
         )
+
+
+def _spaces_at(point: HookPoint, width: int, shape: Shape | HeaderShape) -> tuple[tuple[str, ...], int]:
+    """The spaces that the model can have at a hook point for states of this width, and their width.
+
+    No space, and the width asked for, where a header does not tell.
+    """
+    if isinstance(shape, Shape):
+        if point.is_block:
+            return (block_space(shape, point),), shape.widths[point]
+        return state_spaces(shape.family, point, width), width
+    if point.is_block:
+        return tuple(f"{name}/{point}" for name in shape.names), shape.widths.get(point, 0) or width
+    whole = all(not state.part for state in shape.family.states.get(point, ()))
+    known = shape.states if point.kind == "conditioning" and whole else 0
+    return state_spaces(shape.family, point, known or width), known or width
+
+
+@dataclass(frozen=True)
+class HeaderShape:
+    """What a checkpoint's header tells of its model.
+
+    family: the row that was recognised; the header does not tell families apart whose names begin alike. names: of the
+    models that it can be; none if its sizes are not those of a model in the map. block_counts, widths: as of Shape; a
+    width is 0 or missing where the header does not show it. states: channels of the conditioning states, 0 if unknown.
+    """
+
+    family: Family
+    names: tuple[str, ...]
+    block_counts: Mapping[str, int]
+    widths: Mapping[HookPoint, int]
+    states: int
+
+    @property
+    def name(self) -> str:
+        """The models that it can be, for people."""
+        return " or ".join(self.names) or self.family.name
+
+    def is_of(self, family: str) -> bool:
+        """Whether the model can be of this family."""
+        return bool(family) and (family.startswith(self.family.name) or self.family.name.startswith(family))
+
+
+def header_shape(found: Checkpoint, family: Family) -> HeaderShape:
+    """What is known of a recognised checkpoint of this family."""
+    counts, first = found.block_counts, next(iter(found.block_counts.values()), 0)
+    widths = {
+        HookPoint(f"block.{entry.name}.{index}.{stream.name}"): found.widths.get(stream.name, found.width)
+        for entry in family.lists
+        if not entry.block_widths
+        for index in range(counts.get(entry.name, 0))
+        for stream in entry.streams
+    }
+    return HeaderShape(
+        family,
+        tuple(name for (width, blocks, _), name in family.names.items() if (width, blocks) == (found.width, first)),
+        {entry.name: counts[entry.name] for entry in family.lists if entry.name in counts and not entry.beside},
+        widths,
+        found.states,
+    )
 
 
 def _made_for(vector: SafetyVector) -> str:
@@ -71,8 +139,10 @@ def notices(
     vector: SafetyVector, hook_points: tuple[HookPoint, ...], strength: float, patcher: ModelPatcher
 ) -> tuple[str, ...]:
     """What a user should know before relying on this vector at this strength on this model, a sentence each."""
-    shape = read_shape(patcher.model.diffusion_model)
+    shape = patcher_shape(patcher)
     found = (
+        stale_warning(patcher),
+        swap_warning(shape.swapped, shape.family.name),
         untested_warning(shape),
         fingerprint_warning(vector, hook_points, patcher),
         never_measured_warning(vector, shape),
@@ -133,68 +203,3 @@ def strength_warning(vector: SafetyVector, strength: float) -> str:
         f"Strength {strength:g} is beyond what was measured to suit ({info.suggestion.strength:g}): benign "
         "prompts may suffer more than its card says."
     )
-
-
-# --- Does a vector fit a checkpoint? Told from the file's header, before anything is loaded.
-#
-# What the header does not say is not held against the vector: `fit_check` looks at the loaded model itself.
-
-
-def model_names(found: Checkpoint, family: Family) -> tuple[str, ...]:
-    """The models that a recognised checkpoint can be; none if its sizes are not those of a model in the map."""
-    first = next(iter(found.block_counts.values()), 0)
-    return tuple(name for (width, blocks, _), name in family.names.items() if (width, blocks) == (found.width, first))
-
-
-def counted_blocks(found: Checkpoint, family: Family) -> dict[str, int]:
-    """Block list -> length, of the lists that a depth counts."""
-    beside = {blocks.name for blocks in family.lists if blocks.beside}
-    return {name: count for name, count in found.block_counts.items() if name not in beside}
-
-
-def why_not(vector: SafetyVector, hook_points: Sequence[HookPoint], found: Checkpoint, family: Family) -> str:
-    """Why a vector cannot steer the checkpoint at these hook points, in a sentence; else an empty string."""
-    if vector.info.kind == "source":
-        return (
-            "This vector was made in a language model. Carry it over to this model with Fit Benign Alignment and "
-            "Transfer Direction from LLM."
-        )
-    made_for = vector.info.model_name or vector.info.family or next(iter(vector.hook_points.values())).space
-    model = " or ".join(model_names(found, family)) or family.name
-    for name in hook_points:
-        reason = _block(vector, name, found, family) if name.is_block else _state(vector, name, found, family)
-        if reason:
-            return (
-                f"This vector is for {made_for}; the model file is {model}. {reason} Load a vector made for this model."
-            )
-    return ""
-
-
-def _block(vector: SafetyVector, point: HookPoint, found: Checkpoint, family: Family) -> str:
-    info, directions = vector.info, vector.at(point)
-    if not info.family.startswith(family.name) and not family.name.startswith(info.family):
-        return f"Their families differ ({info.family or 'not given'} and {family.name})."
-    counts = counted_blocks(found, family)
-    if dict(info.block_counts) != counts:
-        return f"They have other numbers of blocks ({_listing(info.block_counts)}; {_listing(counts)})."
-    blocks = next(blocks for blocks in family.lists if blocks.name == point.list)
-    width = found.widths.get(point.stream, found.width)
-    if width and not blocks.block_widths and directions.width != width:
-        return f"Their hidden states differ in width ({directions.width} and {width})."
-    names = model_names(found, family)
-    if names and directions.space not in {f"{name}/{point}" for name in names}:
-        return f"The vector's space is {directions.space}."
-    return ""
-
-
-def _state(vector: SafetyVector, name: str, found: Checkpoint, family: Family) -> str:
-    if name not in family.states:
-        return f"Models of the family {family.name} take no {name} states."
-    if name != "conditioning" or not found.states:
-        return ""
-    spaces, own = state_spaces(family, name, found.states), vector.at(name).space
-    return "" if own in spaces else f"Its prompts are read as {' or '.join(spaces)}, the vector's as {own}."
-
-
-def _listing(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "not given"

@@ -25,7 +25,8 @@ from comfy_execution.utils import get_executing_context
 from ...safety_steering.errors import NotSteeredError
 from ...safety_steering.steering.trace import ACTED, OFF, RunTrace
 from ...safety_steering.vectors.vector import SafetyVector
-from ..models.model_map import read_shape, unwrap
+from ..models.model_map import patcher_shape, read_shape
+from ..models.swaps import swap_warning, unwrap
 from ..models.vector_fit import check_fits, fingerprint_warning, untested_warning
 from .branches import call_roles, is_targeted, list_roles, roles_by_uuid
 from .compile_guards import guard_hooks
@@ -51,7 +52,7 @@ def apply_steering(
     Raises:
         MismatchError: the model is not supported, or the vector was made for another one.
     """
-    shape = read_shape(patcher.model.diffusion_model)
+    shape = patcher_shape(patcher)
     check_fits(vector, settings.hook_points, shape)
     warnings = (untested_warning(shape), fingerprint_warning(vector, settings.hook_points, patcher))
     steering = Steering(vector, settings, " ".join(filter(None, warnings)), on_trace)
@@ -187,6 +188,8 @@ class Steering:
         if diffusion_model not in self._checked:
             check_fits(self.vector, self.settings.hook_points, shape)
             self._checked.add(diffusion_model)
+        if run is not None and shape.swapped:
+            run.warnings.append(swap_warning(shape.swapped, shape.family.name))
         with self._injection.steered(ModelCall(diffusion_model, shape.family, arguments), call) as steered:
             result = proceed(executor, steered)
         if run is None:  # somebody calls the model outside of a sampler run: judge the call by itself

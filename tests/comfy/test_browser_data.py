@@ -76,9 +76,9 @@ def test_a_vector_that_fits_has_no_problem(server):
 @pytest.mark.parametrize(
     ("vector", "model", "choice", "why"),
     [
-        ("ltxv", "wan21_t2v", "auto", "families differ"),
-        ("wan", "ltxv", "auto", "families differ"),
-        ("wan", "flux", "conditioning", "prompts are read as t5xxl.last, the vector's as umt5xxl.last"),
+        ("ltxv", "wan21_t2v", "auto", "(family ltxv, 4 transformer_blocks). This model is wan"),
+        ("wan", "ltxv", "auto", "(family wan, 4 blocks). This model is ltxv"),
+        ("wan", "flux", "conditioning", "space umt5xxl.last (4096 wide). This model (flux) has t5xxl.last"),
         ("wan", "wan21_t2v", "block.blocks.9.image", "no hook point"),
     ],
 )

@@ -259,13 +259,13 @@ def test_layers_that_unpack_their_weights_on_the_fly_are_steered():
 
 
 def renamed(name: str, class_name: str) -> Family:
-    """A case's model as a class that the map does not know."""
+    """A case's model as a class of ComfyUI that the map does not know."""
     former = CASES[name].build
 
     def build(dtype: torch.dtype) -> Any:
         patcher = former(dtype)
         model = patcher.model.diffusion_model
-        model.__class__ = type(class_name, (type(model),), {})
+        model.__class__ = type(class_name, (type(model),), {"__module__": "comfy.ldm.next_year"})
         return patcher
 
     return altered(name, build=build)
@@ -291,12 +291,12 @@ def test_an_unlisted_model_of_another_shape_is_refused():
 def test_models_out_of_scope_are_refused_by_name():
     from safety_steering_pack.bridge.models.families import FAMILIES
     from safety_steering_pack.bridge.models.families.unlisted import REFUSED
-    from safety_steering_pack.bridge.models.model_map import find_family
+    from safety_steering_pack.bridge.models.model_map import read_shape
     from safety_steering_pack.safety_steering.errors import MismatchError
 
     for class_name, sentence in REFUSED.items():
         with pytest.raises(MismatchError, match=sentence.split(" ")[0]):
-            find_family(type(class_name, (torch.nn.Module,), {})())
+            read_shape(type(class_name, (torch.nn.Module,), {})())
     assert not {family.class_name for family in FAMILIES} & set(REFUSED)
 
 

@@ -71,7 +71,8 @@ class StateArgument:
 class Family:
     """One row of the map.
 
-    class_name: the class of `model.diffusion_model`, matched exactly: a subclass may lay its tokens out otherwise.
+    class_name: the class of `model.diffusion_model`, matched exactly among ComfyUI's own classes, whose subclasses lay
+        their tokens out otherwise; a class that another node derives from it counts as it.
     where: attribute path -> value that the model must have there besides, if one class serves several families.
     lists: in running order; those that a model lacks are left out.
     width, channels: attribute paths of the hidden state's width and the number of input channels. Parts of a path are

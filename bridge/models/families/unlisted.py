@@ -12,7 +12,7 @@ _WIDTHS = ("dim", "hidden_size", "inner_dim", "model_dim", "model_channels")
 _CHANNELS = ("in_channels", "in_dim", "out_channels")
 
 
-def generic_family(model: nn.Module) -> Family | None:
+def generic_family(model: nn.Module, class_name: str) -> Family | None:
     """A row for an unlisted model that has one list of alike blocks and tells its width; None for any other.
 
     Every token counts as generated, because nothing is known of them.
@@ -26,10 +26,9 @@ def generic_family(model: nn.Module) -> Family | None:
     channels = next((name for name in _CHANNELS if isinstance(getattr(model, name, None), int)), None)
     if len(lists) != 1 or width is None or channels is None:
         return None
-    name = f"untested.{type(model).__name__}"
     return Family(
-        name=name,
-        class_name=type(model).__name__,
+        name=f"untested.{class_name}",
+        class_name=class_name,
         lists=(BlockList(lists[0]),),
         width=width,
         channels=channels,
