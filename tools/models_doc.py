@@ -43,18 +43,18 @@ Made by `make models-doc` from the model map (`bridge/models/families/`) and the
 Every case below is a tiny model of ComfyUI's own classes with random weights. It goes through ComfyUI's own sampling
 and passes every check of `tests/comfy/test_families.py` in float32, the first two in bfloat16 as well:
 
-- every block of every list is steered once in each model call;
+- each block of each list is steered once in each model call;
 - a known direction moves exactly the tokens that are being generated, within 2 ulp; prompt, reference, guide, padding
   and start-frame tokens stay bit-equal;
 - a capture is the mean over the same tokens;
 - strength 0 is bit-identical to no node, and an exception leaves no hook behind;
 - a vector for another model is refused;
-- steering at `conditioning` reaches the blocks and leaves padding alone, where the model can tell it: rows that are
-  zero or masked. Padding that a model reads like text (Flux, Stable Diffusion, HiDream) is steered like text.
+- steering at `conditioning` reaches the blocks. It leaves padding alone if the model can tell it from text: rows that
+  are zero or masked. A model that reads padding like text (Flux, Stable Diffusion, HiDream) has it steered like text.
 
-No vector for released weights has been measured; this is about the machinery. *Stock loader* means that the case comes
-out of ComfyUI's loader; *class* that its sizes are fixed there, so the class is built directly, inside its own model
-and patcher.
+These tests show that steering works mechanically. No vector for released weights has been measured. *Stock loader*:
+ComfyUI's own loader loads the case. *Class*: ComfyUI fixes its sizes, so the test builds the class directly, inside
+ComfyUI's own model and patcher.
 """
 
 
@@ -72,9 +72,9 @@ def render() -> str:
         *(_row(family, [case for case in CASES.values() if case.family == family.name]) for family in FAMILIES),
         REINS,
         "\n## Other models\n",
-        "A model whose class has no row is tried if it has one list of alike blocks that return (batch, tokens,",
+        "A model whose class has no row is tried if it has one list of similar blocks that return (batch, tokens,",
         "channels). All its tokens are steered, and the trace calls it an *untested model*. Any other model is refused",
-        "with a sentence.",
+        "with an error that says why.",
         "\nRefused by name:\n",
         *(f"- {sentence}" for sentence in REFUSED.values()),
         *_versions(),
