@@ -30,7 +30,7 @@ from .models.vector_fit import HeaderShape, check_fits, header_shape
 if TYPE_CHECKING:
     from .steering.apply import Steering
 
-CARD, HOOK_POINTS = "/safety_steering/vector", "/safety_steering/places"
+CARD, HOOK_POINTS = "/safety_steering/vector", "/safety_steering/hook_points"
 EVENT = "safety_steering.trace"
 MODEL_FOLDERS = ("diffusion_models", "checkpoints")  # of the stock loaders of diffusion models
 LONGEST_LIST = 12

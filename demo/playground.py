@@ -1,7 +1,7 @@
 """A ComfyUI folder in which the shipped workflows run on any machine: tiny checkpoints, and vectors fitted for them.
 
 The tiny checkpoints carry the file names that the workflows ask for. Encoders do not shrink through the stock loaders,
-so ``tiny_variant`` puts stand-ins in their place; that and the sizes are all that differs from the shipped files.
+so ``tiny_variant`` replaces them by stand-ins. Apart from that and the sizes the files are the shipped ones.
 
     .venv/bin/python tools/start.py playground       # `make ui`: serves it and prints the address
 """

@@ -5,7 +5,7 @@ import { api } from "../../scripts/api.js";
 import { drawDepth, drawWindow } from "./lib/depth_strip.js";
 import { element } from "./lib/dom.js";
 import { addPanel, chain, lastOutput, soon, widgetOf } from "./lib/panel.js";
-import { askPlaces } from "./lib/server.js";
+import { askHookPoints } from "./lib/server.js";
 import { drawTrace, whatHappened } from "./lib/sparkline.js";
 import { showPanels, showWarnings } from "./settings.js";
 import {
@@ -26,8 +26,8 @@ const panels = new WeakMap();
 app.registerExtension({
     name: "SafetySteering.Apply",
     setup() {
-        api.addEventListener(TRACE, ({ detail }) => told(detail));
-        api.addEventListener("executed", ({ detail }) => toldAgain(detail));
+        api.addEventListener(TRACE, ({ detail }) => receiveTrace(detail));
+        api.addEventListener("executed", ({ detail }) => receiveCachedTraces(detail));
     },
     nodeCreated(node) {
         if (node.comfyClass === APPLY && showPanels()) addStrip(node);
@@ -35,9 +35,9 @@ app.registerExtension({
 });
 
 function addStrip(node) {
-    const parts = { places: element("div"), window: element("div"), notices: element("div"), trace: element("div") };
+    const parts = { points: element("div"), window: element("div"), notices: element("div"), trace: element("div") };
     let asked;
-    let places = null;
+    let points = null;
     const value = (name) => (decidingWidget(node, name) ?? widgetOf(node, name))?.value;
     const notice = (output) => {
         const lines = [output?.text ?? []].flat().flatMap((text) => String(text).split("\n"));
@@ -53,9 +53,9 @@ function addStrip(node) {
         const question = JSON.stringify([vector, model, choice]);
         if (question === asked && !force) return;
         asked = question;
-        const found = vector && choice ? await askPlaces(vector.file ?? "", choice, model) : null;
+        const found = vector && choice ? await askHookPoints(vector.file ?? "", choice, model) : null;
         if (question !== asked) return;
-        places = { vector, ...found };
+        points = { vector, ...found };
         draw();
     });
     panel.body.append(...Object.values(parts));
@@ -63,7 +63,7 @@ function addStrip(node) {
 
     const number = (name) => Number(value(name) ?? 0);
     const draw = () => {
-        parts.places.replaceChildren(...(places ? drawDepth(places, number("strength") === 0) : []));
+        parts.points.replaceChildren(...(points ? drawDepth(points, number("strength") === 0) : []));
         parts.window.replaceChildren(drawWindow(number("window_start"), number("window_end")));
         const trace = recall(node);
         parts.trace.replaceChildren(...(trace ? drawTrace(trace) : []));
@@ -76,7 +76,7 @@ function addStrip(node) {
 }
 
 /** The server's message at the end of a sampler run. */
-function told(trace) {
+function receiveTrace(trace) {
     const node = nodeOf(trace.node);
     if (node?.comfyClass !== APPLY) return; // of a workflow that is not open now
     remember(node, trace);
@@ -92,28 +92,28 @@ function told(trace) {
 }
 
 /**
- * What Safety A/B and Steering Report say of the run behind them. They say it again where the server takes them out of its
- * cache: then no sampler runs, and a browser that was not there has heard nothing.
+ * The traces in the outputs of Safety A/B and Steering Report. They are also sent when the server takes the outputs from
+ * its cache: then no sampler runs, and a browser that was opened later has received no trace.
  */
-function toldAgain({ node: id, display_node: shown, output, prompt_id: prompt }) {
+function receiveCachedTraces({ node: id, display_node: shown, output, prompt_id: prompt }) {
     const traces = output?.safety_steering_traces;
     const teller = traces && nodeOf(shown ?? id);
     const applies = teller ? upstreamApplies(teller) : [];
     if (applies.length !== traces?.length) return; // the workflow has changed since
     applies.forEach((node, index) => {
-        if (recall(node)?.prompt_id === prompt) return; // this prompt's own run has told already
+        if (recall(node)?.prompt_id === prompt) return; // the trace of this prompt's own run is there
         remember(node, { ...traces[index], cached: traces[index].prompt_id !== prompt });
         panels.get(node)?.refresh();
     });
 }
 
-// The last traces are kept for the session: undo, a change of tabs and a reload make nodes anew.
+// The last traces are kept for the session: undo, a change of tabs and a reload recreate nodes.
 
 function remember(node, trace) {
     try {
         sessionStorage.setItem(key(node), JSON.stringify(trace));
     } catch {
-        // a full or forbidden storage: the trace is in the Steering Report too
+        // the storage is full or forbidden; the Steering Report has the trace too
     }
 }
 

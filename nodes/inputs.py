@@ -8,6 +8,7 @@ from typing import Any
 import comfy.samplers
 from comfy_api.latest import io
 
+from ..bridge.comparison import Scene, make_sampling
 from ..safety_steering.errors import SafetySteeringError
 
 
@@ -93,6 +94,13 @@ def ksampler_inputs() -> list[io.Input]:
             tooltip="Replaces steps, scheduler and denoise. For schedules that are nodes (LTX).",
         ),
     ]
+
+
+def scene_of(
+    model: io.Model.Type, vae: io.Vae.Type, positive: Any, negative: Any, latent_image: dict[str, Any], **widgets: Any
+) -> Scene:
+    """The values of `ksampler_inputs`, but for fps, as a Scene."""
+    return Scene(vae, positive, negative, make_sampling(model, latent_image, **widgets))
 
 
 def new_file_inputs(default: str) -> list[io.Input]:

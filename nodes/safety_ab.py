@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..bridge.browser import traces_for_cache
-from ..bridge.comparison import Scene, make_sampling, preview_pair, render_both, to_image, to_video
+from ..bridge.comparison import preview_pair, render_both, to_image, to_video
 from ..bridge.steering.apply import steerings_of
 from ..safety_steering.pictures import draw_grid
-from .inputs import ksampler_inputs
+from .inputs import ksampler_inputs, scene_of
 from .types import CATEGORY
 
 
@@ -36,18 +36,8 @@ class SafetyAB(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model: io.Model.Type,
-        positive: Any,
-        negative: Any,
-        latent_image: dict[str, Any],
-        vae: Any,
-        fps: float,
-        **widgets: Any,
-    ) -> io.NodeOutput:
-        scene = Scene(vae, positive, negative, make_sampling(model, latent_image, **widgets))
-        unsteered, steered = render_both(model, scene)
+    def execute(cls, model: io.Model.Type, fps: float, **inputs: Any) -> io.NodeOutput:
+        unsteered, steered = render_both(model, scene_of(model, **inputs))
         both = draw_grid([[unsteered.frames, steered.frames]], [["unsteered", "steered"]])
         shown = {**preview_pair(unsteered.frames, steered.frames, fps), "text": (steered.report,)}
         return io.NodeOutput(

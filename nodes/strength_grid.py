@@ -7,9 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..bridge.comparison import (
-    Scene,
     choose_mixes,
-    make_sampling,
     parse_strengths,
     preview_frames,
     render_grid,
@@ -17,7 +15,7 @@ from ..bridge.comparison import (
     to_video,
 )
 from ..bridge.steering.apply import steerings_of
-from .inputs import ksampler_inputs
+from .inputs import ksampler_inputs, scene_of
 from .types import CATEGORY
 
 
@@ -63,21 +61,11 @@ class StrengthGrid(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model: io.Model.Type,
-        positive: Any,
-        negative: Any,
-        latent_image: dict[str, Any],
-        vae: Any,
-        fps: float,
-        strengths: str,
-        categories: str,
-        cell_width: int,
-        **widgets: Any,
+        cls, model: io.Model.Type, fps: float, strengths: str, categories: str, cell_width: int, **inputs: Any
     ) -> io.NodeOutput:
         applied = steerings_of(model)
         rows = choose_mixes(categories, applied[-1].vector.categories if applied else ())
-        scene = Scene(vae, positive, negative, make_sampling(model, latent_image, **widgets))
+        scene = scene_of(model, **inputs)
         grid, reports = render_grid(model, scene, parse_strengths(strengths), rows, cell_width)
         report = "\n".join(reports)
         shown = {**preview_frames(grid, fps), "text": (report,)}

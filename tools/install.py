@@ -56,9 +56,6 @@ def say(message: str) -> None:
     print(message, flush=True)
 
 
-# --- the ComfyUI tree -------------------------------------------------------------------------------------------------
-
-
 def verify_sha256(archive: Path, expected: str) -> None:
     """Raises InstallError when the file's sha256 is not ``expected``."""
     digest = hashlib.sha256()
@@ -115,9 +112,6 @@ def ensure_tree(python: Path) -> Path:
         verify_sha256(archive, SDIST_SHA256)
         unpack_tree(archive, cached_tree())
     return cached_tree()
-
-
-# --- the Python environment -------------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -63,7 +63,7 @@ READABLE = {
     "/node_replacements",
     "/templates/{path}",
     "/safety_steering/vector",
-    "/safety_steering/places",
+    "/safety_steering/hook_points",
     # these two look at the token themselves
     "/safety_steering/status",
     "/metrics",

@@ -199,7 +199,7 @@ def wan22_ti2v(
     """Wan 2.2 5B; latents (1, 48, (length - 1) / 4 + 1, height / 16, width / 16), repeated ``batch_size`` times.
 
     Its own VAE does not shrink: the latent node asks for one and, without an image, does not use it. ``start_frame``
-    puts random latents in place of an encoded image, under the mask of that node.
+    uses random latents instead of an encoded image, with the mask of that node.
     """
     model = _model(graph, "wan22_ti2v", steer, weight_dtype)
     vae = _vae(graph, "wan_vae")

@@ -4,25 +4,25 @@ import { element, short } from "./dom.js";
 
 const NAMES = { conditioning: "prompt", clip_vision: "start image" };
 
-/** The elements for an answer of the places route, joined with { vector }. */
-export function drawDepth(places, off) {
-    if (!places.vector) return [quiet("Connect a safety vector.")];
-    if (places.vector.made && !places.vector.at) return [quiet("The vector is made by this workflow: a run shows where it acts.")];
-    if (!places.blocks) return places.problem ? [element("p", { class: "ss-note ss-wrong", role: "alert" }, places.problem)] : [];
+/** The elements for an answer of the hook_points route, joined with { vector }. */
+export function drawDepth(points, off) {
+    if (!points.vector) return [quiet("Connect a safety vector.")];
+    if (points.vector.made && !points.vector.at) return [quiet("The vector is made by this workflow: a run shows where it acts.")];
+    if (!points.blocks) return points.problem ? [element("p", { class: "ss-note ss-wrong", role: "alert" }, points.problem)] : [];
     const parts = [];
-    if (places.problem) parts.push(element("p", { class: "ss-note ss-wrong", role: "alert" }, places.problem));
-    const words = describe(places);
-    const cells = places.states.map((state) => cell(true, NAMES[state] ?? state, "ss-state"));
-    if (!cells.length && places.blocks.length) cells.push(cell(false, "prompt", "ss-state"));
-    for (const { list, count, steered } of places.blocks) {
+    if (points.problem) parts.push(element("p", { class: "ss-note ss-wrong", role: "alert" }, points.problem));
+    const words = describe(points);
+    const cells = points.states.map((state) => cell(true, NAMES[state] ?? state, "ss-state"));
+    if (!cells.length && points.blocks.length) cells.push(cell(false, "prompt", "ss-state"));
+    for (const { list, count, steered } of points.blocks) {
         const chosen = new Set(steered);
         for (let index = 0; index < count; index++) {
             cells.push(cell(chosen.has(index), `${list} ${index} of ${count}`, index === 0 ? "ss-first" : ""));
         }
     }
-    const classes = `ss-depth${off ? " ss-off" : ""}${places.problem ? " ss-misfit" : ""}`;
+    const classes = `ss-depth${off ? " ss-off" : ""}${points.problem ? " ss-misfit" : ""}`;
     parts.push(element("div", { class: classes, role: "img", "aria-label": words }, ...cells));
-    const model = places.model ? ` · ${places.model.join(" or ")}` : "";
+    const model = points.model ? ` · ${points.model.join(" or ")}` : "";
     parts.push(element("div", { class: "ss-legend" }, element("span", {}, words), element("span", { class: "ss-quiet" }, model.slice(3))));
     return parts;
 }
@@ -39,11 +39,11 @@ export function drawWindow(start, end) {
     );
 }
 
-function describe(places) {
-    const states = places.states.map((state) => NAMES[state] ?? state);
-    const blocks = places.blocks.reduce((sum, { steered }) => sum + steered.length, 0);
-    const all = places.blocks.reduce((sum, { count }) => sum + count, 0);
-    const one = places.blocks.find(({ steered }) => steered.length === 1);
+function describe(points) {
+    const states = points.states.map((state) => NAMES[state] ?? state);
+    const blocks = points.blocks.reduce((sum, { steered }) => sum + steered.length, 0);
+    const all = points.blocks.reduce((sum, { count }) => sum + count, 0);
+    const one = points.blocks.find(({ steered }) => steered.length === 1);
     const which = blocks === 1 ? `block ${one.steered[0]} of ${one.count}` : `${blocks} of ${all} blocks`;
     const parts = [...states.map((state) => `the ${state}`), ...(blocks ? [which] : [])];
     return parts.length ? `Steers ${parts.join(" and ")}` : "Steers nothing";

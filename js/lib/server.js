@@ -8,8 +8,8 @@ export function askCard(name) {
 }
 
 /** Where a vector acts on a model, or { problem }. Null if the server cannot be asked. */
-export function askPlaces(name, hookPoints, model) {
-    return ask("/safety_steering/places", {
+export function askHookPoints(name, hookPoints, model) {
+    return ask("/safety_steering/hook_points", {
         name,
         hook_points: hookPoints,
         folder: model?.folder ?? "",

@@ -35,7 +35,7 @@ T2V = [
     ],
     [REPORT, 860, 0, {}, {"model": [0, 0], "samples": [5, 0]}],
 ]
-MODEL, CLIP, SAMPLE, SHOW = 0, 1, 5, 6  # places in it
+MODEL, CLIP, SAMPLE, SHOW = 0, 1, 5, 6  # indexes in it
 OPEN = "id => { const node = app.rootGraph.getNodeById(id); app.canvas.openSubgraph(node.subgraph, node); }"
 SET = """([id, name, value]) => { const node = app.rootGraph.getNodeById(id);
     const widget = node.widgets.find(one => one.name === name);

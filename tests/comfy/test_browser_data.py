@@ -27,10 +27,10 @@ def ask(server: ComfyServer, route: str, **question: str) -> tuple[int, dict[str
         return error.code, json.loads(error.read())
 
 
-def places(server: ComfyServer, name: str, kind: str, hook_points: str = "auto") -> dict[str, Any]:
+def hook_points_of(server: ComfyServer, name: str, kind: str, hook_points: str = "auto") -> dict[str, Any]:
     model = TINY_MODELS[kind].file_name
     asked = {"name": name, "hook_points": hook_points, "folder": "diffusion_models", "model": model}
-    return ask(server, "places", **asked)[1]
+    return ask(server, "hook_points", **asked)[1]
 
 
 def test_a_card_says_what_the_file_is(server):
@@ -50,7 +50,7 @@ def test_a_card_says_what_the_file_is(server):
     "name", ["", "nowhere.safetensors", "../diffusion_models/x.safetensors", "/etc/passwd", "..", "a\0b", "x" * 5000]
 )
 def test_what_no_picker_offers_is_not_read(server, name):
-    for route in ("vector", "places"):
+    for route in ("vector", "hook_points"):
         status, answer = ask(server, route, name=name or " ")
         assert status == 404
         assert "was not found" in answer["problem"]
@@ -64,11 +64,11 @@ def test_a_damaged_file_is_told_in_a_sentence(server):
 
 
 def test_a_vector_that_fits_has_no_problem(server):
-    found = places(server, random_file(server, "wan"), "wan21_t2v")
+    found = hook_points_of(server, random_file(server, "wan"), "wan21_t2v")
     assert found["problem"] == ""
     assert found["blocks"] == [{"list": "blocks", "count": 4, "steered": [2]}]
     assert found["states"] == []
-    everywhere = places(server, random_file(server, "wan"), "wan21_t2v", "all")
+    everywhere = hook_points_of(server, random_file(server, "wan"), "wan21_t2v", "all")
     assert everywhere["blocks"][0]["steered"] == [0, 1, 2, 3]
     assert everywhere["states"] == ["conditioning"]
 
@@ -83,7 +83,7 @@ def test_a_vector_that_fits_has_no_problem(server):
     ],
 )
 def test_a_vector_that_does_not_fit_is_told_before_the_run(server, vector, model, choice, why):
-    assert why in places(server, random_file(server, vector), model, choice)["problem"]
+    assert why in hook_points_of(server, random_file(server, vector), model, choice)["problem"]
 
 
 def test_what_the_browser_says_of_a_fit_is_what_a_run_says(server):
@@ -91,26 +91,26 @@ def test_what_the_browser_says_of_a_fit_is_what_a_run_says(server):
     kinds = {"wan": "wan21_t2v", "wan_i2v": "wan21_i2v", "wan22": "wan22_ti2v", "ltxv": "ltxv", "flux": "flux"}
     for family, kind in kinds.items():
         vector = put_vector(server, f"fit_{family}", FAMILIES[family].vector())
-        assert places(server, vector, kind, "all")["problem"] == "", family
+        assert hook_points_of(server, vector, kind, "all")["problem"] == "", family
 
 
 def test_a_source_vector_is_told_to_need_an_alignment(server):
     vector = FAMILIES["wan"].vector().with_info(kind="source")
-    found = places(server, put_vector(server, "source", vector), "wan21_t2v")
+    found = hook_points_of(server, put_vector(server, "source", vector), "wan21_t2v")
     assert "Transfer Direction from LLM" in found["problem"]
 
 
 def test_a_model_that_no_loader_offers_is_not_opened(server):
     name = random_file(server, "wan")
     for folder, model in (("../user", "x"), ("diffusion_models", "../../server.log"), ("loras", "x"), ("", "")):
-        status, found = ask(server, "places", name=name, folder=folder, model=model)
+        status, found = ask(server, "hook_points", name=name, folder=folder, model=model)
         assert status == 200
         assert found["model"] is None
         assert found["blocks"] == [{"list": "blocks", "count": 4, "steered": [2]}]
 
 
 def test_without_a_vector_the_model_alone_is_described(server):
-    found = places(server, "", "ltxv", "conditioning")
+    found = hook_points_of(server, "", "ltxv", "conditioning")
     assert found["states"] == ["conditioning"]
     assert found["blocks"] == [{"list": "transformer_blocks", "count": 4, "steered": []}]
 
@@ -120,7 +120,7 @@ def test_a_guarded_server_describes_only_vectors_that_clients_may_load(guarded, 
     sha256 = file_sha256(guarded.models / "safety_vectors" / listed)
     guarded.set_policy((PolicyRule(),), allow={"vectors": [sha256]}, permits={"unlisted_vectors": False})
     assert ask(guarded, "vector", name=listed)[0] == 200
-    for route in ("vector", "places"):
+    for route in ("vector", "hook_points"):
         status, answer = ask(guarded, route, name=hidden)
         assert status == 404
         assert "not described on this server" in answer["problem"]

@@ -120,7 +120,7 @@ def _outer_link(nodes: dict[int, Node], link: list[Any]) -> Link:
 
 
 def _spliced(links: list[Link], instance: int, definition: dict[str, Any], inner: dict[int, Node]) -> list[Link]:
-    """The links with a subgraph's own in the place of its node. An input that nothing feeds keeps its inner value."""
+    """The links, with a subgraph's inner ones instead of its node's. An unconnected input keeps its inner value."""
     fed = {link.input: link.origin for link in links if link.target == instance}
     given: dict[int, Socket] = {}
     spliced = [link for link in links if instance not in (link.origin[0], link.target)]

@@ -66,7 +66,7 @@ class Note:
 
 @dataclass
 class Page:
-    """A graph with a place for every node. Nodes with ids below 0, the borders of a subgraph, have none."""
+    """A graph with a position for every node. Nodes with ids below 0 are the borders of a subgraph and have none."""
 
     name: str
     graph: FlatGraph

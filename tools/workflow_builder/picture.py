@@ -63,10 +63,10 @@ class Canvas:
         """Boxes from left to right with arrows between them; returns where the middle of each is."""
         width = (SIZE - 2 * MARGIN - GAP * (len(texts) - 1)) / len(texts)
         middles = []
-        for place, (text, colour) in enumerate(zip(texts, colours, strict=True)):
-            left = MARGIN + place * (width + GAP)
+        for index, (text, colour) in enumerate(zip(texts, colours, strict=True)):
+            left = MARGIN + index * (width + GAP)
             self.box(left, top, left + width, top + height, text, colour, min(SMALL, width / 4.5))
-            if place:
+            if index:
                 self.line([(left - GAP, top + height / 2), (left, top + height / 2)], arrow)
             middles.append(left + width / 2)
         return middles
