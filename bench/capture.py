@@ -1,7 +1,7 @@
-"""What a capture costs: captured over plain generation of the same prompts, and memory after 50 and 500 prompts.
+"""The cost of a capture: captured over plain generation of the same prompts, and memory after 50 and 500 prompts.
 
-    python tools/start.py capture  # about 8 minutes on a quiet machine; writes bench/results/capture.json
-    .venv/bin/python tools/start.py capture --quick    # a look: few pairs, few prompts, nothing written
+    .venv/bin/python tools/start.py capture            # about 8 minutes; writes bench/results/capture.json
+    .venv/bin/python tools/start.py capture --quick    # few pairs, few prompts; writes nothing
 
 Time: a Wan model of the real 1.3B width with few blocks; every block, four sigma bins and the text states are captured.
 A pair is one prompt, encoded and sampled, against `capture_prompts` on that prompt into a folder of its own: hooks,
@@ -37,7 +37,7 @@ LATENT = (16, 3, 16, 16)
 STEPS, CFG, BINS = 4, 5.0, 4
 PAIRS, WARM_UP, TIME_BAR = 30, 2, 1.03
 PROMPTS, MEMORY_BAR = (50, 500), 1.02
-# small and short, since what may not grow does not depend on what is generated
+# small, since the growth of memory does not depend on the size of a video
 MEMORY_LATENT, MEMORY_TEXT = (16, 1, 8, 8), 8
 THREADS = 2
 KEYS = {"resident": "VmRSS", "peak": "VmHWM"}
@@ -118,7 +118,7 @@ def resident_after(counts: tuple[int, ...]) -> dict[str, Any]:
 
 
 def memory(counts: tuple[int, ...]) -> dict[str, Any]:
-    # glibc keeps freed blocks of some sizes for later; told not to, what is resident is what is alive
+    # glibc keeps some freed blocks; with this, resident memory is the memory in use
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
     command = start.command("capture", "--resident-after", *map(str, counts))
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout

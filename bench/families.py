@@ -1,16 +1,16 @@
-"""What steering costs in each family of the model map, and in three at real width.
+"""The cost of steering in each family of the model map, and in three at real width.
 
     .venv/bin/python tools/start.py families           # 20 minutes, or hours where the processor has no bfloat16 units
-    .venv/bin/python tools/start.py families wan flux  # a look at some, nothing written
+    .venv/bin/python tools/start.py families wan flux  # some families; writes nothing
 
 Paired and interleaved as in overhead.py, CPU time of one thread. A tiny model's call takes milliseconds and is mostly
-Python, so its ratio is that of a hook to next to nothing: `call_ms` stands beside it, and the real widths show what
-remains of it. All of them together go into bench/results/families.json.
+Python, so that its ratio overstates the cost of a hook: a row also has `call_ms`, and the real widths show the cost of
+real models. Without arguments all rows are written to bench/results/families.json.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -95,7 +95,7 @@ def measure(name: str, case: FamilyCase, size: str) -> list[dict[str, Any]]:
         "all blocks": tuple(point for point in family.points if point.endswith(".image")),
     }
     rows = []
-    for places, points in chosen.items():
+    for hooked, points in chosen.items():
         ratios: list[float] = []
         calls: list[float] = []
 
@@ -112,7 +112,7 @@ def measure(name: str, case: FamilyCase, size: str) -> list[dict[str, Any]]:
         in_case_run(case, family.patcher, outer)
         rows.append(
             {
-                "setting": f"{name}, {places}",
+                "setting": f"{name}, {hooked}",
                 "size": size,
                 "hooks": len(points),
                 "ratio_median": round(median(ratios), 4),
@@ -126,9 +126,13 @@ def measure(name: str, case: FamilyCase, size: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    wanted = sys.argv[1:]
     first = {case.family: case for case in reversed(CASES.values())}
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help="only these: " + ", ".join(first))
+    wanted = parser.parse_args().families
+    if unknown := [name for name in wanted if name not in first]:
+        parser.error(f"there is no family {', '.join(unknown)}; choose from {', '.join(first)}")
+    torch.set_num_threads(1)
     rows = [row for name, case in first.items() if not wanted or name in wanted for row in measure(name, case, "tiny")]
     if wanted:
         return

@@ -1,11 +1,11 @@
-"""How long a fit takes, and how much memory: n = 2 300 rows, 5 120 channels, 40 blocks, one category, one sigma bin.
+"""Time and memory of a fit: n = 2 300 rows, 5 120 channels, 40 blocks, one category, one sigma bin.
 
     .venv/bin/python tools/start.py fit           (needs 4 GB of disk for a temporary folder)
 
 Synthetic activations are written as Capture Activations writes them, every block its own. A process of its own then
-fits the vector, with all statistics (20 pairs of halves, 200 permutations), AUC and statistics. Reading is timed apart:
-it is the time in `Activations.read` and `rows`. Peak memory is the whole process's peak resident set, PyTorch and
-mapped files included. Ends with exit code 1 if a bar is missed: 10 s beside reading, and 1 GB.
+fits the vector with all statistics (20 pairs of halves, 200 permutations). Reading is timed separately, as the time in
+`Activations.read` and `rows`. Peak memory is the peak resident set of the process, with PyTorch and mapped files. Ends
+with exit code 1 if a bar is missed: 10 s without reading, and 1 GB.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ THREADS = 2
 
 
 def write_activations(folder: Path) -> None:
-    """Pairs of twins, four fifths of them to train on; a tenth of the channels tells safe from unsafe."""
+    """Pairs of twins, 80 % of them for training; 10 % of the channels differ between safe and unsafe."""
     from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
 
     names = [f"block.blocks.{i}.image" for i in range(BLOCKS)]
@@ -94,7 +94,7 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def _peak() -> int:
-    # of this program alone: getrusage's peak begins with that of the process which started it
+    # of this program alone: getrusage's peak includes that of its parent before exec
     status = Path("/proc/self/status").read_text()
     return next(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 

@@ -1,11 +1,11 @@
-"""What steering costs: steered over unsteered model calls, paired and interleaved in one process, and peak memory.
+"""The cost of steering: steered over unsteered model calls, paired and interleaved in one process, and peak memory.
 
-    .venv/bin/python tools/start.py overhead --memory  # peak memory, 5 minutes; writes bench/results/memory.json
-    .venv/bin/python tools/start.py overhead           # time, 35 minutes; `make bench` does both
-    .venv/bin/python tools/start.py overhead --predict # counts for a GPU, seconds; writes bench/results/predicted.json
-    .venv/bin/python tools/start.py overhead --quick   # a look at the time: few blocks, few pairs, nothing written
+    .venv/bin/python tools/start.py overhead --memory    # peak memory, 5 minutes -> bench/results/memory.json
+    .venv/bin/python tools/start.py overhead             # time, 35 minutes -> bench/results/overhead.json
+    .venv/bin/python tools/start.py overhead --predict   # counts for a GPU, seconds -> bench/results/predicted.json
+    .venv/bin/python tools/start.py overhead --quick     # time with few blocks and pairs; writes nothing
 
-Writes bench/results/overhead.json, with memory and counts in it. How it is measured, and the bar: bench/README.md.
+bench/README.md says how it is measured, and the bars. `make bench` runs the first three.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LATENT = (16, 1, 16, 16)
 LARGE_LATENT = (16, 9, 60, 60)
 BARS = {"one block": 1.02, "all blocks": 1.05}
 PAIRS = {"one block": 40, "all blocks": 30}
-CALLS = 2  # of each side in a pair; the faster one counts, since what disturbs a call can only slow it down
+CALLS = 2  # of each side in a pair; the faster one counts, since a disturbance can only slow a call down
 MEMORY_BAR = 1.01
 WARM_UP = 2
 COUNTS = "python tools/start.py overhead --predict"
@@ -85,7 +85,7 @@ def steered(patcher: Any, case: SteeredCase) -> Any:
 
 
 def timed(call: Call) -> float:
-    """Seconds of CPU that a call takes on the one thread of this process: what else the machine does is not in it."""
+    """CPU seconds of a call on the one thread of this process, without those of other processes."""
     started = time.process_time()
     call()
     return time.process_time() - started
@@ -126,7 +126,7 @@ def peak_memory(index: int) -> None:
     torch.set_num_threads(2)
     patcher = build(layers=2)
     chosen = patcher if index < 0 else steered(patcher, CASES[index])
-    in_sampler_run(chosen, (16, 1, 16, 16), lambda call: call())  # what a first call loads is no part of the price
+    in_sampler_run(chosen, (16, 1, 16, 16), lambda call: call())  # so that what a first call loads is not measured
     print(json.dumps(_peak_of(chosen)))
 
 
@@ -135,7 +135,7 @@ def _peak_of(patcher: Any) -> dict[str, int]:
         status = Path("/proc/self/status").read_text()
         return next(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith(key))
 
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the present resident memory
     before = resident("VmRSS")
     in_sampler_run(patcher, LARGE_LATENT, lambda call: call())
     return {"before": before, "peak": resident("VmHWM")}
@@ -143,7 +143,7 @@ def _peak_of(patcher: Any) -> dict[str, int]:
 
 def peaks() -> dict[str, dict[str, int]]:
     """Peak memory of a call of each case, and unsteered ("none")."""
-    # glibc keeps freed blocks of some sizes for later; told not to, what is resident is what is alive
+    # glibc keeps some freed blocks; with this, resident memory is the memory in use
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
     found = {}
     for index in range(-1, len(CASES)):
@@ -170,7 +170,7 @@ def row(case: SteeredCase, ratios: list[float], peak: dict[str, int] | None, uns
 
 
 def counted(case: SteeredCase) -> dict[str, Any]:
-    """What needs no clock: the bytes that a hook moves, and the ratio that they predict."""
+    """The bytes that a hook moves, and the ratio that they predict; both without measuring time."""
     how = (case.kind, case.norm, case.gate)
     return {
         "hook_bytes_per_token": hook_bytes_per_token(*how),

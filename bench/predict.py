@@ -1,4 +1,4 @@
-"""The price of a hook on a GPU, predicted: operations of a Wan block against bytes that a hook moves.
+"""The predicted cost of a hook on a GPU: operations of a Wan block against bytes that a hook moves.
 
 A block is bound by arithmetic, a hook by memory. So
 
@@ -68,14 +68,14 @@ class BytesMoved(TorchDispatchMode):
 
 
 def _bytes(tensor: torch.Tensor) -> int:
-    """Bytes that are really there: a broadcast dimension has stride 0 and is stored once."""
+    """Bytes in memory: a broadcast dimension has stride 0 and is stored once."""
     stored = [size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
     return torch.Size(stored).numel() * tensor.element_size()
 
 
 @cache
 def hook_bytes_per_token(kind: str, norm: str, gate: str) -> float:
-    """Bytes that one hook moves for each token of one sample in half precision (independent of their number)."""
+    """Bytes that one hook moves for each token of one sample in half precision; independent of the token count."""
     from safety_steering_pack.bridge.models.tokens import TokenRange
     from safety_steering_pack.bridge.steering.injection import Edit, edit_tokens
     from safety_steering_pack.safety_steering.steering.interventions import Intervention, stack_targets

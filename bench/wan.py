@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from comfy_tree import comfyui_on_path
 
-# With PyTorch's attention the unsteered call is fastest, and so the price of a hook is highest.
+# With PyTorch's attention the unsteered call is fastest, so that the relative cost of a hook is highest.
 comfyui_on_path("--use-pytorch-cross-attention")
 
 SHAPE: dict[str, Any] = {
@@ -22,7 +22,7 @@ SHAPE: dict[str, Any] = {
     "out_dim": 16,
 }
 TEXT_TOKENS = 512
-# Wan runs in half precision; on a CPU with matrix units that is also where a block is fastest beside a hook.
+# Wan runs in half precision, in which a block is also fastest relative to a hook.
 DTYPE = torch.bfloat16
 
 Call = Callable[[], torch.Tensor]
@@ -56,7 +56,7 @@ def conditioning(seed: int) -> list[list[Any]]:
 def in_sampler_run(patcher: Any, latent: tuple[int, ...], then: Callable[[Call], None]) -> None:
     """Open a sampler run on `patcher`, and hand `then` a function that makes one model call inside it.
 
-    latent: (16, T, H, W). At cfg 1, so that a call holds one sample: the least work beside what a hook costs by itself.
+    latent: (16, T, H, W). At cfg 1 a call has one sample, the least work relative to the cost of a hook.
     """
     import comfy.samplers
 

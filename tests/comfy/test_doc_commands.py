@@ -9,7 +9,11 @@ from comfy_server import ComfyServer
 from doc_snippets import Snippet, commands, python_blocks
 from safety_steering_pack.commands.main import main
 
-SERVED = [command for command in commands() if set(command.words) & {"calibrate", "capture"}]
+SERVED = [
+    command
+    for command in commands()
+    if "safety_steering" in command.words and set(command.words) & {"calibrate", "capture"}
+]
 FEW, FEW_STEPS = 2, 1
 
 
