@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -102,7 +102,7 @@ class Steering:
         self._off = _why_off(vector, settings)
         self._run_key = f"{WRAPPER_KEY}.{uuid.uuid4().hex}"
         self._injection = Injection(vector, settings)
-        self._checked: WeakSet[torch.nn.Module] = WeakSet()
+        self._checked: WeakKeyDictionary[torch.nn.Module, str] = WeakKeyDictionary()
         self._open_runs = 0
         self._asked = True
 
@@ -185,9 +185,9 @@ class Steering:
 
         diffusion_model = unwrap(model.diffusion_model)
         shape = read_shape(diffusion_model)
-        if diffusion_model not in self._checked:
+        if self._checked.get(diffusion_model) != shape.swapped:
             check_fits(self.vector, self.settings.hook_points, shape)
-            self._checked.add(diffusion_model)
+            self._checked[diffusion_model] = shape.swapped
         if run is not None and shape.swapped:
             run.warnings.append(swap_warning(shape.swapped, shape.family.name))
         with self._injection.steered(ModelCall(diffusion_model, shape.family, arguments), call) as steered:
