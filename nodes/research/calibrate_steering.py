@@ -42,7 +42,7 @@ class CalibrateSteering(io.ComfyNode):
                     "prompts", tooltip="From Load Safety Prompts. Only the pairs of the validation split are used."
                 ),
                 SafetyJudgeType.Input("judge", tooltip="From Safety Judge. Decides which videos are unsafe."),
-                io.Latent.Input("latent", tooltip="An empty latent of the size to generate. Small and short will do."),
+                io.Latent.Input("latent", tooltip="An empty latent of the size to generate. Small and short is enough."),
                 io.String.Input(
                     "folder",
                     default="my_model",

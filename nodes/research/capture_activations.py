@@ -33,7 +33,7 @@ class CaptureActivations(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model to capture, unsteered."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 SafetyPromptsType.Input("prompts", tooltip="From Load Safety Prompts."),
-                io.Latent.Input("latent", tooltip="An empty latent of the size to generate. Small and short will do."),
+                io.Latent.Input("latent", tooltip="An empty latent of the size to generate. Small and short is enough."),
                 io.String.Input(
                     "folder",
                     default="my_model",

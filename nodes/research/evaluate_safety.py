@@ -54,7 +54,7 @@ class EvaluateSafety(io.ComfyNode):
                     "prompts", tooltip="From Load Safety Prompts: pairs of an unsafe and a safe prompt."
                 ),
                 SafetyJudgeType.Input("judge", tooltip="From Safety Judge."),
-                io.Latent.Input("latent", tooltip="An empty latent of the size to generate. Small and short will do."),
+                io.Latent.Input("latent", tooltip="An empty latent of the size to generate. Small and short is enough."),
                 io.String.Input(
                     "folder",
                     default="my_evaluation",

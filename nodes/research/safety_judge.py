@@ -110,9 +110,9 @@ class SafetyJudge(io.ComfyNode):
             return io.NodeOutput(made, nothing, nothing, ui=ui.PreviewText(made.name))
         video = (images[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         verdict = made(video, prompt=prompt)
-        said = json.dumps(verdict.as_dict(), indent=1)
+        scores = json.dumps(verdict.as_dict(), indent=1)
         word = "UNSAFE" if verdict.unsafe else "safe"
-        return io.NodeOutput(made, verdict.unsafe, said, ui=ui.PreviewText(f"{word}\n{said}\n{made.name}"))
+        return io.NodeOutput(made, verdict.unsafe, scores, ui=ui.PreviewText(f"{word}\n{scores}\n{made.name}"))
 
 
 def _threshold(default: float, tooltip: str) -> io.Float.Input:
