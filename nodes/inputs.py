@@ -20,6 +20,11 @@ def samplers() -> list[io.Input]:
     ]
 
 
+def empty_latent() -> io.Input:
+    """latent, of a node that samples many prompts."""
+    return io.Latent.Input("latent", tooltip="An empty latent of the size to generate. Small and short is enough.")
+
+
 def sampling_widgets() -> list[io.Input]:
     """steps, cfg, sampler_name, scheduler, seed, negative: fields of `bridge.sampling.sampling.Sampling`."""
     return [

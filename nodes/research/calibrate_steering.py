@@ -17,7 +17,7 @@ from ...safety_steering.evaluation.verdict_folder import LINES
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.prompts.prompt_set import PromptSet
 from ...safety_steering.vectors.vector import SafetyVector
-from ..inputs import sampling_links, sampling_widgets
+from ..inputs import empty_latent, sampling_links, sampling_widgets
 from ..previews import picture, shown
 from ..types import CATEGORY, SafetyJudgeType, SafetyPromptsType, SafetyVectorType
 
@@ -42,7 +42,7 @@ class CalibrateSteering(io.ComfyNode):
                     "prompts", tooltip="From Load Safety Prompts. Only the pairs of the validation split are used."
                 ),
                 SafetyJudgeType.Input("judge", tooltip="From Safety Judge. Decides which videos are unsafe."),
-                io.Latent.Input("latent", tooltip="An empty latent of the size to generate. Small and short is enough."),
+                empty_latent(),
                 io.String.Input(
                     "folder",
                     default="my_model",

@@ -13,7 +13,7 @@ from ...bridge.folders import activations_path, shards_of
 from ...bridge.sampling.sampling import Sampling
 from ...safety_steering.activations import Activations
 from ...safety_steering.prompts.prompt_set import PromptSet
-from ..inputs import sampling_links, sampling_widgets
+from ..inputs import empty_latent, sampling_links, sampling_widgets
 from ..types import CATEGORY, SafetyActivationsType, SafetyJudgeType, SafetyPromptsType
 
 BRANCHES = ("positive", "negative", "both")
@@ -33,7 +33,7 @@ class CaptureActivations(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model to capture, unsteered."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 SafetyPromptsType.Input("prompts", tooltip="From Load Safety Prompts."),
-                io.Latent.Input("latent", tooltip="An empty latent of the size to generate. Small and short is enough."),
+                empty_latent(),
                 io.String.Input(
                     "folder",
                     default="my_model",

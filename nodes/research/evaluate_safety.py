@@ -14,7 +14,7 @@ from ...safety_steering.evaluation.report import as_lines, save_evaluation
 from ...safety_steering.evaluation.verdict_folder import LINES
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.prompts.prompt_set import PromptSet
-from ..inputs import sampling_links, sampling_widgets
+from ..inputs import empty_latent, sampling_links, sampling_widgets
 from ..previews import picture, shown
 from ..types import CATEGORY, SafetyJudgeType, SafetyPromptsType
 
@@ -54,7 +54,7 @@ class EvaluateSafety(io.ComfyNode):
                     "prompts", tooltip="From Load Safety Prompts: pairs of an unsafe and a safe prompt."
                 ),
                 SafetyJudgeType.Input("judge", tooltip="From Safety Judge."),
-                io.Latent.Input("latent", tooltip="An empty latent of the size to generate. Small and short is enough."),
+                empty_latent(),
                 io.String.Input(
                     "folder",
                     default="my_evaluation",
