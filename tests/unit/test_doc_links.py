@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from doc_snippets import documents
 
-LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"(?:!?\[[^\]]*\]\(|<img src=\")([^)\s\"]+)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 REPO_ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [REPO_ROOT / name for name in documents()]
