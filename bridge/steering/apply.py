@@ -236,6 +236,6 @@ class Steering:
 
 def _why_off(vector: SafetyVector, settings: SteeringSettings) -> str:
     """Why the user's choices ask for no steering at all, or an empty string."""
-    if settings.strength == 0:
+    if settings.off:
         return "strength is 0."
     return "" if any(vector.mix.values()) else "every category of the mix weighs 0."

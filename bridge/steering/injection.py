@@ -32,8 +32,9 @@ class Injection:
     def __init__(self, vector: SafetyVector, settings: SteeringSettings) -> None:
         self._vector = vector
         self._settings = settings
-        self._states = [point for point in settings.hook_points if not point.is_block]
-        self._blocks = [point for point in settings.hook_points if point.is_block]
+        steered = [point for point in settings.hook_points if settings.strength_at(point)]
+        self._states = [point for point in steered if not point.is_block]
+        self._blocks = [point for point in steered if point.is_block]
         self._targets: dict[tuple[HookPoint, int, torch.device], Targets] = {}
         self._hooks: dict[tuple[HookPoint, torch.device], BlockHook] = {}
         self._entries: dict[torch.device, EntryHook] = {}
@@ -94,7 +95,7 @@ class Injection:
         if not all(targeted):
             rows = torch.tensor(targeted, device=device).repeat_interleave(call.rows)[:, None, None]
         # a tensor, so that a compiled graph serves every strength
-        strength = torch.full((1, 1, 1), self._settings.strength, dtype=torch.float32, device=device)
+        strength = torch.full((1, 1, 1), self._settings.strength_at(name), dtype=torch.float32, device=device)
         return Edit(self._targets_at(name, call.sigma, device), self._settings.intervention, strength, rows, tokens)
 
     def _targets_at(self, name: HookPoint, sigma: float, device: torch.device) -> Targets:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..pictures import INK, QUIET, WARNING, as_picture, axis_label, blank_figure
-from ..vectors.vector import SafetyVector, Suggestion
+from ..vectors.suggestion import CALIBRATE_STEP, calibrated
+from ..vectors.vector import SafetyVector
 from .calibrate import Calibration
 from .outcome import Outcome
 from .space import UNSTEERED, HookPoints, Setting, describe_intervention, joined
@@ -110,13 +111,12 @@ def with_suggestion(vector: SafetyVector, calibration: Calibration, model_name: 
     """
     chosen, choice = calibration.chosen, calibration.choice
     setting = chosen.setting
-    mix = dict(vector.mix)
     step = {
-        "step": "calibrate",
+        "step": CALIBRATE_STEP,
         "vector": vector.sha256,
         "model": model_name,
         "judge": judge_name,
-        "mix": mix,
+        "mix": dict(vector.mix),
         "setting": {
             "hook_points": list(setting.hook_points),
             "strength": setting.strength,
@@ -131,7 +131,7 @@ def with_suggestion(vector: SafetyVector, calibration: Calibration, model_name: 
     }
     info = vector.info
     return vector.with_info(
-        suggestion=Suggestion(setting.strength, setting.hook_points, setting.intervention.kind, mix),
+        suggestion=calibrated(step),
         validated_on=tuple(dict.fromkeys((*info.validated_on, model_name))),
         provenance=(*info.provenance, step),
     )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,9 @@ from ..hook_point import HookPoint
 from .vector import STATISTICS, Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
 
 FORMAT = "safety_vector"
-
-
 FORMAT_VERSION = 1
-
-
 REQUIRED_METADATA = ("format", "format_version", "kind", "gap_kind", "spaces", "categories")
-
-
 _DTYPES = ("F32", "F16", "BF16")
-
-
 _TEXT_FIELDS = {f.name for f in fields(VectorInfo) if f.type == "str"}
 
 
@@ -165,7 +157,7 @@ def _metadata(vector: SafetyVector) -> dict[str, str]:
         if info_field.default_factory is not MISSING:
             default = info_field.default_factory()
         if value != default:
-            plain = asdict(value) if isinstance(value, Suggestion) else value
+            plain = value.facts() if isinstance(value, Suggestion) else value
             metadata[info_field.name] = value if info_field.name in _TEXT_FIELDS else json.dumps(plain)
     if vector.anchors is not None:
         metadata["anchor_hook_point"] = vector.anchors.hook_point
@@ -231,16 +223,47 @@ def read_info(metadata: Mapping[str, str]) -> VectorInfo:
     suggestion = read_json(metadata, "suggestion", dict, {})
     window = read_json(metadata, "window", list, [0.0, 1.0])
     try:
-        start, end = (float(edge) for edge in window)
-        values["window"] = (start, end)
+        values["window"] = _window(window)
         values["block_counts"] = {name: int(count) for name, count in values["block_counts"].items()}
         values["validation_auc"] = {name: float(auc) for name, auc in values["validation_auc"].items()}
-        values["suggestion"] = Suggestion(
-            strength=float(suggestion.get("strength", 1.0)),
-            hook_points=tuple(map(str, suggestion.get("hook_points", ()))),
-            intervention=str(suggestion.get("intervention", "")),
-            mix={str(name): float(weight) for name, weight in dict(suggestion.get("mix", {})).items()},
-        )
+        values["suggestion"] = _suggestion(suggestion)
     except (TypeError, ValueError, OverflowError) as error:
         raise VectorFileError(f"the metadata holds a value of the wrong kind: {error}.") from error
     return VectorInfo(**values)
+
+
+def _suggestion(facts: Mapping[str, Any]) -> Suggestion:
+    """The suggestion of a file; what an older file lacks stays at its default."""
+    default = Suggestion()
+
+    def text(name: str) -> str:
+        return str(facts.get(name, ""))
+
+    def number(name: str) -> float:
+        return float(facts.get(name, getattr(default, name)))
+
+    def numbers(name: str) -> dict[str, float]:
+        return {str(key): float(value) for key, value in dict(facts.get(name, {})).items()}
+
+    return Suggestion(
+        strength=number("strength"),
+        hook_points=tuple(map(str, facts.get("hook_points", ()))),
+        intervention=text("intervention"),
+        mix=numbers("mix"),
+        norm=text("norm"),
+        gate=text("gate"),
+        threshold=number("threshold"),
+        false_alarm=number("false_alarm"),
+        window=_window(facts.get("window", default.window)),
+        branch=text("branch"),
+        strengths=numbers("strengths"),
+        basis=text("basis"),
+        basis_model=text("basis_model"),
+        basis_judge=text("basis_judge"),
+        basis_n=int(facts.get("basis_n", 0)),
+    )
+
+
+def _window(edges: Sequence[Any]) -> tuple[float, float]:
+    start, end = (float(edge) for edge in edges)
+    return start, end

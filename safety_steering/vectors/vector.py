@@ -21,14 +21,11 @@ from ..hook_point import HookPoint
 from .mix import check_mix, format_mix
 
 KINDS = ("source", "native", "transferred")
-
-
 GAP_KINDS = ("measured", "estimated")
-
-
+# what a suggestion was chosen by: measured on a model, estimated from its harmless prompts, or taken from other models
+CALIBRATED, BENIGN_ONLY, FAMILY_DEFAULT = "calibrated", "benign only", "family default"
+BASES = ("", CALIBRATED, BENIGN_ONLY, FAMILY_DEFAULT)
 STATISTICS = ("gap", "center", "std_pooled", "std_token")
-
-
 UNIT_TOLERANCE = 1e-3
 
 
@@ -99,12 +96,41 @@ class Anchors:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Settings that validation chose. Empty fields mean: nothing was measured."""
+    """How to steer with a vector. Empty texts: not chosen. `suggestion.recommended` fills them.
+
+    strength: in gaps; strengths: hook point -> its own strength, where it differs from `strength`.
+    threshold: of the gate, in benign standard deviations. false_alarm: share of benign prompts that the threshold was
+        set to let through; 0 if it was not set by one.
+    window: fractions of denoising. branch: of guidance.
+    basis: what the settings were chosen by, one of BASES. basis_model, basis_judge, basis_n: of a calibration, the
+        model, the judge and the number of prompts.
+    """
 
     strength: float = 1.0
     hook_points: tuple[str, ...] = ()
     intervention: str = ""
     mix: Mapping[str, float] = field(default_factory=dict)
+    norm: str = ""
+    gate: str = ""
+    threshold: float = 0.0
+    false_alarm: float = 0.0
+    window: tuple[float, float] = (0.0, 1.0)
+    branch: str = ""
+    strengths: Mapping[str, float] = field(default_factory=dict)
+    basis: str = ""
+    basis_model: str = ""
+    basis_judge: str = ""
+    basis_n: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """Plain data, as in the file.
+
+        Of the fields at their defaults only the first four are kept: older files have no others, and so their vectors
+        keep their hash.
+        """
+        plain, default = asdict(self), asdict(Suggestion())
+        first = ("strength", "hook_points", "intervention", "mix")
+        return {name: value for name, value in plain.items() if name in first or value != default[name]}
 
 
 @dataclass(frozen=True)
@@ -167,7 +193,8 @@ class SafetyVector:
     @cached_property
     def sha256(self) -> str:
         """Hash of the content (tensors and info; not of the mix), the same for every copy of the vector."""
-        digest = hashlib.sha256(json.dumps(asdict(self.info), sort_keys=True).encode())
+        info = asdict(self.info) | {"suggestion": self.info.suggestion.facts()}
+        digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
         for name, tensor in sorted(self.tensors().items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
@@ -210,7 +237,7 @@ def check_vector(vector: SafetyVector) -> None:
     info = vector.info
     _require(info.kind in KINDS, f"kind is '{info.kind}', expected one of {', '.join(KINDS)}")
     _require(info.gap_kind in GAP_KINDS, f"gap_kind is '{info.gap_kind}', expected one of {', '.join(GAP_KINDS)}")
-    _require(math.isfinite(info.suggestion.strength), "the suggested strength is not a finite number")
+    _check_suggestion(info.suggestion)
     _require(bool(vector.hook_points), "it has no hook point")
     names = {tuple(point.categories) for point in vector.hook_points.values()}
     _require(len(names) == 1 and names != {()}, "its hook points do not all have the same, non-empty categories")
@@ -224,6 +251,18 @@ def check_vector(vector: SafetyVector) -> None:
         _check_hook_point(name, point)
     if vector.anchors is not None:
         _check_anchors(vector.anchors, vector.hook_points)
+
+
+def _check_suggestion(suggestion: Suggestion) -> None:
+    strengths = (suggestion.strength, *suggestion.strengths.values())
+    _require(all(map(math.isfinite, strengths)), "the suggested strength is not a finite number")
+    _require(math.isfinite(suggestion.threshold), "the suggested threshold is not a finite number")
+    _require(0 <= suggestion.false_alarm <= 1, f"the suggested false alarm is {suggestion.false_alarm}, not 0 to 1")
+    start, end = suggestion.window
+    _require(0 <= start < end <= 1, f"the suggested window is {start:g} to {end:g}; it lies in 0 to 1, start first")
+    bases = ", ".join(filter(None, BASES))
+    _require(suggestion.basis in BASES, f"the suggestion's basis is '{suggestion.basis}', expected one of {bases}")
+    _require(suggestion.basis_n >= 0, f"the suggestion's number of prompts is {suggestion.basis_n}")
 
 
 def _check_anchors(anchors: Anchors, points: Mapping[HookPoint, HookPointDirections]) -> None:

@@ -199,6 +199,35 @@ def test_causal_wan_leaves_the_start_frame_alone():
     assert all(edited for _, edited in calls[1:])
 
 
+# Hook points with strengths of their own
+
+
+def test_each_hook_point_has_the_strength_that_is_set_for_it():
+    from safety_steering_pack.bridge.steering.apply import apply_steering
+    from safety_steering_pack.bridge.steering.settings import SteeringSettings
+    from safety_steering_pack.safety_steering.steering.interventions import Intervention
+
+    family = Family(CASES["wan"])
+    point, at_default, skipped = "conditioning", "block.blocks.0.image", "block.blocks.1.image"
+    settings = SteeringSettings(
+        STRENGTH,
+        (point, at_default, skipped),
+        Intervention("add", "none"),
+        window=(0, 1),
+        strengths={point: 0.5, skipped: 0.0},
+    )
+    patcher = apply_steering(family.patcher, family.vector, settings)
+    with watched(family) as (seen, _):
+        run(family.case, patcher)
+    moved = {hook.hook_point: hook.shift_gaps["violence"] for hook in last_trace(patcher).calls[0].hooks}
+    assert moved == {point: pytest.approx(0.5, rel=1e-3), at_default: pytest.approx(STRENGTH, rel=1e-3)}
+    assert all(torch.equal(before, after) for before, after in seen[family.model.blocks[1]])
+    off = replace(settings, strengths=dict.fromkeys((point, at_default, skipped), 0.0))
+    assert torch.equal(
+        run(family.case, apply_steering(family.patcher, family.vector, off)), run(family.case, family.patcher)
+    )
+
+
 # What other nodes and packs do
 
 

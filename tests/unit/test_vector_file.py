@@ -17,6 +17,7 @@ from safety_steering_pack.safety_steering.errors import MismatchError, SafetySte
 from safety_steering_pack.safety_steering.files import file_sha256, write_atomically
 from safety_steering_pack.safety_steering.vectors.file import load_vector, read_label, save_vector
 from safety_steering_pack.safety_steering.vectors.vector import (
+    BASES,
     STATISTICS,
     Anchors,
     SafetyVector,
@@ -57,6 +58,17 @@ infos = st.builds(
         hook_points=st.lists(texts, max_size=2).map(tuple),
         intervention=texts,
         mix=st.dictionaries(st.sampled_from(["violence", "gore"]), st.floats(-50, 50, width=32), max_size=2),
+        norm=texts,
+        gate=texts,
+        threshold=numbers,
+        false_alarm=st.floats(0, 1),
+        window=st.tuples(st.floats(0, 0.4), st.floats(0.5, 1)),
+        branch=texts,
+        strengths=st.dictionaries(texts, numbers, max_size=2),
+        basis=st.sampled_from(BASES),
+        basis_model=texts,
+        basis_judge=texts,
+        basis_n=st.integers(0, 10**6),
     ),
     validated_on=st.lists(texts, max_size=2).map(tuple),
     licence=texts,
