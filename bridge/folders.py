@@ -15,6 +15,7 @@ import folder_paths
 from ..safety_steering.errors import PromptFileError, SafetySteeringError, VectorFileError
 from ..safety_steering.files import file_sha256
 from ..safety_steering.prompts.files import SUFFIXES as PROMPT_SUFFIXES
+from ..safety_steering.prompts.files import dataset_folders
 from ..safety_steering.vectors.file import read_label
 
 SUFFIX = ".safetensors"
@@ -68,19 +69,23 @@ def register_folders() -> None:
     for kind in (VECTORS, PROMPTS, ALIGNMENTS, JUDGES, LLMS):
         for folder in filter(None, (Path(folder_paths.models_dir) / kind.folder, kind.bundled)):
             folder_paths.add_model_folder_path(kind.folder, str(folder))
-        folder_paths.folder_names_and_paths[kind.folder][1].update(kind.suffixes)
+        # core knows only the last suffix of a name, as in set.jsonl.gz
+        folder_paths.folder_names_and_paths[kind.folder][1].update(
+            Path(suffix).suffix or suffix for suffix in kind.suffixes
+        )
 
 
 def names(kind: Kind, suffix: str = "") -> list[str]:
-    """The names of a kind's files, as pickers list them. suffix: only those that end in it."""
+    """The names of a kind's files and of datasets' folders, as pickers list them. suffix: only those that end in it."""
     if kind is LLMS:
         return sorted({name for root in kind.roots for name in _llms_in(root)})
     endings = (suffix,) if suffix else kind.suffixes
-    return [
+    files = [
         name
         for name in folder_paths.get_filename_list(kind.folder)
         if name.casefold().endswith(endings) and not (kind.hidden and Path(name).parts[0] == kind.hidden)
     ]
+    return files + (dataset_folders(files) if kind is PROMPTS else [])
 
 
 def find(kind: Kind, name: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..safety_steering.errors import SafetySteeringError
+from ..safety_steering.files import unicode_encoding
 
 PREFIX = "SafetySteering_"
 LINKED = ("MODEL", "CLIP", "VAE", "LATENT", "CONDITIONING", "IMAGE")
@@ -82,7 +83,8 @@ def read_graph(path: Path) -> Graph:
         SafetySteeringError: the file is missing, or is no such graph.
     """
     try:
-        graph = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        graph = json.loads(content.decode(unicode_encoding(content)))
     except (OSError, ValueError) as error:
         raise SafetySteeringError(f"{path.name} cannot be read as JSON: {error}.") from error
     nodes = graph.values() if isinstance(graph, dict) else []

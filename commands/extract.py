@@ -64,15 +64,15 @@ def add_extract_command(commands: Commands) -> None:
 
 def _extract(options: argparse.Namespace) -> str:
     prompts = load_prompts(options.prompts, columns=options.columns)
-    if not prompts.has_splits:
-        prompts = prompts.split(options.train, options.validation, options.seed)
+    prompts = prompts.split(options.train, options.validation, options.seed)
     anchors = anchor_texts(load_prompts(options.anchors, unpaired="safe"))
     model = LanguageModel(options.model, device=options.device, dtype=options.dtype, batch=options.batch)
     settings = ExtractSettings(options.layer, options.pooling, options.valence, options.licence)
     names = [name.strip() for name in options.categories.split(",") if name.strip()]
     extracted = extract_vector(model, prompts, anchors, settings, categories=names, progress=_report)
     written = write_extracted(extracted, options.output, "extract", options.seed)
-    return f"{describe(extracted.vector)}\n" + "\n".join(f"wrote {path}" for path in written)
+    read = [f"{prompts.name}: {note}" for note in prompts.notes]
+    return "\n".join([*read, describe(extracted.vector), *(f"wrote {path}" for path in written)])
 
 
 def write_extracted(extracted: Extracted, output: Path, command: str, seed: int = 0) -> list[Path]:

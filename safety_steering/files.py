@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -23,6 +24,11 @@ MAX_HEADER_BYTES = 2 * 1024 * 1024
 MAX_JSON_ITEMS = 50_000
 MAX_JSON_DEPTH = 32
 MAX_COMPLAINT = 500
+# the longer marks first: UTF-32's begins with UTF-16's
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16", codecs.BOM_UTF8: "utf-8-sig",
+}  # fmt: skip
 
 
 @contextmanager
@@ -41,7 +47,19 @@ def one_sentence(path: Path) -> Iterator[None]:
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """The sha256 of a file's bytes, as a host's policy pins it."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def unicode_encoding(content: bytes) -> str:
+    """A text's encoding: by its byte order mark, or UTF-16 by its zero bytes, else utf-8; editors write all of them."""
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in content[:2]:  # each Latin letter of UTF-16 has a zero byte
+        encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
+    return encoding
 
 
 def check_header_size(path: Path) -> None:

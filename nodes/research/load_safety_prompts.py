@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ...bridge.folders import PROMPTS, find, names, sha256_of
 from ...safety_steering.prompts.columns import category_name
-from ...safety_steering.prompts.files import check_size, load_prompts
+from ...safety_steering.prompts.files import data_files, load_prompts
 from ...safety_steering.prompts.prompt_set import describe_prompts
 from ..inputs import is_valid, names_in
 from ..types import CATEGORY, SafetyPromptsType
@@ -41,7 +41,8 @@ class LoadSafetyPrompts(io.ComfyNode):
                     "prompts",
                     options=names(PROMPTS),
                     default=BUNDLED_PAIRS,
-                    tooltip="The file to load: parquet, csv, tsv, jsonl, json, or txt with one prompt per line.",
+                    tooltip="The file to load: parquet, csv, tsv, jsonl, json, or txt with one prompt per line, "
+                    "also as .gz, or a dataset's folder.",
                 ),
                 io.String.Input(
                     "columns",
@@ -67,7 +68,7 @@ class LoadSafetyPrompts(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Share of the pairs on which directions are fitted. Has no effect if the file has splits.",
+                    tooltip="Share of the pairs on which directions are fitted. Rows with a split keep it.",
                 ),
                 io.Float.Input(
                     "validation",
@@ -97,7 +98,10 @@ class LoadSafetyPrompts(io.ComfyNode):
             ],
             outputs=[
                 SafetyPromptsType.Output("safety_prompts", tooltip="The prompts with their categories and splits."),
-                io.String.Output("preview", tooltip="Counts per category and split, mean lengths, and the first rows."),
+                io.String.Output(
+                    "preview",
+                    tooltip="How the file was read, counts per category and split, lengths, and the first rows.",
+                ),
             ],
             is_output_node=True,
         )
@@ -107,10 +111,8 @@ class LoadSafetyPrompts(io.ComfyNode):
         return is_valid(lambda: find(PROMPTS, prompts))
 
     @classmethod
-    def fingerprint_inputs(cls, prompts: str, **settings: Any) -> str:
-        path = find(PROMPTS, prompts)
-        check_size(path)
-        return sha256_of(path)
+    def fingerprint_inputs(cls, prompts: str, **settings: Any) -> list[str]:
+        return [sha256_of(path) for path in data_files(find(PROMPTS, prompts))]
 
     @classmethod
     def execute(
@@ -131,7 +133,6 @@ class LoadSafetyPrompts(io.ComfyNode):
             loaded = loaded.of_categories([category_name(name) for name in kept])
         if limit:
             loaded = loaded.limited(limit, split_seed)
-        if not loaded.has_splits:
-            loaded = loaded.split(train, validation, split_seed)
+        loaded = loaded.split(train, validation, split_seed)
         preview = describe_prompts(loaded)
         return io.NodeOutput(loaded, preview, ui=ui.PreviewText(preview))

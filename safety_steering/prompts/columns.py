@@ -1,4 +1,4 @@
-"""Which column of a prompt file holds what: a user's word first, then the public formats, then a guess by name.
+"""Which column of a prompt file is which field: the user's choice first, then public formats, then guesses by name.
 
 The fields of a row are `id`, `category`, `split`, the three sides `unsafe`, `safe` and `negative`, and, for files with
 one column of prompts, `prompt` and the `label` that says which side it is on.
@@ -7,6 +7,7 @@ one column of prompts, `prompt` and the `label` that says which side it is on.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,11 @@ LABELS = {
     "unsafe": ("unsafe", "harmful", "toxic", "nsfw", "safety_critical"),
     "safe": ("safe", "benign", "harmless", "sfw", "safety_neutral"),
 }
-SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train", "testing": "test"}
-# What public sets call the six categories of this pack. Every other name stays the set's own.
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
+    "dev": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+# Public sets' names of the six categories of this pack. Every other name is kept.
 SAME_CATEGORY = {
     "hate": ("racism", "discrimination", "other_discrimination", "hate_speech"),
     "sexual": ("porn", "pornography", "borderline_pornography", "nudity", "sex"),
@@ -51,7 +55,7 @@ T2V_SAFETY_BENCH = (
 class Reading:
     """How to read a file. columns: field -> the file's own column name. side: of prompts without a label, or "".
 
-    category: of rows that name none. one_per: a column of which only the first row of each value is kept, or "".
+    category: of rows that name none. one_per: a column; only the first row of each of its values is kept.
     """
 
     columns: Mapping[str, str]
@@ -63,7 +67,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class PublicFormat:
-    """A published set's columns: those that tell it from others, and which field each is."""
+    """A published set's columns: those that identify it, and the field of each."""
 
     name: str
     told_by: frozenset[str]
@@ -88,7 +92,7 @@ FORMATS = (
         {"unsafe": "prompt", "category": "categories"},
     ),
     PublicFormat("Ring-A-Bell", frozenset({"prompt", "prompt1"}), {"unsafe": "prompt", "safe": "prompt1"}),
-    # Five captions show one picture: were all kept, a picture would be in several splits.
+    # Five captions describe one picture: with all of them, a picture would be in several splits.
     PublicFormat(
         "COCO captions", frozenset({"image_id", "caption"}), {"id": "image_id", "safe": "caption"}, one_per="image_id"
     ),
@@ -96,7 +100,7 @@ FORMATS = (
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """Parse `unsafe=bad_text, safe=good_text` into field -> column name; `id=-` says that there is no such column.
+    """Parse `unsafe=bad_text, safe=good_text` into field -> column name; `id=-` means no column.
 
     Raises:
         PromptFileError: a part is not `field=column`, or the field is unknown or stands twice.
@@ -120,6 +124,7 @@ def choose_reading(path: Path, found: Sequence[str], chosen: Mapping[str, str], 
         PromptFileError: a chosen column is not there, or no column of prompts is recognised.
     """
     own_names = {name.strip().casefold(): name for name in found}
+    counts = Counter(name.strip().casefold() for name in found)
     wanted = {field: name.casefold() for field, name in chosen.items() if name != NO_COLUMN}
     missing = [chosen[field] for field, name in wanted.items() if name not in own_names]
     if missing:
@@ -143,6 +148,9 @@ def choose_reading(path: Path, found: Sequence[str], chosen: Mapping[str, str], 
             f"No column of prompts was recognised. The columns found: {_listing(found)}. Say which is which, for "
             "example: unsafe=column_a, safe=column_b"
         )
+    twice = next((name for name in columns.values() if counts[name] > 1), "")
+    if twice:
+        raise PromptFileError(f"It has {counts[twice]} columns named '{twice[:80]}'. Rename or remove all but one.")
     bench = _bench_class(path)
     if "prompt" in columns and "label" not in columns and not unpaired and not bench:
         raise PromptFileError(
@@ -158,7 +166,7 @@ def choose_reading(path: Path, found: Sequence[str], chosen: Mapping[str, str], 
 
 
 def category_name(text: str) -> str:
-    """A category's name as this pack writes it: lower case, one word, the pack's own name where the meaning is one."""
+    """A category's name in this pack: lower case, one word; a synonym becomes the pack's own name."""
     name = re.sub(r"\W+", "_", text.casefold()).strip("_")[:60]
     return _CATEGORY.get(name, name)
 
@@ -167,7 +175,7 @@ def side_of_label(label: str) -> str:
     """ "unsafe" or "safe".
 
     Raises:
-        PromptFileError: the label is none of the known words; a number could mean either.
+        PromptFileError: the label is not one of the known words; a number could mean either.
     """
     for side, names in LABELS.items():
         if label.strip().casefold() in names:
@@ -178,8 +186,21 @@ def side_of_label(label: str) -> str:
     )
 
 
+def split_of(name: str) -> str:
+    """The split that a word means: train, validation or test; "" if it means none."""
+    return SPLIT_NAMES.get(name.strip().casefold(), "")
+
+
 def _guess(own_names: Mapping[str, str]) -> dict[str, str]:
-    guesses = {field: [name for name in names if name in own_names] for field, names in GUESSES.items()}
+    """Field -> column, by its name, or else by the last part of a nested one (`meta.category`) if it is unique."""
+    last: dict[str, list[str]] = {}
+    for own in own_names:
+        last.setdefault(own.rpartition(".")[2], []).append(own)
+    guesses = {
+        field: [name for name in names if name in own_names]
+        or [last[name][0] for name in names if len(last.get(name, ())) == 1]
+        for field, names in GUESSES.items()
+    }
     return {field: names[0] for field, names in guesses.items() if names}
 
 
@@ -190,7 +211,7 @@ def _bench_class(path: Path) -> str:
 
 
 def _category_of_file(path: Path) -> str:
-    """The category that a file's name speaks of, as in `Violence_30.csv`."""
+    """The category in a file's name, such as `Violence_30.csv`, or ""."""
     words = re.split(r"[\W_\d]+", path.stem.casefold())
     return next((_CATEGORY[word] for word in words if word in _CATEGORY), "")
 

@@ -1,186 +1,235 @@
-"""Prompt files: parquet, csv, tsv, jsonl, json and txt (one prompt a line), read into a `PromptSet`.
+"""Prompt files and dataset folders, read into a `PromptSet`.
 
-A file may come from anywhere: what it can make the reader allocate is bounded before it is parsed, and control
-characters never reach a prompt. Rows that are alike are kept once, rows without a prompt are left out. A row without an
-id is named by its prompts' hash, so that it keeps its split wherever it stands in the file.
+Control characters never reach a prompt. Equal rows are kept once, rows without a prompt are left out, and both are
+counted in the set's notes. A row without an id is named by its prompts' hash, so that it keeps its split when rows are
+added or moved.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import io
-import itertools
 import json
 import os
+import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import PromptFileError, SafetySteeringError
-from .columns import SPLIT_NAMES, Reading, category_name, choose_reading, parse_columns, side_of_label
+from .columns import SPLIT_NAMES, Reading, category_name, choose_reading, parse_columns, side_of_label, split_of
 from .prompt_set import BENIGN, SIDES, UNSAFE, PromptRow, PromptSet
+from .records import open_json, open_parquet
+from .separated import open_separated
+from .table import GZIP, MAX_COLUMNS, MAX_FILE_BYTES, Row, Table, check_count, open_lines, suffix_of
 
-MAX_FILE_BYTES = 64 * 1024 * 1024
-MAX_UNPACKED_BYTES = 4 * MAX_FILE_BYTES
-MAX_JSON_ITEMS = 2_000_000
-MAX_ROWS = 200_000
-MAX_COLUMNS = 200
-MAX_SEPARATORS = 10_000  # in one line: prompts hold commas too
 MAX_CHARACTERS = 4_000
-
-Records = Iterator[Mapping[str, Any]]
-Opened = tuple[Sequence[str], Callable[[list[str]], Records]]  # the columns found, and what reads some of them
+MAX_LISTED = 5
+READERS: dict[str, Callable[[Path], Table]] = {
+    ".csv": open_separated,
+    ".tsv": open_separated,
+    ".jsonl": open_json,
+    ".json": open_json,
+    ".txt": open_lines,
+    ".parquet": open_parquet,
+}
+SUFFIXES = (*READERS, *(f"{suffix}{GZIP}" for suffix in READERS if suffix != ".parquet"))
+SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})")  # Hugging Face: train-00000-of-00002.parquet
+NUMBER = re.compile(r"[-+\d.,\s]+|true|false", re.IGNORECASE)
 
 
 def load_prompts(path: str | os.PathLike[str], *, columns: str = "", unpaired: str = "") -> PromptSet:
-    """Read a prompt file. Rows have the splits that the file gives, or none.
+    """Read a prompt file (parquet, csv, tsv, jsonl, json or txt, or gzip of one), or a folder of a dataset.
 
-    columns: `field=column` pairs as in `parse_columns`. unpaired: "unsafe" or "safe", what a file with one prompt a row
-    holds; "" lets the file say it.
+    Rows have the splits that the file gives, or none. The set's notes say how the file was read.
+
+    Args:
+        path: a file, or a folder as Hugging Face datasets are stored: shards in it, or in its `data` or split folders.
+        columns: `field=column` pairs as in `parse_columns`.
+        unpaired: "unsafe" or "safe", the side of prompts without a label; "" refuses such prompts.
 
     Raises:
         PromptFileError: the file is missing, too large, of another kind or damaged, or its columns are not recognised.
     """
     path = Path(path)
     try:
-        check_size(path)
-        found, read = _READERS[path.suffix.casefold()](path)
-        if len(found) > MAX_COLUMNS:
-            raise PromptFileError(f"It has {len(found)} columns; at most {MAX_COLUMNS} are read.")
-        reading = choose_reading(path, found, parse_columns(columns), unpaired)
-        needed = {*reading.columns.values(), reading.one_per} & set(found)
-        return PromptSet(tuple(_rows(read(sorted(needed)), reading)), path.name, reading.source_format)
+        table = _open_folder(path) if path.is_dir() else open_table(path)
+        if len(table.columns) > MAX_COLUMNS:
+            raise PromptFileError(f"It has {len(table.columns)} columns; at most {MAX_COLUMNS} are read.")
+        reading = choose_reading(path, table.columns, parse_columns(columns), unpaired)
+        needed = {*reading.columns.values(), reading.one_per} & set(table.columns)
+        rows = _Rows(reading)
+        kept = tuple(rows.of(table.read(sorted(needed))))
+        _refuse_numbers(kept, reading)
+        notes = (*table.notes, *rows.notes, *_notes_on_columns(table, reading))
+        return PromptSet(kept, path.name, reading.source_format, notes)
     except (OSError, ValueError, csv.Error, RecursionError) as error:
         said = str(error) if isinstance(error, SafetySteeringError) else f"It cannot be read: {str(error)[:200]}."
         raise PromptFileError(said if said.startswith(path.name) else f"{path.name}: {said}") from error
 
 
-def check_size(path: Path) -> None:
-    """Raise PromptFileError for a file that is missing, of another kind, or larger than is ever read."""
-    if path.suffix.casefold() not in _READERS:
-        raise PromptFileError(f"It is none of {', '.join(SUFFIXES)}. Save it as one of them.")
+def open_table(path: Path) -> Table:
+    """The table in a file.
+
+    Raises:
+        PromptFileError: the file is missing, too large, of another kind, damaged or ambiguous.
+    """
+    if suffix_of(path) not in READERS:
+        raise PromptFileError(f"It is none of {', '.join(READERS)}. Save it as one of them.")
     if not path.is_file():
         raise PromptFileError("The file is missing. Put it into models/safety_prompts.")
     size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
+    if size > MAX_FILE_BYTES and suffix_of(path) != ".parquet":  # of parquet files only some columns are read
         raise PromptFileError(f"It has {size} bytes; at most {MAX_FILE_BYTES} are read. Keep the rows you need.")
+    return READERS[suffix_of(path)](path)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptFileError(f"It is not UTF-8 text (at byte {error.start}). Save it as UTF-8.") from error
+def data_files(path: Path) -> list[Path]:
+    """The file itself, or the tables of a dataset's folder: those in it, in its `data` and in its split folders.
 
-
-def _open_separated(path: Path) -> Opened:
-    separator = "\t" if path.suffix.casefold() == ".tsv" else ","
-    text = _text(path)
-    if max(line.count(separator) for line in io.StringIO(text or separator)) > MAX_SEPARATORS:
-        raise PromptFileError(f"A line has more than {MAX_SEPARATORS} columns. It is no table of prompts.")
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    header = next(lines, [])
-    return header, lambda columns: (dict(zip(header, line, strict=False)) for line in lines)
-
-
-def _open_lines(path: Path) -> Opened:
-    lines = io.StringIO(_text(path))
-    return ("prompt",), lambda columns: ({"prompt": line} for line in lines)
-
-
-def _open_jsonl(path: Path) -> Opened:
-    lines = (line for line in io.StringIO(_text(path)) if line.strip())
-    first = _object(next(lines, "{}"))
-    return tuple(first), lambda columns: itertools.chain([first], map(_object, lines))
-
-
-def _object(line: str) -> Mapping[str, Any]:
-    value = _json(line)
-    if not isinstance(value, dict):
-        raise PromptFileError("A line is not a JSON object. Write one object, {...}, a line.")
-    return value
-
-
-def _open_json(path: Path) -> Opened:
-    """A list of objects; or an object whose `annotations` is one, as COCO's captions are."""
-    value = _json(_text(path))
-    rows = value.get("annotations") if isinstance(value, dict) else value
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise PromptFileError("It is neither a list of JSON objects nor COCO's captions. Write a list, [{...}, ...].")
-    return tuple(rows[0]) if rows else (), lambda columns: iter(rows)
-
-
-def _json(text: str) -> Any:
-    if sum(map(text.count, "[{,")) > MAX_JSON_ITEMS:
-        raise PromptFileError(f"It holds more than {MAX_JSON_ITEMS} JSON values. Keep the rows you need.")
-    return json.loads(text)
-
-
-def _open_parquet(path: Path) -> Opened:
-    try:
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise PromptFileError(
-            "Parquet files need the package pyarrow. Install it (pip install pyarrow), or save the set as csv."
-        ) from error
-    try:
-        file = parquet.ParquetFile(path)
-    except arrow.ArrowException as error:
-        raise PromptFileError(f"It is no whole parquet file: {str(error)[:200]}. Download it again.") from error
-    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-    unpacked = sum(group.total_byte_size for group in groups)
-    if file.metadata.num_rows > MAX_ROWS or unpacked > MAX_UNPACKED_BYTES:
-        raise PromptFileError(
-            f"It unpacks to {file.metadata.num_rows} rows and {unpacked} bytes; at most {MAX_ROWS} rows and "
-            f"{MAX_UNPACKED_BYTES} bytes are read."
+    Raises:
+        PromptFileError: the folder holds no tables, tables of several kinds, or lacks shards.
+    """
+    if not path.is_dir():
+        return [path]
+    folders = [path, *(inner for inner in sorted(path.iterdir()) if inner.is_dir() and _is_data_folder(inner.name))]
+    folders += [inner for folder in folders[1:] for inner in sorted(folder.iterdir()) if split_of(inner.name)]
+    found = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()) if _is_table(file)]
+    kinds = {suffix_of(file) for file in found}
+    if ".parquet" in kinds:
+        found = [file for file in found if suffix_of(file) == ".parquet"]
+    elif len(kinds) != 1:
+        what = (
+            f"tables of several kinds ({', '.join(sorted(kinds))})" if kinds else "no parquet, csv, tsv or json files"
         )
-
-    def records(columns: list[str]) -> Records:
-        try:
-            for batch in file.iter_batches(batch_size=256, columns=columns):
-                if batch.nbytes > MAX_UNPACKED_BYTES:
-                    raise PromptFileError(f"256 of its rows take {batch.nbytes} bytes. It is no set of prompts.")
-                yield from batch.to_pylist()
-        except arrow.ArrowException as error:
-            raise PromptFileError(f"It is damaged: {str(error)[:200]}. Download it again.") from error
-
-    return file.schema_arrow.names, records
-
-
-_READERS: dict[str, Callable[[Path], Opened]] = {
-    ".csv": _open_separated,
-    ".tsv": _open_separated,
-    ".jsonl": _open_jsonl,
-    ".json": _open_json,
-    ".txt": _open_lines,
-    ".parquet": _open_parquet,
-}
-SUFFIXES = tuple(_READERS)
+        raise PromptFileError(
+            f"The folder has {what} in itself, in data or in train, validation and test. Choose a file."
+        )
+    shards = {(shard[1], int(shard[3])) for file in found if (shard := SHARD.fullmatch(file.name.split(".")[0]))}
+    names = {file.name.split(".")[0] for file in found}
+    for name, count in shards:
+        missing = [i for i in range(min(count, len(names) + 1)) if f"{name}-{i:05}-of-{count:05}" not in names]
+        if missing:
+            raise PromptFileError(f"The shard {name}-{missing[0]:05}-of-{count:05} is missing. Download it.")
+    return found
 
 
-def _rows(records: Records, reading: Reading) -> Iterator[PromptRow]:
-    seen: set[object] = set()
-    for number, record in enumerate(records):
-        if number >= MAX_ROWS:
-            raise PromptFileError(f"It has more than {MAX_ROWS} rows. Keep the rows you need.")
-        row = _row(record, reading)
-        if row is None:
-            continue
-        texts = (row.unsafe, row.safe, row.negative)
-        key = str(record.get(reading.one_per)) if reading.one_per else (row.id, *texts)
-        if key not in seen:
+def dataset_folders(names: Iterable[str]) -> list[str]:
+    """The folders, among the files' relative paths, that hold a dataset's tables as `data_files` finds them."""
+    found = set()
+    for path in map(PurePath, names):
+        parts = list(path.parent.parts)
+        while parts and _is_data_folder(parts[-1]):
+            parts.pop()
+        if parts and _is_table(path) and (len(parts) < len(path.parts) - 1 or _split_of_file(path)):
+            found.add(str(PurePath(*parts)))
+    return sorted(found)
+
+
+def _is_data_folder(name: str) -> bool:
+    return name.casefold() == "data" or bool(split_of(name))
+
+
+def _is_table(path: PurePath) -> bool:
+    described = path.stem.casefold() in ("dataset_info", "dataset_infos", "dataset_dict", "state", "config")
+    suffix = suffix_of(Path(path))
+    return suffix in READERS and suffix != ".txt" and not described and not path.name.startswith(".")
+
+
+def _split_of_file(path: PurePath) -> str:
+    """The split in a file's name, or else its folder's."""
+    words = re.split(r"[^a-z]+", path.name.casefold())
+    return next(filter(None, map(split_of, [*words, path.parent.name])), "")
+
+
+def _open_folder(path: Path) -> Table:
+    files = data_files(path)
+    tables = {file: open_table(file) for file in files}
+    splits = {file: _split_of_file(file) for file in files}
+
+    def read(columns: Sequence[str]) -> Iterator[Row]:
+        for file, table in tables.items():
+            for where, row in table.read([name for name in columns if name in table.columns]):
+                yield f"{file.name}, {where}", {**row, "split": row.get("split") or splits[file]}
+
+    own = dict.fromkeys(name for table in tables.values() for name in table.columns)
+    if any(splits.values()):
+        own.setdefault("split")
+    notes = (f"{len(files)} files of a dataset's folder", *(note for table in tables.values() for note in table.notes))
+    return Table(tuple(own), read, tuple(dict.fromkeys(notes)))
+
+
+@dataclass
+class _Rows:
+    """Makes rows of records and counts what it leaves out."""
+
+    reading: Reading
+    read: int = 0
+    empty: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+
+    def of(self, records: Iterator[Row]) -> Iterator[PromptRow]:
+        """The rows, each once. Raises PromptFileError with the place in the file."""
+        seen: set[object] = set()
+        for where, record in records:
+            self.read += 1
+            check_count(self.read)
+            try:
+                row = _row(record, self.reading)
+            except SafetySteeringError as error:
+                raise PromptFileError(f"{where[:1].upper()}{where[1:]}: {error}") from error
+            if row is None:
+                self.empty.append(where)
+                continue
+            texts = (row.unsafe, row.safe, row.negative)
+            key = str(record.get(self.reading.one_per)) if self.reading.one_per else (row.id, *texts)
+            if key in seen:
+                self.repeated.append(where)
+                continue
             seen.add(key)
             yield row
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """How many rows were read and left out, and which."""
+        left_out = len(self.empty) + len(self.repeated)
+        yield f"{self.read} rows read" + (f", {left_out} left out" if left_out else "")
+        again = f"another caption of one {self.reading.one_per}" if self.reading.one_per else "repeated"
+        for kind, places in (("without a prompt", self.empty), (again, self.repeated)):
+            if places:
+                more = ", ..." if len(places) > MAX_LISTED else ""
+                yield f"left out, {kind}: {len(places)} ({', '.join(places[:MAX_LISTED])}{more})"
+
+
+def _notes_on_columns(table: Table, reading: Reading) -> Iterator[str]:
+    yield "columns: " + ", ".join(f"{name} from '{column[:40]}'" for name, column in reading.columns.items())
+    ignored = [name for name in table.columns if name and name not in (*reading.columns.values(), reading.one_per)]
+    if ignored:
+        more = f" and {len(ignored) - 12} more" if len(ignored) > 12 else ""
+        yield f"columns not read: {', '.join(name[:40] for name in ignored[:12])}{more}"
+    if "prompt" in reading.columns and reading.side:
+        yield f"prompts without a label are taken for {reading.side}"
+
+
+def _refuse_numbers(rows: Sequence[PromptRow], reading: Reading) -> None:
+    """Raise PromptFileError for a column of flags or numbers, such as `unsafe` = 0 or 1, that was taken for prompts."""
+    for side in SIDES:
+        texts = [text for row in rows if (text := row.prompts.get(side))]
+        if texts and all(map(NUMBER.fullmatch, texts)):
+            column = reading.columns.get(side) or reading.columns["prompt"]
+            raise PromptFileError(
+                f"The column '{column[:80]}' holds only numbers such as {texts[0][:40]}, no prompts. Map the columns: "
+                "prompt=column_a, label=column_b"
+            )
 
 
 def _row(record: Mapping[str, Any], reading: Reading) -> PromptRow | None:
     values = {field: record.get(column) for field, column in reading.columns.items()}
     texts = {side: _prompt(values.get(side)) for side in SIDES}
     if prompt := _prompt(values.get("prompt")):
-        texts[side_of_label(_clean(values["label"])) if "label" in values else reading.side] = prompt
+        texts[_side(_clean(values.get("label")), reading)] = prompt
     if not any(texts.values()):
         return None
     split = _clean(values.get("split")).casefold()
@@ -190,6 +239,13 @@ def _row(record: Mapping[str, Any], reading: Reading) -> PromptRow | None:
         **texts,
         split=SPLIT_NAMES.get(split, split),
     )
+
+
+def _side(label: str, reading: Reading) -> str:
+    """The side of a prompt: its label's, or of all prompts without one."""
+    if not label and not reading.side:
+        raise PromptFileError("A prompt has no label, so it could be safe or unsafe. Add it, or set unpaired.")
+    return side_of_label(label) if label else reading.side
 
 
 def _prompt(value: Any) -> str:

@@ -15,7 +15,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from ..errors import SafetySteeringError
@@ -28,9 +28,9 @@ MAX_SHOWN = 20
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One pair. safe: the same scene without what is unsafe. negative: sad, dirty or dark, and safe all the same.
+    """One pair. safe: the same scene without the unsafe element. negative: a sad, dirty or dark scene that is safe.
 
-    category: one name, or several of one row joined by ", ". A prompt that is not there is "".
+    category: one name, or several joined by ", ". A missing prompt is "".
     """
 
     id: str
@@ -64,15 +64,18 @@ class Length:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """A prompt set, checked. name: the file's. source_format: which public format it was read as, or "".
+    """A prompt set, checked.
+
+    name: the file's. source_format: the public format that it was read as, or "". notes: how the file was read.
 
     Raises:
-        SafetySteeringError: it is empty, an id stands twice, a row has no prompt, or a split that is none of the three.
+        SafetySteeringError: it is empty, an id occurs twice, a row has no prompt, or a split is not one of the three.
     """
 
     rows: tuple[PromptRow, ...]
     name: str = ""
     source_format: str = ""
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -136,13 +139,10 @@ class PromptSet:
         ids = {row.id for row in kept}
         return self._of(row for row in self.rows if row.id in ids)
 
-    @property
-    def has_splits(self) -> bool:
-        """Whether every row has a split, as in a file that brings its own."""
-        return all(row.split for row in self.rows)
-
     def split(self, train: float = 0.6, validation: float = 0.2, seed: int = 0) -> PromptSet:
-        """The same rows with splits drawn anew; what train and validation leave is test.
+        """The rows, each in a split: its own, or for rows without one a drawn split.
+
+        train, validation: shares of the drawn rows; what they leave is test.
 
         Raises:
             SafetySteeringError: the shares are no numbers from 0 to 1, or more than 1 together.
@@ -154,10 +154,18 @@ class PromptSet:
             )
 
         def drawn(row: PromptRow) -> PromptRow:
+            if row.split:
+                return row
             u = _uniform("split", seed, row.id)
             return replace(row, split=SPLITS[(u >= train) + (u >= train + validation)])
 
-        return self._of(map(drawn, self.rows))
+        own = sum(bool(row.split) for row in self.rows)
+        some = f"{own} of {len(self.rows)} rows have a split of their own; the others are drawn"
+        return replace(
+            self,
+            rows=tuple(map(drawn, self.rows)),
+            notes=self.notes + ((some,) if 0 < own < len(self.rows) else ()),
+        )
 
     def lengths(self) -> tuple[Length, ...]:
         """Mean lengths by category and side, where there is a prompt. A row of several categories counts in each."""
@@ -204,6 +212,10 @@ def _preview(prompts: PromptSet, examples: int) -> Iterator[str]:
     shared = prompts.shared_between_splits()
     if shared:
         yield f"warning: {shared} prompts occur in more than one split, so what is measured on them is not held out"
+    if prompts.notes:
+        yield ""
+        yield "how it was read"
+        yield from prompts.notes
     yield ""
     yield "mean length in words (characters)"
     means = prompts.lengths()

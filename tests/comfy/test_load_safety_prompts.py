@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 from typing import Any
 
@@ -108,3 +110,24 @@ def test_nothing_outside_the_folders_is_read(server, name):
     with pytest.raises(PromptRejected) as rejected:
         load(server, prompts=name)
     assert "was not found. Put it into models/safety_prompts" in str(rejected.value)
+
+
+def test_a_datasets_folder_is_offered_and_the_preview_says_how_it_was_read(server):
+    folder = server.base_directory / "models" / "safety_prompts" / "mine" / "data"
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        rows = [
+            {"prompt": f"a lake {split}"},
+            {"prompt": f"a fight {split}", "label": "unsafe", "category": "violence"},
+        ]
+        text = "\n".join(map(json.dumps, rows)).encode("utf-16")
+        (folder / f"{split}.jsonl.gz").write_bytes(gzip.compress(text))
+    kind, settings = server.client.object_info(NODE)["input"]["required"]["prompts"]
+    offered = kind if isinstance(kind, list) else settings["options"]
+    assert {"mine", "mine/data/train.jsonl.gz"} <= set(offered)
+    shown = preview(server, prompts="mine", unpaired="safe").splitlines()
+    assert shown[1:3] == ["benign: 1 train, 0 validation, 1 test", "violence: 1 train, 0 validation, 1 test"]
+    said = shown[shown.index("how it was read") + 1 :]
+    assert said[:3] == ["2 files of a dataset's folder", "UTF-16 text", "4 rows read"]
+    assert "prompts without a label are taken for safe" in said
+    assert "so it could be safe or unsafe" in refusal(server, prompts="mine")

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safety_steering_pack.safety_steering.errors import PromptFileError, SafetySteeringError
 from safety_steering_pack.safety_steering.prompts import files as prompt_files
+from safety_steering_pack.safety_steering.prompts import table
 from safety_steering_pack.safety_steering.prompts.files import load_prompts
 from safety_steering_pack.safety_steering.prompts.prompt_set import SPLITS, PromptRow, PromptSet, describe_prompts
 
@@ -180,8 +181,8 @@ def test_a_file_may_bring_its_splits(tmp_path):
     rows = [row | {"split": split} for row, split in zip(PAIRS, ("val", "TEST"), strict=True)]
     read = load_prompts(write(tmp_path / "set.csv", rows))
     assert [row.split for row in read.rows] == ["validation", "test"]
-    assert read.has_splits
-    assert not load_prompts(tmp_path / "set.csv", columns="split=-").has_splits
+    assert {row.split for row in read.rows} == {"validation", "test"}
+    assert {row.split for row in load_prompts(tmp_path / "set.csv", columns="split=-").rows} == {""}
 
 
 # Errors
@@ -204,7 +205,7 @@ BAD = {
         "The columns found: good, bad. Say which is which, for example: unsafe=column_a",
     ),
     "latin-1": ("set.csv", lambda path: path.write_bytes(b"unsafe,safe\n\xe9,e\n"), "not UTF-8 text (at byte 12)"),
-    "utf-16": ("set.txt", lambda path: path.write_text("hello", encoding="utf-16"), "not UTF-8 text"),
+    "half of utf-16": ("set.txt", lambda path: path.write_bytes("hello".encode("utf-16")[:-1]), "not UTF-16 text"),
     "ids twice": (
         "set.csv", lambda path: path.write_text("id,unsafe,safe\n1,a,b\n1,c,d\n"), "gives 1 ids to rows that differ",
     ),
@@ -214,14 +215,14 @@ BAD = {
     "unknown label": (
         "set.csv", lambda path: path.write_text("text,label\na,1\n"), "The label '1' says neither safe nor unsafe",
     ),
-    "broken json": ("set.jsonl", lambda path: path.write_text('{"unsafe": "a"'), "It cannot be read"),
+    "broken json": ("set.jsonl", lambda path: path.write_text('{"unsafe": "a"'), "Line 1 is not JSON"),
     "no objects": ("set.jsonl", lambda path: path.write_text("[1]\n"), "not a JSON object"),
     "not a list": ("set.json", lambda path: path.write_text('{"a": 1}'), "neither a list of JSON objects"),
     "nested prompt": ("set.json", lambda path: path.write_text('[{"unsafe": ["a"]}]'), "A prompt is a list"),
     "deep json": ("set.json", lambda path: path.write_text("[" * 100_000), "It cannot be read"),
     "many values": ("set.json", lambda path: path.write_text("[" + "[]," * 2_000_001), "more than 2000000 JSON values"),
     "long prompt": ("set.txt", lambda path: path.write_text("a" * 4_001), "A prompt has 4001 characters"),
-    "wide table": ("set.csv", lambda path: path.write_text("," * 300), "It has 301 columns"),
+    "wide table": ("set.csv", lambda path: path.write_text("a," * 300), "It has 301 columns"),
     "wider table": ("set.csv", lambda path: path.write_text("," * 1_000_000), "more than 10000 columns"),
     "no parquet": ("set.parquet", lambda path: path.write_text("nothing"), "It is no whole parquet file"),
     "damaged parquet": ("set.parquet", damaged_parquet, "It is no whole parquet file"),
@@ -259,7 +260,7 @@ def test_large_files_are_refused_before_they_are_read(tmp_path, monkeypatch):
         file.truncate(prompt_files.MAX_FILE_BYTES + 1)  # sparse: takes no room
     with pytest.raises(PromptFileError, match="at most 67108864 are read"):
         load_prompts(path)
-    monkeypatch.setattr(prompt_files, "MAX_ROWS", 1)
+    monkeypatch.setattr(table, "MAX_ROWS", 1)
     for suffix in (".csv", ".parquet"):
         with pytest.raises(PromptFileError, match="rows"):
             load_prompts(write(tmp_path / f"rows{suffix}", PAIRS))
