@@ -99,26 +99,42 @@ def _run_of(prompt_id: str, history: dict[str, Any], node_errors: dict[str, Any]
     )
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error: it mostly leads to a login page, and would take the headers to another address."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 class ComfyClient:
     """A synchronous client of one server, with one websocket listening in a background thread."""
 
-    def __init__(self, address: str, is_alive: Callable[[], None] = lambda: None) -> None:
-        """``address`` is ``http://host:port``; ``is_alive`` raises when the server's process is gone."""
+    def __init__(
+        self, address: str, is_alive: Callable[[], None] = lambda: None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """``address`` is ``http://host:port``, with a path if the server is behind one; ``is_alive`` raises when the
+        server's process is gone; ``headers`` go with every request.
+        """
         self.address = address.rstrip("/")
+        self._headers = dict(headers or {})
+        self._opener = urllib.request.build_opener(_NoRedirect)
         self._is_alive = is_alive
         self._client_id = uuid.uuid4().hex
         self._events: dict[str, list[dict[str, Any]]] = {}
         self._node_errors: dict[str, dict[str, Any]] = {}
         self._news = threading.Condition()
         self._connected = threading.Event()
+        self._failure: Exception | None = None
         self._loop = asyncio.new_event_loop()
         self._listener = threading.Thread(target=self._listen, name="comfy-websocket", daemon=True)
 
     def connect(self, timeout: float = 30.0) -> None:
-        """Open the websocket. Raises TimeoutError when the server does not accept it in time."""
+        """Open the websocket. Raises ConnectionError when it is refused, TimeoutError when it is not open in time."""
         self._listener.start()
         if not self._connected.wait(timeout):
             raise TimeoutError(f"no websocket connection to {self.address} within {timeout} s")
+        if self._failure is not None:
+            raise ConnectionError(f"its websocket refuses: {self._failure}")
 
     def close(self) -> None:
         if self._listener.is_alive():
@@ -131,6 +147,9 @@ class ComfyClient:
             self._loop.run_until_complete(self._task)
         except asyncio.CancelledError:
             pass
+        except Exception as error:  # told by connect(); later on, only progress is lost
+            self._failure = error
+            self._connected.set()
         finally:
             self._loop.close()
 
@@ -138,7 +157,10 @@ class ComfyClient:
         import aiohttp
 
         address = f"{self.address}/ws?clientId={self._client_id}"
-        async with aiohttp.ClientSession() as session, session.ws_connect(address, max_msg_size=0) as socket:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(address, headers=self._headers, max_msg_size=0) as socket,
+        ):
             self._connected.set()
             async for message in socket:
                 if message.type == aiohttp.WSMsgType.TEXT:
@@ -154,8 +176,9 @@ class ComfyClient:
     def request(self, path: str, payload: Mapping[str, Any] | None = None) -> Any:
         """GET ``path``, or POST ``payload`` to it as JSON; returns the decoded JSON (None for an empty body)."""
         body = None if payload is None else json.dumps(payload).encode()
-        request = urllib.request.Request(self.address + path, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as response:
+        headers = {"Content-Type": "application/json", **self._headers}
+        request = urllib.request.Request(self.address + path, body, headers)
+        with self._opener.open(request, timeout=60) as response:
             text = response.read()
         return json.loads(text) if text else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from .server import add_server_commands
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 1 after an error that was explained on stderr."""
+    """Run the command line; returns the exit code: 0, 1 after an error, explained on stderr, or 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a character: it is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="safety_steering", description="Safety vectors on the command line.")
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser("inspect", help="print a safety vector's card, or what model a checkpoint holds")
@@ -43,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (SafetySteeringError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -7,23 +7,18 @@ server; the same command goes on where it was.
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
-import urllib.error
 from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from ..safety_steering.errors import SafetySteeringError, shortened
+from ..safety_steering.errors import SafetySteeringError
 from .api_graph import Graph, Link, PromptGraph, node_of, read_graph, with_defaults, with_widgets
 from .comfy_client import ComfyClient, PromptRejected, Run
+from .connection import add_server_options, connected
 
 CAPTURE, CALIBRATE = "SafetySteering_CaptureActivations", "SafetySteering_CalibrateSteering"
 SAVE = "SafetySteering_SaveSafetyVector"
-SERVER = "http://127.0.0.1:8188"
 LONGEST_RUN = 30 * 24 * 3600.0
 EXAMPLE = "CaptureActivations.steps=8"
 
@@ -40,7 +35,7 @@ def add_server_commands(commands: Any) -> None:
     calibrate.add_argument("--save", default="", metavar="NAME", help="save the vector with its suggestion as NAME")
     calibrate.set_defaults(run=lambda options: _run(options, CALIBRATE))
     for parser in (capture, calibrate):
-        parser.add_argument("--server", default=SERVER, help=f"the server's address (default {SERVER})")
+        add_server_options(parser)
         parser.add_argument("--graph", type=Path, help="a graph with the node in it, exported with Export (API)")
         stock = parser.add_argument_group("without --graph, a text-to-video graph of stock loaders")
         stock.add_argument("--model", default="", help="the diffusion model's file, as UNETLoader lists it")
@@ -60,35 +55,11 @@ def add_server_commands(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace, class_type: str) -> str:
-    client = ComfyClient(_checked_address(options.server))
-    try:
-        client.request("/system_stats")
-        client.connect()
+    with connected(options) as client:
         graph = with_widgets(read_graph(options.graph) if options.graph else _stock_graph(options), options.set)
         if not options.graph:
             graph = with_defaults(graph, client.object_info())
         return _follow(client, graph, node_of(graph, class_type))
-    except (urllib.error.URLError, TimeoutError, HTTPException, json.JSONDecodeError) as error:
-        reason = getattr(error, "reason", error)
-        why = getattr(reason, "strerror", None) or reason
-        raise SafetySteeringError(
-            f"No ComfyUI server answers at {shortened(options.server)} ({why}). "
-            "Start one with `python main.py` in ComfyUI's folder, or give the address of yours with --server."
-        ) from error
-    finally:
-        client.close()
-
-
-def _checked_address(address: str) -> str:
-    """`address`, if it reads as http://host:port. Raises SafetySteeringError."""
-    try:
-        parts = urlsplit(address)
-        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, half of an IPv6 address
-        whole = False
-    if not whole or re.search(r"\s", address):
-        raise SafetySteeringError(f"--server is '{shortened(address)}'. Give an address such as {SERVER}.")
-    return address
 
 
 def _stock_graph(options: argparse.Namespace) -> Graph:

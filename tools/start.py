@@ -8,6 +8,7 @@ The folders below are on the path, so their modules have plain names; the pack i
 
 from __future__ import annotations
 
+import io
 import runpy
 import sys
 from importlib.util import find_spec
@@ -45,6 +46,9 @@ def is_there(module: str) -> bool:
 
 def main() -> None:
     prepare()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a character: it is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     if len(sys.argv) < 2 or not is_there(sys.argv[1]):
         what = f"There is no module {sys.argv[1]} to run" if len(sys.argv) > 1 else "No module is named"
         sys.exit(f"{what}. Name one of {', '.join(FOLDERS)}, for example small_world.build.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
 from comfy_server import ComfyServer
+from login_proxy import LoginProxy
 from safety_steering_pack.commands.api_graph import PromptGraph
 from safety_steering_pack.commands.main import main
 from safety_steering_pack.safety_steering.vectors.file import load_vector
@@ -85,6 +87,49 @@ def test_calibrate_prints_the_table_and_saves_the_vector(
     )
     assert [row["chosen"] for row in table["rows"]] == [False, True]
     assert min(2, PAIRS["validation"]) == table["rows"][0]["n_unsafe"]
+
+
+def test_a_server_behind_a_login_and_a_path(
+    server: ComfyServer, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = PromptGraph()
+    capture = {"folder": "login", "hook_points": "conditioning", "sigma_bins": 1, **SAMPLER}
+    graph.add("SafetySteering_CaptureActivations", capture, **shared(graph))
+    command = ["capture", "--graph", write(graph, tmp_path / "capture.json"), "--set", "LoadSafetyPrompts.limit=1"]
+    monkeypatch.setenv("MY_KEY", "k3y-of-mine")
+    bearer, basic = "Bearer k3y-of-mine", "Basic " + b64encode(b"me:k3y-of-mine").decode()
+    for header, login in (
+        (("Authorization", bearer), ["--token", "MY_KEY"]),
+        (("Authorization", bearer), ["--header", "Authorization: Bearer $MY_KEY"]),
+        (("X-Api-Key", "k3y-of-mine"), ["--header", "X-Api-Key: ${MY_KEY}"]),
+        (("X-Api-Key", "k3y-of-mine"), ["--header", "X-Api-Key:k3y-of-mine"]),
+        (("Authorization", basic), []),
+    ):
+        with LoginProxy(server.address, header) as proxy:
+            address = proxy.address if login else proxy.address.replace("://", "://me:k3y-of-mine@")
+            assert main([*command, "--server", f"{address}/", *login]) == 0
+            told = capsys.readouterr()
+            assert told.out
+            assert (proxy.refused, proxy.sockets) == (0, 1)
+            for wrong in (["--server", proxy.address], ["--server", proxy.address, "--header", "X-Other: k3y-of-mine"]):
+                assert main([*command, *wrong]) == 1
+                told = capsys.readouterr()
+                assert ("refuses the login (401)" if len(wrong) > 2 else "asks for a login (401)") in told.err
+                assert "k3y" not in told.err + told.out
+
+
+def test_a_redirect_to_a_login_page_takes_no_header_along(
+    server: ComfyServer, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAFETY_STEERING_TOKEN", "k3y-of-mine")
+    with LoginProxy(server.address, ("X-Api-Key", "other"), "redirect") as proxy:
+        assert main(["capture", "--model", "a", "--text-encoder", "b", "--server", proxy.address]) == 1
+        assert (proxy.refused, proxy.followed) == (1, 0)
+    told = capsys.readouterr().err
+    assert "redirects to http://localhost:" in told
+    assert "/login. If that is a login page" in told
+    assert "secret" not in told
+    assert "k3y" not in told
 
 
 @pytest.mark.parametrize(

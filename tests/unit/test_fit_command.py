@@ -99,6 +99,33 @@ def test_an_address_that_is_none_gets_one_short_sentence(address, capsys):
         assert len(told) < 200
 
 
+@pytest.mark.parametrize(
+    ("login", "words"),
+    [
+        (["--token", "hush"], "--token names an environment variable"),
+        (["--token", "ODD"], "characters that no header can hold"),
+        (["--header", "hush"], "A --header does not read"),
+        (["--header", "X-Key: hush\n"], "No ComfyUI server answers"),
+        (["--header", "X-Key: hush\nX: y"], "A --header does not read"),
+        (["--header", "X-Key: h\u00fcsh hush"], "A --header does not read"),
+        (["--header", "X-Key: $hush"], "The environment variable of --header X-Key is not set"),
+        (["--header", "X-Key: ${ODD}"], "The environment variable of --header X-Key is not set, or is no plain text"),
+    ],
+)
+def test_a_login_that_does_not_read_gets_one_sentence_without_it(login, words, capsys, monkeypatch):
+    monkeypatch.setenv("ODD", "hush\nhush")
+    assert main(["capture", "--server", "http://me:hush@127.0.0.1:9", *login]) == 1
+    told = capsys.readouterr()
+    assert words in told.err
+    assert "hush" not in told.err + told.out
+    assert len(told.err.splitlines()) == 1
+
+
+def test_an_address_with_a_password_is_shown_without_it(capsys):
+    assert main(["capture", "--server", "http://me:hush@host:port"]) == 1
+    assert capsys.readouterr().err.startswith("--server is 'http://host:port'")
+
+
 class Page(BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -160,3 +187,9 @@ def test_a_file_that_is_no_api_graph_gets_one_sentence(tmp_path, text):
     path.write_text(text)
     with pytest.raises(SafetySteeringError, match=r"graph\.json"):
         read_graph(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_graph_in_any_unicode_encoding_is_read(tmp_path, encoding):
+    (tmp_path / "graph.json").write_bytes(json.dumps(GRAPH).encode(encoding))
+    assert read_graph(tmp_path / "graph.json") == GRAPH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -126,3 +127,24 @@ def test_python_dash_m_works_from_the_packs_folder(repo_root, tmp_path):
     command = [sys.executable, "-m", "safety_steering", "inspect", str(path)]
     done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("for: tiny/0")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16"])
+def test_a_terminal_of_any_encoding_is_printed_to(repo_root, tmp_path, encoding):
+    """Categories and file names that the terminal lacks are shown as escapes, on stdout and on stderr."""
+    vector = random_vector(SPACES, categories=("\u66b4\u529b", "nudit\u00e9"))
+    path = save_vector(vector, tmp_path / "a.safetensors")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "safety_steering", *arguments]
+        done = subprocess.run(command, cwd=repo_root, capture_output=True, env=environment, check=False)
+        return done.returncode, done.stdout.decode(encoding), done.stderr.decode(encoding)
+
+    code, told, complaint = run("inspect", str(path))
+    assert (code, complaint.strip()) == (0, "")
+    assert told.count("\u66b4\u529b" if encoding.startswith("utf") else "\\u66b4\\u529b") >= 1
+    code, told, complaint = run("inspect", str(tmp_path / "\u66b4\u529b.safetensors"))
+    assert (code, told.strip()) == (1, "")
+    assert "There is no file or folder" in complaint
+    assert "Traceback" not in complaint
