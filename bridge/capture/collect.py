@@ -23,7 +23,6 @@ from ..models.model_map import block_space, find_list, patcher_shape, read_shape
 from ..models.swaps import unwrap
 from ..models.tokens import TokenRange, to_sequence
 from ..steering.branches import UNKNOWN, call_roles, is_targeted, roles_by_uuid
-from ..steering.injection import EntryHook
 from ..steering.model_call import ModelCall, named, sigma_of
 
 WRAPPER_KEY = "safety_steering_capture"
@@ -132,7 +131,7 @@ class Capture:
                 hooks[name] = self._reader(name, model_call, collect)
             else:
                 collect(name, *model_call.states(name))
-        with model_call.hooked(hooks, EntryHook()):
+        with model_call.hooked(hooks.items()):
             return executor(*args, **kwargs)
 
     def _is_read(self, role: str) -> bool:

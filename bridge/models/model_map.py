@@ -111,6 +111,8 @@ class _Reading:
     blocks: Mapping[str, Sequence[torch.nn.Module]]
 
 
+WITNESSES = 5  # blocks that show whether the blocks ran in a model call
+
 # A model that was once read without a swap is known from then on: what other nodes put on it later changes nothing.
 _READINGS: WeakKeyDictionary[torch.nn.Module, _Reading] = WeakKeyDictionary()
 
@@ -262,6 +264,14 @@ def find_block(diffusion_model: torch.nn.Module, hook_point: HookPoint) -> torch
     entry, _ = find_list(known.shape.family, hook_point)
     own, live = known.blocks[entry.name], _hooked_modules(_list_of(model, entry, {}), entry)
     return (live if len(live) == len(own) else own)[hook_point.number]
+
+
+def witness_points(shape: Shape) -> tuple[HookPoint, ...]:
+    """A few blocks over the whole depth but for the first, which caches run on a hit too: did the blocks run?"""
+    blocks = list({(p.list, p.number): p for p in shape.widths if p.list in shape.block_counts}.values())
+    last = len(blocks) - 1
+    chosen = (max(min(1, last), last * step // (WITNESSES - 1)) for step in range(WITNESSES))
+    return tuple(blocks[index] for index in dict.fromkeys(chosen))
 
 
 def model_hook_points(shape: Shape) -> tuple[HookPoint, ...]:

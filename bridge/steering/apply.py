@@ -25,14 +25,14 @@ from comfy_execution.utils import get_executing_context
 from ...safety_steering.errors import NotSteeredError
 from ...safety_steering.steering.trace import ACTED, OFF, RunTrace
 from ...safety_steering.vectors.vector import SafetyVector
-from ..models.model_map import patcher_shape, read_shape
+from ..models.model_map import patcher_shape, read_shape, witness_points
 from ..models.swaps import swap_warning, unwrap
 from ..models.vector_fit import check_fits, fingerprint_warning, untested_warning
 from .branches import call_roles, is_targeted, list_roles, roles_by_uuid
 from .compile_guards import guard_hooks
 from .injection import Injection
 from .model_call import ModelCall, named, proceed, sigma_of
-from .run import OTHER_BRANCH, OUTSIDE_WINDOW, Call, Run, check_finite, finish
+from .run import OTHER_BRANCH, OUTSIDE_WINDOW, Call, Run, check_finite, check_missed, finish
 from .settings import SteeringSettings
 
 WRAPPER_KEY = "safety_steering"
@@ -180,20 +180,24 @@ class Steering:
         call.note = self._why_not(call, model.model_sampling)
         if run is not None:
             run.calls.append(call)
-        if call.note:
-            return proceed(executor, arguments)
-
         diffusion_model = unwrap(model.diffusion_model)
         shape = read_shape(diffusion_model)
+        model_call, witnesses = ModelCall(diffusion_model, shape.family, arguments), witness_points(shape)
+        if call.note:
+            with self._injection.watched(model_call, call, witnesses):
+                return proceed(executor, arguments)
+
         if self._checked.get(diffusion_model) != shape.swapped:
             check_fits(self.vector, self.settings.hook_points, shape)
             self._checked[diffusion_model] = shape.swapped
         if run is not None and shape.swapped:
             run.warnings.append(swap_warning(shape.swapped, shape.family.name))
-        with self._injection.steered(ModelCall(diffusion_model, shape.family, arguments), call) as steered:
+        with self._injection.steered(model_call, call, witnesses) as steered:
             result = proceed(executor, steered)
         if run is None:  # somebody calls the model outside of a sampler run: judge the call by itself
             finish(Run(calls=[call]), self.settings.branch, **self._about())
+        elif call is run.calls[0]:  # nothing was there to be cached: no need to wait for the run's end
+            check_missed(run)
         return result
 
     def _why_not(self, call: Call, model_sampling: Any) -> str:

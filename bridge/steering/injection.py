@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,14 +13,17 @@ import torch
 from ...safety_steering.errors import NotSteeredError
 from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.steering.interventions import Effect, Intervention, Targets, intervene, stack_targets
+from ...safety_steering.steering.trace import CACHED
 from ...safety_steering.vectors.vector import SafetyVector
 from ..models.families.schema import Stream
-from ..models.model_map import find_list
+from ..models.model_map import WITNESSES, find_list
 from ..models.tokens import TokenRange, from_sequence, to_sequence
 from .branches import is_targeted
 from .model_call import ModelCall
-from .run import CACHED, REPLACED, Call, Evidence
+from .run import REPLACED, Call, Evidence
 from .settings import SteeringSettings
+
+Hooks = Mapping[HookPoint, "BlockHook"]
 
 
 class Injection:
@@ -37,34 +41,50 @@ class Injection:
         self._blocks = [point for point in steered if point.is_block]
         self._targets: dict[tuple[HookPoint, int, torch.device], Targets] = {}
         self._hooks: dict[tuple[HookPoint, torch.device], BlockHook] = {}
-        self._entries: dict[torch.device, EntryHook] = {}
+        self._watches: dict[torch.device, Watch] = {}
 
     @contextmanager
-    def steered(self, model_call: ModelCall, call: Call) -> Iterator[dict[str, Any]]:
+    def watched(
+        self,
+        model_call: ModelCall,
+        call: Call,
+        witnesses: Sequence[HookPoint],
+        hooks: Hooks = MappingProxyType({}),
+    ) -> Iterator[None]:
+        """Hooks one model call that is made inside, and notes how much of the transformer ran in it."""
+        watch = self._watches.setdefault(model_call.x.device, Watch())
+        watch.reset()
+        with model_call.hooked((*hooks.items(), *zip(witnesses, watch.blocks, strict=False)), watch.entry):
+            yield
+        call.entered = watch.entry.ran
+        ran = [hook.ran or model_call.is_replaced(name) for name, hook in zip(witnesses, watch.blocks, strict=False)]
+        call.blocks_ran = sum(ran) / len(ran)
+
+    @contextmanager
+    def steered(self, model_call: ModelCall, call: Call, witnesses: Sequence[HookPoint]) -> Iterator[dict[str, Any]]:
         """Steers one model call that is made inside, with the arguments this yields; then collects what was done.
 
         Raises:
-            NotSteeredError: the call lacks the states of a hook point; or, on leaving, the transformer ran and a
-                target block neither fired nor was replaced.
+            NotSteeredError: the call lacks the states of a hook point.
         """
         device = model_call.x.device
-        entry = self._entries.setdefault(device, EntryHook())
-        entry.ran = False
         arguments, evidence = self._edit_states(model_call, call)
         hooks = {name: self._hook(name, model_call) for name in self._blocks}
         try:
             for name, hook in hooks.items():
                 hook.edit = self._edit(name, model_call.tokens(name), call, device)
-            with model_call.hooked(hooks, entry):
+            with self.watched(model_call, call, witnesses, hooks):
                 yield arguments
-            if not entry.ran:
+            if not call.entered:
                 call.note = CACHED
                 return
             for name, hook in hooks.items():
                 if hook.edit is not None and hook.effect is not None:
                     evidence.append(Evidence(name, hook.edit.targets, hook.effect))
+                elif model_call.is_replaced(name):
+                    call.note = REPLACED
                 else:
-                    call.note = _why_missed(name, model_call)
+                    call.missed.append(name)
             call.evidence += evidence
         finally:
             for hook in hooks.values():
@@ -105,16 +125,6 @@ class Injection:
         if key not in self._targets:
             self._targets[key] = stack_targets(point, self._vector.mix, sigma_bin).to(device, torch.float32)
         return self._targets[key]
-
-
-def _why_missed(name: HookPoint, model_call: ModelCall) -> str:
-    """Why a hook did not fire though the model ran, if another node took the block's place; else NotSteeredError."""
-    if model_call.is_replaced(name):
-        return REPLACED
-    raise NotSteeredError(
-        f"The model ran, but {name} was not steered in this call: the hook on that block did not fire. "
-        "Another node may run the model in its own way; remove it, or steer at 'conditioning'."
-    )
 
 
 # --- The forward hook that edits a block's output.
@@ -177,11 +187,27 @@ class BlockHook:
         return steered if self.item is None else (*output[: self.item], steered, *output[self.item + 1 :])
 
 
-class EntryHook:
-    """A forward hook on the module that runs once whenever the transformer really runs."""
+class RanHook:
+    """A forward hook that notes that its module ran."""
 
     def __init__(self) -> None:
         self.ran = False
 
     def __call__(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
         self.ran = True
+
+
+class Watch:
+    """Hooks on a family's entry module, which runs whenever the transformer does, and on a few of its blocks.
+
+    A cache of blocks lets the entry run and skips the blocks. One object per device for all calls, as of BlockHook.
+    """
+
+    def __init__(self) -> None:
+        self.entry = RanHook()
+        self.blocks = tuple(RanHook() for _ in range(WITNESSES))
+
+    def reset(self) -> None:
+        """Forget the last call."""
+        for hook in (self.entry, *self.blocks):
+            hook.ran = False

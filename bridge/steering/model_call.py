@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,11 +119,16 @@ class ModelCall:
         return TokenRange(before + own.start, own.count, own.mask, frame=own.frame)
 
     @contextmanager
-    def hooked(self, hooks: Mapping[HookPoint, ForwardHook], entry: ForwardHook) -> Iterator[None]:
-        """Hang forward hooks on blocks (hook point -> hook) and on the family's entry module for one call."""
-        handles = [self.diffusion_model.get_submodule(self.family.entry).register_forward_hook(entry)]
+    def hooked(
+        self, hooks: Iterable[tuple[HookPoint, ForwardHook]], entry: ForwardHook | None = None
+    ) -> Iterator[None]:
+        """Hang forward hooks on blocks and on the family's entry module for one call."""
+        handles = []
         try:
-            for name, hook in hooks.items():
+            if entry is not None:
+                module = self.diffusion_model.get_submodule(self.family.entry)
+                handles.append(module.register_forward_hook(entry))
+            for name, hook in hooks:
                 handles.append(find_block(self.diffusion_model, name).register_forward_hook(hook))
             yield
         finally:

@@ -15,13 +15,21 @@ import torch
 from ...safety_steering.errors import NotSteeredError
 from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.steering.interventions import Effect, Targets
-from ...safety_steering.steering.trace import ACTED, NOT_IN_WINDOW, NOTHING_TO_EDIT, CallTrace, HookTrace, RunTrace
+from ...safety_steering.steering.trace import (
+    ACTED,
+    CACHED,
+    NOT_IN_WINDOW,
+    NOTHING_TO_EDIT,
+    CallTrace,
+    HookTrace,
+    RunTrace,
+)
 from .branches import is_targeted
 
 OUTSIDE_WINDOW = "outside the window"
 OTHER_BRANCH = "no sample of the steered branch"
-CACHED = "answered by a cache"
 REPLACED = "block replaced by another node"
+MOST = 0.5
 NOT_FINITE = (
     "led to values that are no finite numbers. Lower the strength or the weights of the mix, or set norm to token; if "
     "it happens without Apply too, the model itself overflows in this precision."
@@ -39,13 +47,20 @@ class Evidence:
 
 @dataclass
 class Call:
-    """One model call as it happened. roles: one per equal chunk of the batch; rows: samples a chunk."""
+    """One model call as it happened.
+
+    roles: one per equal chunk of the batch; rows: samples a chunk. missed: hook points whose block did not run, though
+    no other node replaced it. entered: the transformer ran. blocks_ran: share of its witness blocks that did.
+    """
 
     sigma: float
     roles: tuple[str, ...]
     rows: int
     note: str = ""
     evidence: list[Evidence] = field(default_factory=list)
+    missed: list[HookPoint] = field(default_factory=list)
+    entered: bool = False
+    blocks_ran: float = 0.0
 
 
 @dataclass
@@ -65,10 +80,13 @@ def finish(run: Run, branch: str, **about: Any) -> RunTrace:
     """Read a run's evidence off the device and judge it.
 
     Raises:
-        NotSteeredError: a call lay inside the window, on a steered branch, with something to edit, and nothing acted.
+        NotSteeredError: calls lay inside the window, on a steered branch, with something to edit, and none acted; or a
+            block ran in a call without being steered.
     """
     if not run.calls:
         return RunTrace(NOT_IN_WINDOW, reason="the sampler never called the model.", **about)
+    _note_cached(run)
+    check_missed(run)
     calls = tuple(_read(call, branch) for call in run.calls)
     notes = Counter(call.note for call in calls)
     status, reason = ACTED, ""
@@ -87,6 +105,26 @@ def finish(run: Run, branch: str, **about: Any) -> RunTrace:
     if notes[REPLACED]:
         run.warnings.append(f"In {notes[REPLACED]} of {len(calls)} model calls another node replaced a steered block.")
     return RunTrace(status, calls=calls, reason=reason, warnings=tuple(dict.fromkeys(run.warnings)), **about)
+
+
+def _note_cached(run: Run) -> None:
+    """Note the calls that a cache of blocks answered: most blocks were skipped, and ran in other calls of the run.
+
+    What was edited in such a call did not reach the blocks that matter, so it does not count as steered.
+    """
+    if any(call.blocks_ran >= MOST for call in run.calls):
+        for call in run.calls:
+            if call.entered and call.blocks_ran < MOST and not call.note:
+                call.note, call.evidence, call.missed = CACHED, [], []
+
+
+def check_missed(run: Run) -> None:
+    """Raise NotSteeredError if the model ran in a call and a block that should have been steered did not."""
+    for name in (name for call in run.calls for name in call.missed):
+        raise NotSteeredError(
+            f"The model ran, but {name} was not steered in this call: the hook on that block did not fire. "
+            "Another node may run the model in its own way; remove it, or steer at 'conditioning'."
+        )
 
 
 def check_finite(samples: torch.Tensor) -> None:

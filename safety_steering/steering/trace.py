@@ -10,6 +10,7 @@ OFF = "off"
 NOT_IN_WINDOW = "not in window"
 NOTHING_TO_EDIT = "nothing to edit"
 ACTED = "acted"
+CACHED = "answered by a cache"  # the note of a call in which the blocks did not run
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,11 @@ class RunTrace:
         where = points[0] if len(points) == 1 else f"{len(points)} hook points"
         gaps = [abs(gap) for hook in hooks for gap in hook.shift_gaps.values()]
         shift = sum(hook.shift for hook in hooks) / len(hooks)
+        cached = sum(call.note == CACHED for call in self.calls)
         return (
             f"Acted on {self.steered_steps} of {self.steps} steps at {where}: "
             f"mean shift {sum(gaps) / len(gaps):.2f} gaps ({shift:.1%} of the token norm)."
+            f"{f' {cached} calls were answered by a cache.' if cached else ''}"
         )
 
     def as_dict(self) -> dict[str, Any]:
