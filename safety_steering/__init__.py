@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .alignment.fit import fit_alignment
-    from .alignment.transfer import sharpen, transfer
+    from .alignment.sharpen import sharpen
+    from .alignment.transfer import transfer
     from .directions.native import fit_vector
     from .directions.portable import extract_vector
     from .errors import MismatchError, NotSteeredError, SafetySteeringError, VectorFileError
@@ -45,7 +46,7 @@ _HOME = {
     "intervene": ".steering.interventions",
     "load_vector": ".vectors.file",
     "save_vector": ".vectors.file",
-    "sharpen": ".alignment.transfer",
+    "sharpen": ".alignment.sharpen",
     "transfer": ".alignment.transfer",
 }
 

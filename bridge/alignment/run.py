@@ -18,7 +18,7 @@ from ...safety_steering.alignment.alignment import Alignment, AnchorStates
 from ...safety_steering.alignment.file import load_alignment, save_alignment
 from ...safety_steering.alignment.fit import TargetStates, fit_checked, source_hook_point, texts_sha256
 from ...safety_steering.alignment.maps import AlignmentSettings
-from ...safety_steering.alignment.transfer import MIN_BENIGN
+from ...safety_steering.alignment.sharpen import MIN_BENIGN
 from ...safety_steering.errors import MismatchError, SafetySteeringError, VectorFileError
 from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.prompts.prompt_set import PromptSet

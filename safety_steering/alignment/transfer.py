@@ -1,4 +1,4 @@
-"""Transfer of a source vector into another model by an alignment, and sharpening of the transferred directions.
+"""Transfer of a source vector into another model by an alignment.
 
 Transfer (arXiv 2606.05290) carries each category by itself:
 
@@ -6,33 +6,25 @@ Transfer (arXiv 2606.05290) carries each category by itself:
 
 The new gap ||v_t|| is an estimate, because the target never reads anything unsafe. Center, spreads and token norm are
 measured on the target's states of benign prompts: its own, if the alignment has some, else the anchors.
-
-Sharpening weights a transferred direction u by the covariance S of benign states (n, D) of the target:
-
-    w = (S + lambda I)^-1 u,   lambda = shrinkage * tr(S) / D,   w <- w / ||w||,   gap <- gap <u, w>
-
-It is shrunk LDA whose class difference was carried over and whose scatter needs nothing unsafe: channels by which
-benign prompts vary anyway (subject, style, length) count for less. The less benign prompts vary along w, the better a
-gate separates unsafe ones. Statistics are measured on the same states, so these should be of prompts in the style that
-the model is used with.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ..directions.statistics import measured
 from ..errors import MismatchError, SafetySteeringError
-from ..linear_algebra import outlier_share, shrunk_solve
+from ..linear_algebra import outlier_share
 from ..vectors.vector import Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
-from .alignment import Alignment, AnchorStates
+from .alignment import Alignment
+from .rule import benign_rule
+from .sharpen import sharpened
 
 STEP = "transfer"
-MIN_BENIGN = 16
 
 
 def transfer(vector: SafetyVector, alignment: Alignment) -> SafetyVector:
@@ -104,11 +96,7 @@ def _carry(name: str, direction: Direction, alignment: Alignment) -> Direction:
             f"The category '{name}' cannot be carried over: its direction has no length in the target. Fit the "
             "alignment with another method or more anchors."
         )
-    return _measured(moved / length, gap, alignment.benign)
-
-
-def _measured(u: torch.Tensor, gap: float, benign: AnchorStates) -> Direction:
-    """The unit direction u (D,) with this gap and its statistics on benign states."""
+    u, benign = moved / length, alignment.benign
     return measured(u, gap, benign.pooled.double() @ u, benign.token.double() @ u)
 
 
@@ -150,66 +138,9 @@ def _info(vector: SafetyVector, alignment: Alignment, carried: Mapping[str, Dire
 
 
 def carry_over(vector: SafetyVector, alignment: Alignment, shrinkage: float) -> SafetyVector:
-    """`transfer`, then `sharpen` on the alignment's benign states unless the shrinkage is 0."""
+    """`transfer`, then `sharpen` on the alignment's benign states unless the shrinkage is 0, then `benign_rule`."""
     carried = transfer(vector, alignment)
-    return sharpen(carried, alignment.benign, shrinkage) if shrinkage else carried
-
-
-def sharpen(vector: SafetyVector, benign: AnchorStates, shrinkage: float = 1.0) -> SafetyVector:
-    """The vector with its directions sharpened on `benign`, the states of n benign prompts at its only hook point.
-
-    shrinkage: of the covariance; the higher, the less a direction turns. `inf` keeps the directions and only measures
-    their statistics again.
-
-    Raises:
-        SafetySteeringError: the vector has several hook points or sigma bins, there are too few states, they have
-            another width, or they do not vary.
-
-    Example:
-        >>> import torch
-        >>> from safety_steering import fit_alignment, load_vector, sharpen, transfer
-        >>> from safety_steering.alignment.alignment import Side
-        >>> vector = load_vector("vectors/smollm2_135m_portable.safetensors")
-        >>> anchors = vector.anchors
-        >>> source = Side(anchors.hook_point, vector.at(anchors.hook_point).space)
-        >>> target = anchors.states @ torch.randn(576, 32)  # your model's states of anchors.texts
-        >>> alignment = fit_alignment(anchors.states, target, source_side=source)
-        >>> sharper = sharpen(transfer(vector, alignment), alignment.benign)
-        >>> sharper.info.provenance[-1]["step"]
-        'sharpen'
-    """
-    _check(vector, benign, shrinkage)
-    (name, point), *_ = vector.hook_points.items()
-    directions = torch.stack([direction.direction[0].double() for direction in point.categories.values()])
-    pooled = benign.pooled.double()
-    centred = pooled - pooled.mean(dim=0)
-    sharper = directions if shrinkage == float("inf") else shrunk_solve(directions, centred, shrinkage)
-    sharpened = {
-        category: _sharpen(direction, w, benign)
-        for (category, direction), w in zip(point.categories.items(), sharper, strict=True)
-    }
-    norms = benign.token.double().norm(dim=1)
-    changed = replace(point, categories=sharpened, token_norm=norms.median()[None].float())
-    step = {"step": "sharpen", "shrinkage": shrinkage, "prompts": len(benign.pooled), "of": vector.sha256}
-    return replace(vector, hook_points={name: changed}).with_info(provenance=(*vector.info.provenance, step))
-
-
-def _sharpen(direction: Direction, w: torch.Tensor, benign: AnchorStates) -> Direction:
-    u = torch.nn.functional.normalize(direction.direction[0].double(), dim=0)
-    w = torch.nn.functional.normalize(w, dim=0)
-    return _measured(w, float(direction.gap) * float(u @ w), benign)
-
-
-def _check(vector: SafetyVector, benign: AnchorStates, shrinkage: float) -> None:
-    points = list(vector.hook_points.values())
-    if len(points) != 1 or points[0].bins != 1:
-        raise SafetySteeringError(
-            "This vector has several hook points or sigma bins. Only a transferred vector, which has one, is sharpened."
-        )
-    rows, width = benign.pooled.shape
-    if width != points[0].width:
-        raise SafetySteeringError(f"The benign states are {width} wide and the vector {points[0].width}.")
-    if rows < MIN_BENIGN:
-        raise SafetySteeringError(f"{rows} benign prompts are too few to sharpen by. At least {MIN_BENIGN} are needed.")
-    if not shrinkage > 0:
-        raise SafetySteeringError(f"The shrinkage is {shrinkage}; give a number above 0, such as 1.")
+    anchors = alignment.target_anchors if alignment.own_benign else None
+    found = sharpened(carried, alignment.benign, shrinkage or math.inf, anchors)
+    result = found.vector if shrinkage else carried
+    return result.with_info(suggestion=benign_rule(result, found.lowest))

@@ -107,7 +107,7 @@ def transferred(recipe: Recipe) -> tuple[Any, Any]:
 def sharpened(vector: Any, recipe: Recipe) -> Any:
     """The vector sharpened on benign captions of this world."""
     from safety_steering_pack.safety_steering.alignment.alignment import AnchorStates
-    from safety_steering_pack.safety_steering.alignment.transfer import sharpen
+    from safety_steering_pack.safety_steering.alignment.sharpen import sharpen
 
     texts = benign_captions(STYLE.get(recipe.hook_point, STYLE_AT_BLOCKS), SEED)
     return sharpen(vector, AnchorStates(*target_states(tuple(texts), recipe.hook_point)), recipe.sharpen)

@@ -1,0 +1,141 @@
+"""Sharpening: a transferred direction u weighted by the covariance S of benign states of the target.
+
+    w = (S + lambda I)^-1 u,   lambda = shrinkage * tr(S) / D,   w <- w / ||w||,   gap <- gap <u, w>
+    S = STYLE_WEIGHT * S_own + (1 - STYLE_WEIGHT) * S_anchors
+
+It is shrunk LDA whose class difference was carried over and whose scatter needs nothing unsafe: channels by which
+benign prompts vary anyway (subject, style, length) count for less. The less benign prompts vary along w, the better a
+gate separates unsafe ones. S_own and S_anchors are the covariances of own benign prompts and of the anchors, each about
+its own mean; without own prompts S is that of the anchors. The anchors add content that own prompts lack: in the small
+world 69 % of unsafe captions (bundled source) lie below 99 % of benign captions of unseen content, 65 % without them.
+
+Statistics are those of own prompts, which are in the style that the model is used with, and of prompts that w was not
+made from: each fold of them is projected on a w made without it. w is made to vary little over its own prompts, so
+their spread along it is too small: with 30 prompts, 384 channels and shrinkage 0.2 it is a tenth of that of further
+prompts, and a gate at three such spreads opens on two thirds of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..errors import SafetySteeringError
+from ..linear_algebra import shrunk_solve
+from ..vectors.vector import Direction, HookPointDirections, SafetyVector
+from .alignment import AnchorStates
+
+MIN_BENIGN = 16
+STYLE_WEIGHT = 0.8
+SHRINKAGE = 0.2
+FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Sharpened:
+    """A sharpened vector and what its gate would read of the n benign prompts, were they not those it was made from.
+
+    lowest: (n,) float64, each prompt's lowest z = (<h, w> - center) / std_pooled over the vector's categories.
+    """
+
+    vector: SafetyVector
+    lowest: torch.Tensor
+
+
+def sharpen(
+    vector: SafetyVector, benign: AnchorStates, shrinkage: float = SHRINKAGE, anchors: AnchorStates | None = None
+) -> SafetyVector:
+    """The vector with its directions sharpened on `benign`, the states of n benign prompts at its only hook point.
+
+    Args:
+        shrinkage: of the covariance; the higher, the less a direction turns. `inf` keeps the directions and only
+            measures their statistics again.
+        anchors: benign states of other content, which only the covariance counts.
+
+    Raises:
+        SafetySteeringError: the vector has several hook points or sigma bins, there are too few states, they have
+            another width, or they do not vary.
+
+    Example:
+        >>> import torch
+        >>> from safety_steering import fit_alignment, load_vector, sharpen, transfer
+        >>> from safety_steering.alignment.alignment import Side
+        >>> vector = load_vector("vectors/smollm2_135m_portable.safetensors")
+        >>> anchors = vector.anchors
+        >>> source = Side(anchors.hook_point, vector.at(anchors.hook_point).space)
+        >>> target = anchors.states @ torch.randn(576, 32)  # your model's states of anchors.texts
+        >>> alignment = fit_alignment(anchors.states, target, source_side=source)
+        >>> sharper = sharpen(transfer(vector, alignment), alignment.benign)
+        >>> sharper.info.provenance[-1]["step"]
+        'sharpen'
+    """
+    return sharpened(vector, benign, shrinkage, anchors).vector
+
+
+def sharpened(
+    vector: SafetyVector, benign: AnchorStates, shrinkage: float, anchors: AnchorStates | None = None
+) -> Sharpened:
+    """`sharpen`, with what `benign_rule` needs to know of the benign prompts."""
+    _check(vector, benign, shrinkage)
+    (name, point), *_ = vector.hook_points.items()
+    u = torch.nn.functional.normalize(_directions(point), dim=1)
+    pooled, token = benign.pooled.double(), benign.token.double()
+    w = _sharp(u, pooled, anchors, shrinkage)
+    apart_pooled, apart_token = torch.empty(2, len(pooled), len(u), dtype=torch.float64)
+    for fold in _folds(len(pooled)):
+        kept = torch.ones(len(pooled), dtype=torch.bool)
+        kept[fold] = False
+        without = _sharp(u, pooled[kept], anchors, shrinkage)
+        apart_pooled[fold] = (pooled[fold] - pooled[kept].mean(dim=0)) @ without.T
+        apart_token[fold] = (token[fold] - token[kept].mean(dim=0)) @ without.T
+    std_pooled, std_token = (apart.square().mean(dim=0).sqrt() for apart in (apart_pooled, apart_token))
+    gaps = torch.cat([direction.gap for direction in point.categories.values()]).double() * (u * w).sum(dim=1)
+    numbers = (gaps, w @ pooled.mean(dim=0), std_pooled, std_token)
+    categories = {
+        category: Direction(w[i, None].float(), *(values[i, None].float() for values in numbers))
+        for i, category in enumerate(point.categories)
+    }
+    changed = replace(point, categories=categories, token_norm=token.norm(dim=1).median()[None].float())
+    step = {"step": "sharpen", "shrinkage": shrinkage, "prompts": len(pooled), "of": vector.sha256}
+    if anchors is not None:
+        step |= {"anchors": len(anchors.pooled), "style_weight": STYLE_WEIGHT}
+    result = replace(vector, hook_points={name: changed}).with_info(provenance=(*vector.info.provenance, step))
+    tiny = torch.finfo(torch.float64).tiny
+    return Sharpened(result, (apart_pooled / std_pooled.clamp_min(tiny)).min(dim=1).values)
+
+
+def _directions(point: HookPointDirections) -> torch.Tensor:
+    return torch.stack([direction.direction[0].double() for direction in point.categories.values()])
+
+
+def _sharp(u: torch.Tensor, pooled: torch.Tensor, anchors: AnchorStates | None, shrinkage: float) -> torch.Tensor:
+    """w (C, D) of this module's equation, from u (C, D) and own benign states (n, D)."""
+    if math.isinf(shrinkage):
+        return u
+    rows = pooled - pooled.mean(dim=0)
+    if anchors is not None:
+        others = anchors.pooled.double()
+        groups = ((STYLE_WEIGHT, rows), (1 - STYLE_WEIGHT, others - others.mean(dim=0)))
+        rows = torch.cat([math.sqrt(weight / (len(group) - 1)) * group for weight, group in groups])
+    return torch.nn.functional.normalize(shrunk_solve(u, rows, shrinkage), dim=1)
+
+
+def _folds(rows: int) -> tuple[torch.Tensor, ...]:
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(0)).chunk(FOLDS)
+
+
+def _check(vector: SafetyVector, benign: AnchorStates, shrinkage: float) -> None:
+    points = list(vector.hook_points.values())
+    if len(points) != 1 or points[0].bins != 1:
+        raise SafetySteeringError(
+            "This vector has several hook points or sigma bins. Only a transferred vector, which has one, is sharpened."
+        )
+    rows, width = benign.pooled.shape
+    if width != points[0].width:
+        raise SafetySteeringError(f"The benign states are {width} wide and the vector {points[0].width}.")
+    if rows < MIN_BENIGN:
+        raise SafetySteeringError(f"{rows} benign prompts are too few to sharpen by. At least {MIN_BENIGN} are needed.")
+    if not shrinkage > 0:
+        raise SafetySteeringError(f"The shrinkage is {shrinkage}; give a number above 0, such as {SHRINKAGE}.")
