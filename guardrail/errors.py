@@ -9,6 +9,14 @@ class PolicyError(SafetySteeringError):
     """The policy is missing, unreadable or invalid. The server must not sample meanwhile."""
 
 
+class Refused(SafetySteeringError):
+    """The policy refuses a node of a graph. node_id: which one, or empty for the whole graph."""
+
+    def __init__(self, sentence: str, node_id: str = "") -> None:
+        super().__init__(sentence)
+        self.node_id = node_id
+
+
 class AuditError(SafetySteeringError):
     """A job could not be written to the audit log. Its outputs must not be delivered."""
 

@@ -1,6 +1,6 @@
 """Evidence: a signed record beside each output file, `<file>.safety.json`, about how these bytes were made.
 
-The signature (Ed25519, RFC 8032) is over the line `safety_steering_evidence 1`, a line end, and the record without its
+The signature (Ed25519, RFC 8032) is over the line `safety_steering_evidence 2`, a line end, and the record without its
 signature as JSON with sorted keys, no spaces and ASCII only. It can be checked without this pack.
 """
 
@@ -19,13 +19,14 @@ from ..safety_steering.files import write_atomically
 from .errors import EvidenceError
 from .job_record import utc_now
 from .keys import Signer, load_verifier
+from .plain_text import shown
 
 FORMAT = "safety_steering_evidence"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SUFFIX = ".safety.json"
 MAX_BYTES = 1024 * 1024
 CHUNK = 1024 * 1024
-FIELDS = {
+FIELDS_1 = {
     "format": str,
     "format_version": int,
     "file": str,
@@ -40,17 +41,28 @@ FIELDS = {
     "key_id": str,
     "signature": str,
 }
+FIELDS = FIELDS_1 | {"share": float, "client_inputs": list, "calls": int, "steered_calls": int, "cached_calls": int}
+FIELDS_OF = {1: FIELDS_1, FORMAT_VERSION: FIELDS}
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What is recorded of an output. verdict, decision: as in `job_record`; vectors: content sha256."""
+    """What is recorded of an output. verdict, decision: as in `job_record`; vectors: content sha256.
+
+    share: of the noise that guarded runs removed. client_inputs: the client's pictures in it, as `node (class)`. calls,
+    steered_calls, cached_calls: of the model, over all runs that it comes from.
+    """
 
     prompt_id: str
     policy_sha256: str
     vectors: tuple[str, ...]
     verdict: str
     decision: str
+    share: float = 1.0
+    client_inputs: tuple[str, ...] = ()
+    calls: int = 0
+    steered_calls: int = 0
+    cached_calls: int = 0
 
 
 def sidecar_of(file: Path) -> Path:
@@ -76,6 +88,11 @@ def sign_file(file: Path, statement: Statement, signer: Signer) -> dict[str, Any
             "policy_sha256": statement.policy_sha256,
             "vectors": list(statement.vectors),
             "verdict": statement.verdict,
+            "share": round(statement.share, 6),
+            "client_inputs": list(statement.client_inputs),
+            "calls": statement.calls,
+            "steered_calls": statement.steered_calls,
+            "cached_calls": statement.cached_calls,
             "decision": statement.decision,
             "time": utc_now(),
             "key_id": signer.key_id,
@@ -121,10 +138,18 @@ def verify_file(file: Path, keys: Sequence[str], evidence: Path | None = None) -
     return record
 
 
+def is_known(file: Path) -> bool:
+    """Whether there is evidence beside a file that names its size. The signature is not checked."""
+    try:
+        return bool(_read(sidecar_of(file))["file_bytes"] == file.stat().st_size)
+    except (EvidenceError, OSError):
+        return False
+
+
 def _signed_bytes(record: Mapping[str, Any]) -> bytes:
     plain = {name: value for name, value in record.items() if name != "signature"}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return f"{FORMAT} {FORMAT_VERSION}\n{text}".encode()
+    return f"{FORMAT} {record['format_version']}\n{text}".encode()
 
 
 def _signature(record: Mapping[str, Any]) -> bytes:
@@ -143,10 +168,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise EvidenceError(f"There is no evidence: {path.name} cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:
         raise EvidenceError(f"{path.name} is not valid JSON, so it is not evidence.") from error
-    if not isinstance(record, dict) or {name: type(value) for name, value in record.items()} != FIELDS:
-        raise EvidenceError(f"{path.name} is not evidence of format version {FORMAT_VERSION}: it has other fields.")
-    if (record["format"], record["format_version"]) != (FORMAT, FORMAT_VERSION):
-        raise EvidenceError(f"{path.name} is evidence of format version {record['format_version']}; this reads 1.")
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise EvidenceError(f"{path.name} is not evidence: it has other fields.")
+    version = record.get("format_version")
+    if not isinstance(version, int) or version not in FIELDS_OF:
+        raise EvidenceError(f"{path.name} is evidence of format version {shown(version)}; this reads 1 and 2.")
+    if {name: type(value) for name, value in record.items()} != FIELDS_OF[version]:
+        raise EvidenceError(f"{path.name} is not evidence of format version {version}: it has other fields.")
     return record
 
 

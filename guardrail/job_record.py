@@ -13,10 +13,12 @@ from typing import Any
 from ..safety_steering.steering.trace import RunTrace
 
 STEERED = "steered"
-UNSAMPLED = "unsampled"
+CLIENT_BASED = "steered from client content"
+MIXED = "contains other content"
+NOT_SAMPLED = "not sampled here"
 NO_RULE = "no rule"
 NOT_STEERED = "not steered"
-VERDICTS = (STEERED, UNSAMPLED, NO_RULE, NOT_STEERED)
+VERDICTS = (STEERED, CLIENT_BASED, NO_RULE, MIXED, NOT_SAMPLED, NOT_STEERED)  # from the best to the worst
 
 DELIVERED = "delivered"
 REPLACED = "replaced"
@@ -52,6 +54,7 @@ class JobRecord:
     blocks: tuple[str, ...] = ()
     steps: int = 0
     steered_steps: int = 0
+    cached_calls: int = 0
     projections: tuple[Mapping[str, Any], ...] = ()
     outputs: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()

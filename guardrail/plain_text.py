@@ -27,3 +27,11 @@ def trimmed(data: Any, most: int = MOST_CHARACTERS, depth: int = 8) -> Any:
     if isinstance(data, list | tuple):
         return [trimmed(value, most, depth - 1) for value in data]
     return data
+
+
+def node_name(node_id: str, node: Any) -> str:
+    """A node of a graph as sentences name it: its id, its title if it has one, and its class."""
+    meta = node.get("_meta")
+    title = meta.get("title") if isinstance(meta, dict) else None
+    quoted = f" '{shown(title, 60)}'" if isinstance(title, str) and title else ""
+    return f"Node {shown(node_id, 60)}{quoted}, {shown(node.get('class_type', ''), 100)}"

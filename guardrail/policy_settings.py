@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..safety_steering.vectors.mix import parse_mix
 from .errors import PolicyError
+from .job_record import CLIENT_BASED, MIXED, NO_RULE, NOT_SAMPLED, STEERED
 
 try:
     import tomllib
@@ -20,6 +21,7 @@ except ModuleNotFoundError:  # Python 3.10
 VERSION = 1
 MAX_COMPLAINTS = 3
 
+Verdict = Literal["steered", "steered from client content", "no rule", "contains other content", "not sampled here"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -149,13 +151,15 @@ class StatusSettings(Section):
 class PolicySettings(Section):
     """A whole policy file.
 
-    without_rule: for models without a rule. unsampled: for outputs that were not sampled. other_weights: for models
-    whose weights differ from those that a rule's block directions were fitted on.
+    without_rule: for models without a rule. unsampled: for outputs that were not sampled, or
+    have other content. deliver: verdicts of outputs that are delivered, beside those that are flagged. other_weights:
+    for models whose weights differ from those that a rule's block directions were fitted on.
     """
 
     version: Literal[1]
     without_rule: Literal["refuse", "flag"] = "refuse"
     unsampled: Literal["refuse", "flag"] = "refuse"
+    deliver: Annotated[tuple[Verdict, ...], Field(strict=False)] = (STEERED, CLIENT_BASED)
     other_weights: Literal["refuse", "flag"] = "flag"
     rules: Annotated[tuple[RuleSettings, ...], Field(strict=False)]
     allow: Allow = Allow()
@@ -165,6 +169,12 @@ class PolicySettings(Section):
     evidence: EvidenceSettings = EvidenceSettings()
     output_gate: OutputGateSettings = OutputGateSettings()
     status: StatusSettings = StatusSettings()
+
+    def delivers(self, verdict: str) -> bool:
+        """Whether outputs of this verdict leave the server."""
+        flagged = (NO_RULE,) if self.without_rule == "flag" else ()
+        flagged += (MIXED, NOT_SAMPLED) if self.unsampled == "flag" else ()
+        return verdict in (*self.deliver, *flagged)
 
 
 def parse_policy(data: bytes) -> PolicySettings:

@@ -59,6 +59,7 @@ def choke_points() -> dict[str, ChokePoint]:
     import comfy.sampler_helpers
     import comfy.samplers
     import execution
+    import folder_paths
     from server import PromptServer
 
     node = ("server", "dynprompt", "caches", "current_item", "extra_data", "executed", "prompt_id", "execution_list")
@@ -70,6 +71,13 @@ def choke_points() -> dict[str, ChokePoint]:
     return {
         "worker": ChokePoint(execution.PromptQueue, "get", ("self", "timeout"), None),
         "send": ChokePoint(PromptServer, "send", ("self", "event", "data", "sid"), PromptServer.publish_loop),
+        "output folder": ChokePoint(folder_paths, "get_output_directory", (), folder_paths.get_directory_by_type),
+        "temp folder": ChokePoint(folder_paths, "get_temp_directory", (), folder_paths.get_directory_by_type),
+        "file names": ChokePoint(folder_paths, "annotated_filepath", ("name",), folder_paths.exists_annotated_filepath),
+        "counters": ChokePoint(
+            folder_paths, "get_save_image_path", ("filename_prefix", "output_dir", "image_width", "image_height"), None
+        ),
+        "message": ChokePoint(PromptServer, "send_sync", ("self", "event", "data", "sid"), executor.add_message),
         "job": ChokePoint(executor, "execute", ("self", "prompt", "prompt_id", "extra_data", "execute_outputs"), None),
         "node": ChokePoint(execution, "execute", (*node, *pending), executor.execute_async),
         "inputs": ChokePoint(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...guardrail.audit import AuditLog
-from ...guardrail.job_record import REFUSED, UNSAMPLED, JobRecord
+from ...guardrail.job_record import NOT_SAMPLED, REFUSED, JobRecord
 from ...guardrail.keys import Signer, load_signer
 from ...guardrail.metrics import Metrics
 from ...guardrail.policy import Policy
@@ -16,8 +16,9 @@ from ...guardrail.policy_store import PolicyStore
 from ...guardrail.public_folders import PublicFolders
 from ...safety_steering.errors import SafetySteeringError
 from ..folders import sha256_of
-from .admission import check_prompt
 from .choke_points import Guarded
+from .jobs.admission import check_prompt
+from .jobs.staging import Staging
 from .worker import Worker
 
 
@@ -27,12 +28,13 @@ class GuardedServer:
     guarded: core's wrapped functions, once they are wrapped. signer: None until a policy asks for signatures.
     """
 
-    def __init__(self, store: PolicyStore, public: PublicFolders) -> None:
+    def __init__(self, store: PolicyStore, public: PublicFolders, staging: Staging) -> None:
         self.store = store
         self.metrics = Metrics()
         self.guarded: Guarded | None = None
         self.signer: Signer | None = None
         self.worker = Worker()
+        self.staging = staging
         self._public = public
         self._log: AuditLog | None = None
         self._lock = threading.Lock()
@@ -57,6 +59,12 @@ class GuardedServer:
                     self._log = None
                 self._log = AuditLog(policy.audit_folder)
         return policy
+
+    @property
+    def signs(self) -> bool:
+        """Whether the policy asks for signatures; also while there is none."""
+        policy = self.store.last
+        return policy is None or policy.settings.evidence.sign
 
     def problem(self) -> str:
         """Why this server does not serve now, or an empty string."""
@@ -95,6 +103,6 @@ class GuardedServer:
         self.metrics.add("refused")
         try:
             policy = self.store.current()
-            self.write(JobRecord(prompt_id, policy.sha256, UNSAMPLED, REFUSED, reason), policy)
+            self.write(JobRecord(prompt_id, policy.sha256, NOT_SAMPLED, REFUSED, reason), policy)
         except SafetySteeringError as error:
             logging.error("Safety Steering: the refusal is not in the audit log: %s", error)

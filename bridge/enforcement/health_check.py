@@ -19,10 +19,11 @@ from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.steering.interventions import Intervention
 from ...safety_steering.vectors.vector import Direction, HookPointDirections, SafetyVector, VectorInfo
 from ..models.model_map import block_space, read_shape
-from .job import Job
+from .jobs.flow import Flow, Origins
+from .jobs.job import Job
 
 if TYPE_CHECKING:
-    from .job_guard import JobGuard
+    from .jobs.job_guard import JobGuard
 
 SIZES = {"dim": 32, "num_heads": 2, "ffn_dim": 32, "num_layers": 2, "text_dim": 16}
 HOOK_POINT = HookPoint("block.blocks.0.image")
@@ -37,7 +38,7 @@ def check_health(jobs: JobGuard) -> None:
         patcher = _tiny_model()
         results = {}
         for strength in STRENGTHS:
-            job = Job("health check", {}, _policy(patcher, strength))
+            job = Job("health check", {}, _policy(patcher, strength), Flow(None, Origins()))
             jobs.job = job
             try:
                 results[strength] = _sample(patcher)

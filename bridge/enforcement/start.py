@@ -12,7 +12,8 @@ from ..guarded_mode import private_folder
 from .choke_points import Guarded
 from .guarded_server import GuardedServer
 from .health_check import check_health
-from .job_guard import JobGuard
+from .jobs.job_guard import JobGuard
+from .jobs.staging import Staging
 from .routes import add_routes
 
 
@@ -26,10 +27,15 @@ def start_guardrail() -> GuardedServer:
     path = find_policy(private_folder())
     assert path is not None  # it is started only where there is one
     public.refuse(path, f"The policy {path.name}")
-    server = GuardedServer(PolicyStore(path, public), public)
+    staging = Staging(private_folder() / "staging")
+    staging.clear()
+    server = GuardedServer(PolicyStore(path, public), public, staging)
     jobs = JobGuard(server)
-    server.guarded = Guarded({**server.worker.wraps(), **jobs.wraps()})
+    server.guarded = Guarded({**server.worker.wraps(), **staging.wraps(), **jobs.wraps()})
     check_health(jobs)
+    if server.signs and (count := staging.quarantine(private_folder() / "quarantine")):
+        files = "file" if count == 1 else "files"
+        logging.warning("Safety Steering: %d %s without a record moved to %s.", count, files, "quarantine")
     add_routes(server)
     logging.info("Safety Steering: this server is guarded. %s", server.problem() or "The policy is in force.")
     return server

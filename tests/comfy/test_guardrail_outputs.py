@@ -133,33 +133,5 @@ def test_the_gate_judges_what_was_never_sampled(guarded):
     graph.add("SaveImage", images=picture[0], filename_prefix="theirs")
     run = guarded.client.run(graph.prompt).succeeded()
     record = guarded.record_of(run)
-    assert (record["verdict"], record["decision"]) == ("unsampled", "replaced")
+    assert (record["verdict"], record["decision"]) == ("not sampled here", "replaced")
     assert same_picture(guarded.output_files(run)[0], notice_image(64, 96))
-
-
-def test_what_the_client_brought_is_named_in_the_audit(guarded):
-    """Steering does not touch it, and only an output gate can judge it; the audit says that it is there."""
-    graph, decoded, _ = pictures()
-    theirs = graph.add("EmptyImage", width=64, height=64, batch_size=1, color=0x00FF00)
-    mixed = graph.add("ImageBlend", image1=decoded[0], image2=theirs[0], blend_factor=0.9, blend_mode="normal")
-    saved = graph.add("SaveImage", images=mixed[0], filename_prefix="mixed")
-    record = guarded.record_of(guarded.client.run(once(graph)).succeeded())
-    assert record["warnings"] == [
-        f"Node {saved.id} was also given pictures of node {theirs.id} (EmptyImage), past all samplers."
-    ]
-    graph = PromptGraph()
-    first = WAN.graph(graph, steps=2)
-    again = WAN.graph(graph, steps=5, denoise=0.4)
-    vae = graph.add("VAELoader", vae_name=TINY_MODELS["wan_vae"].file_name)
-    image = graph.add("EmptyImage", width=64, height=64, batch_size=9, color=0x00FF00)
-    latents = {"theirs": graph.add("VAEEncode", pixels=image[0], vae=vae[0])[0], "ours": first.samples}
-    for whose, latent in latents.items():
-        graph.prompt[again.samples[0]]["inputs"]["latent_image"] = latent
-        saved = save_latent(graph, again.samples, whose)
-        record = guarded.record_of(guarded.client.run(once(graph)).succeeded())
-        del graph.prompt[saved.id]
-        assert record["verdict"] == "steered"
-        told = [
-            warning for warning in record["warnings"] if "on latents that no sampler of this server made" in warning
-        ]
-        assert len(told) == (whose == "theirs")

@@ -44,7 +44,7 @@ def test_whatever_fails_while_a_guarded_server_loads_ends_it(comfy_in_process, m
 
 def test_a_health_check_in_which_nothing_is_steered_fails(comfy_in_process):
     from safety_steering_pack.bridge.enforcement.health_check import check_health
-    from safety_steering_pack.bridge.enforcement.job_guard import JobGuard
+    from safety_steering_pack.bridge.enforcement.jobs.job_guard import JobGuard
 
     jobs = JobGuard(None)  # nothing of it is in core's way here
     with pytest.raises(NotSteeredError, match=r"asked for 1 gaps and got \[\]"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safety_steering_pack.guardrail.errors import EvidenceError, PolicyError
-from safety_steering_pack.guardrail.evidence import Statement, sidecar_of, sign_file, verify_file
+from safety_steering_pack.guardrail.evidence import FIELDS_1, Statement, sidecar_of, sign_file, verify_file
 from safety_steering_pack.guardrail.keys import ENVIRONMENT, Signer, load_signer, load_verifier, new_key_file
 from safety_steering_pack.guardrail.public_folders import PublicFolders
 
@@ -59,7 +59,7 @@ def test_anybody_can_check_it_without_this_pack(signed, signer):
     signature = base64.b64decode(record.pop("signature"))
     text = json.dumps(record, sort_keys=True, separators=(",", ":"))
     public = Ed25519PublicKey.from_public_bytes(base64.b64decode(signer.public_key))
-    public.verify(signature, b"safety_steering_evidence 1\n" + text.encode())
+    public.verify(signature, b"safety_steering_evidence 2\n" + text.encode())
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
@@ -85,7 +85,9 @@ def test_a_longer_or_shorter_file_is_refused(signed, signer, change):
         ("prompt_id", "another"),
         ("policy_sha256", "f" * 64),
         ("vectors", []),
-        ("verdict", "unsampled"),
+        ("verdict", "contains other content"),
+        ("share", 0.5),
+        ("client_inputs", ["3 (LoadImage)"]),
         ("decision", "replaced"),
         ("time", "2000-01-01T00:00:00.000Z"),
         ("file", "another.webm"),
@@ -143,7 +145,7 @@ def test_an_unknown_key_is_refused_by_name(signed, signer, tmp_path):
 )
 def test_a_sidecar_that_is_none_is_refused(signed, signer, content):
     sidecar_of(signed).write_text(content)
-    assert "not evidence" in refusal(signed, signer.public_key)
+    assert "evidence" in refusal(signed, signer.public_key)
 
 
 def test_missing_evidence_and_a_missing_file_are_told_apart(signed, signer):
@@ -222,3 +224,18 @@ class TestKeys:
         for ask in (lambda: load_signer({ENVIRONMENT: "x"}), lambda: load_verifier(signer.public_key)):
             with pytest.raises(EvidenceError, match="pip install cryptography"):
                 ask()
+
+
+def test_evidence_of_the_first_format_is_still_read(tmp_path, signer):
+    """Records that were signed before shares and inputs of the client were in them."""
+    file = tmp_path / "old.png"
+    file.write_bytes(b"a picture of last year")
+    record = sign_file(file, STATEMENT, signer)
+    old = {name: value for name, value in record.items() if name in FIELDS_1} | {"format_version": 1}
+    del old["signature"]
+    text = json.dumps(old, sort_keys=True, separators=(",", ":"))
+    signature = signer.sign(b"safety_steering_evidence 1\n" + text.encode())
+    sidecar_of(file).write_text(json.dumps(old | {"signature": base64.b64encode(signature).decode()}))
+    assert verify_file(file, [signer.public_key])["format_version"] == 1
+    sidecar_of(file).write_text(json.dumps(record | {"format_version": 3}))
+    assert "format version 3; this reads 1 and 2" in refusal(file, signer.public_key)

@@ -14,6 +14,8 @@ import torch
 from comfy_api.latest import ComfyExtension, io
 from comfy_execution.graph_utils import GraphBuilder
 
+from .packs import CARELESS
+
 sys.path.append(str(Path(__file__).parent))  # as an operator's own judge is importable
 
 
@@ -256,7 +258,7 @@ class HostileNodes(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         patches = [ObjectPatch, WrapperRemover, Later]
         samplers = [SamplerOfTheirOwn, SamplerAroundCore, SamplerWithoutModel]
-        return [*patches, *samplers, SwallowError, Loop, ApiNode, SmallUNet, EndWorker]
+        return [*patches, *samplers, SwallowError, Loop, ApiNode, SmallUNet, EndWorker, *CARELESS]
 
 
 async def comfy_entrypoint() -> ComfyExtension:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,18 @@ import folder_paths
 
 import nodes as core_nodes
 
-from ...guardrail.policy import Policy
-from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.vectors.vector import SafetyVector
-from ..folders import VECTORS, find, sha256_of
+from ....guardrail.errors import Refused
+from ....guardrail.plain_text import node_name, shown
+from ....guardrail.policy import Policy
+from ....safety_steering.vectors.vector import SafetyVector
+from ...folders import VECTORS, find, sha256_of
+from .node_facts import NodeFacts, facts_of
+from .values import PICTURE_TYPES
 
 WEIGHTS = {"MODEL", "CLIP", "VAE", "CLIP_VISION", "CONTROL_NET", "LORA_MODEL"}
 OWN = "SafetySteering_"
+MERGE_RULE = "permits.merge_and_save_models"
+NEGATIVE_RULE = "permits.negative_strength"
 OWN_HARMLESS = {
     f"{OWN}{name}"
     for name in (
@@ -43,26 +47,6 @@ UNSIGNED = {
 FREE_PATH = re.compile(r"^\s*(/|\\|~[^\s\\/]*[\\/]|[A-Za-z]:[\\/]|file:)|(^|[\\/])\s*\.\.\s*([\\/]|$)|\x00")
 
 
-class Refused(SafetySteeringError):
-    """The policy refuses a node of a graph. node_id: which one, or empty for the whole graph."""
-
-    def __init__(self, sentence: str, node_id: str = "") -> None:
-        super().__init__(sentence)
-        self.node_id = node_id
-
-
-@dataclass(frozen=True)
-class NodeFacts:
-    """What a node class is, read off the class. takes: input name -> type; texts: inputs for text of several lines."""
-
-    names: frozenset[str]
-    takes: Mapping[str, str]
-    texts: frozenset[str]
-    gives: tuple[str, ...]
-    is_output: bool
-    is_api: bool
-
-
 @dataclass(frozen=True)
 class NodeUse:
     """A node with the values it has now. values: input name -> the values known for it; links are left out."""
@@ -72,9 +56,9 @@ class NodeUse:
     values: Mapping[str, list[Any]]
 
     def strings(self) -> Iterator[tuple[str, str]]:
-        """Input name and value of every text."""
+        """Input name and value of every text, also of those in lists and objects, and of an object's keys."""
         for name, values in self.values.items():
-            yield from ((name, value) for value in values if isinstance(value, str))
+            yield from ((name, text) for value in values for text in texts_of(value))
 
 
 def check_prompt(prompt: Any, policy: Policy) -> None:
@@ -92,19 +76,40 @@ def check_prompt(prompt: Any, policy: Policy) -> None:
         if not isinstance(named, str) or not isinstance(inputs, dict):
             raise Refused("The node is malformed. Give it a class_type and an object of inputs.", str(node_id))
         if named in core_nodes.NODE_CLASS_MAPPINGS:  # core itself refuses the others
-            values = {name: [_unwrapped(value)] for name, value in inputs.items() if not isinstance(value, list)}
-            check_node(core_nodes.NODE_CLASS_MAPPINGS[named], values, policy, node_id, named)
+            values = {name: [_unwrapped(value)] for name, value in inputs.items() if not is_link(value)}
+            check_node(core_nodes.NODE_CLASS_MAPPINGS[named], values, policy, node_id, node)
 
 
 def check_node(
-    node_class: type, values: Mapping[str, list[Any]], policy: Policy, node_id: str, name: str | None = None
+    node_class: type, values: Mapping[str, list[Any]], policy: Policy, node_id: str, node: Any = None
 ) -> None:
-    """Raise Refused unless the policy lets a node of this class run with these values."""
+    """Raise Refused unless the policy lets a node of this class run with these values. node: as it is in the graph."""
     facts = facts_of(node_class)
-    use = NodeUse(name or min(facts.names, default=node_class.__name__), facts, values)
+    name = node["class_type"] if node else facts.name or node_class.__name__
+    use = NodeUse(name, facts, values)
     for check in CHECKS:
         for complaint in check(use, policy):
-            raise Refused(f"{use.name}: {complaint}", str(node_id))
+            raise Refused(f"{node_name(node_id, node) if node else name}: {complaint}", str(node_id))
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """Every text in a plain value, however deep; objects that nodes make are left alone."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            yield item
+        elif type(item) is dict:
+            left += [*item.keys(), *item.values()]
+        elif type(item) in (list, tuple):
+            left += item
+
+
+def is_link(value: Any) -> bool:
+    """Whether an input's value in a graph is a link: a node's id, and the number of one of its results."""
+    return (
+        isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int | float)
+    )
 
 
 def _unwrapped(value: Any) -> Any:
@@ -112,50 +117,40 @@ def _unwrapped(value: Any) -> Any:
     return value["__value__"] if isinstance(value, dict) and "__value__" in value else value
 
 
-@cache
-def facts_of(node_class: Any) -> NodeFacts:
-    """The facts of a node class; the class may be registered under several names."""
-    inputs = node_class.INPUT_TYPES()
-    declared = {**inputs.get("required", {}), **inputs.get("optional", {})}
-    options = {name: spec[1] for name, spec in declared.items() if len(spec) > 1 and isinstance(spec[1], dict)}
-    return NodeFacts(
-        names=frozenset(name for name, known in core_nodes.NODE_CLASS_MAPPINGS.items() if known is node_class),
-        takes={name: spec[0] if isinstance(spec[0], str) else "COMBO" for name, spec in declared.items()},
-        texts=frozenset(name for name, option in options.items() if option.get("multiline")),
-        gives=tuple(str(kind) for kind in node_class.RETURN_TYPES or ()),
-        is_output=bool(getattr(node_class, "OUTPUT_NODE", False)),
-        is_api=bool(getattr(node_class, "API_NODE", False)),
-    )
-
-
 def _allowed_class(use: NodeUse, policy: Policy) -> Iterable[str]:
     names = use.facts.names or {use.name}
     if not any(policy.allows_node(name) for name in names):
-        yield "this server does not offer this kind of node. Remove it."
+        yield "this server does not offer this kind of node (allow.nodes). Remove it."
     if names & UNSIGNED:
         yield "its files could not be signed. Use Save Image or Save Video."
 
 
 def _api_node(use: NodeUse, policy: Policy) -> Iterable[str]:
     if use.facts.is_api and not policy.settings.permits.api_nodes:
-        yield "nodes that call other services are not permitted here, since their results are not steered. Remove it."
+        yield (
+            "nodes that call other services are not permitted here, since their results are not steered "
+            "(permits.api_nodes). Remove it."
+        )
 
 
 def _merge_or_save(use: NodeUse, policy: Policy) -> Iterable[str]:
-    if policy.settings.permits.merge_and_save_models:
-        return
     facts, taken = use.facts, list(use.facts.takes.values())
+    if policy.settings.permits.merge_and_save_models or any(name.startswith(OWN) for name in facts.names):
+        return
     for kind in WEIGHTS & set(facts.gives):
         if taken.count(kind) > 1 or any("merge" in name.lower() for name in facts.names):
-            yield "merging models is not permitted here. Use a model that the host offers."
-    if facts.is_output and WEIGHTS & set(taken) and not facts.names & OWN_HARMLESS:
-        yield "saving models, or taking them apart, is not permitted here. Remove it."
+            yield f"merging models is not permitted here ({MERGE_RULE}). Use a model that the host offers."
+    if "LORA_MODEL" in facts.gives and "MODEL" in taken:
+        yield f"training is not permitted here ({MERGE_RULE}). Remove it."
+    shows = (PICTURE_TYPES | {"CONDITIONING"}) & set(taken)  # then what it writes decides
+    if facts.is_output and WEIGHTS & set(taken) and not shows:
+        yield f"saving models, or taking them apart, is not permitted here ({MERGE_RULE}). Remove it."
 
 
 def _own_fit_or_save(use: NodeUse, policy: Policy) -> Iterable[str]:
     own = {name for name in use.facts.names if name.startswith(OWN)}
     if own - OWN_HARMLESS and not policy.settings.permits.fit_and_save_nodes:
-        yield "making and saving safety vectors is not permitted here. Remove it."
+        yield "making and saving safety vectors is not permitted here (permits.fit_and_save_nodes). Remove it."
 
 
 def _negative_strength(use: NodeUse, policy: Policy) -> Iterable[str]:
@@ -164,10 +159,10 @@ def _negative_strength(use: NodeUse, policy: Policy) -> Iterable[str]:
     if f"{OWN}ApplySafetySteering" in use.facts.names:
         for strength in use.values.get("strength", []):
             if not _at_least_zero(strength):
-                yield f"the strength {strength} steers away from safety, which is not permitted here. Use 0 or more."
+                yield f"the strength {strength} steers away from safety and is not permitted ({NEGATIVE_RULE}). Use 0."
         for vector in use.values.get("safety_vector", []):
             if isinstance(vector, SafetyVector) and any(weight < 0 for weight in vector.mix.values()):
-                yield "a weight of the mix is below 0, which is not permitted here. Use 0 or more."
+                yield f"a weight of the mix is below 0, which is not permitted here ({NEGATIVE_RULE}). Use 0 or more."
 
 
 def _at_least_zero(number: Any) -> bool:
@@ -183,19 +178,19 @@ def _listed_vector(use: NodeUse, policy: Policy) -> Iterable[str]:
     for label in use.values.get("vector", []):
         path = find(VECTORS, str(label))
         if not policy.allows_vector(sha256_of(path)):
-            yield f"the file {path.name} is not one of the safety vectors of this host. Choose another."
+            yield f"the file {path.name} is not one of the safety vectors of this host (allow.vectors). Choose another."
 
 
 def _listed_lora(use: NodeUse, policy: Policy) -> Iterable[str]:
     if policy.settings.allow.loras is None:
         return
     if "LORA_MODEL" in (*use.facts.gives, *use.facts.takes.values()):
-        yield "LoRAs that are made in a graph are not permitted here. Load one that the host offers."
+        yield "LoRAs that are made in a graph are not permitted here (allow.loras). Load one that the host offers."
     for name, value in use.strings():
         if "lora" in name.lower() and use.facts.takes.get(name, "COMBO") == "COMBO":
             path = folder_paths.get_full_path("loras", value)
             if path is None or not policy.allows_lora(sha256_of(Path(path))):
-                yield f"the LoRA '{value}' is not one of those that this host permits. Choose another."
+                yield f"the LoRA '{shown(value)}' is not one of this host's (allow.loras). Choose another."
 
 
 def _free_path(use: NodeUse, policy: Policy) -> Iterable[str]:
@@ -203,7 +198,10 @@ def _free_path(use: NodeUse, policy: Policy) -> Iterable[str]:
         return
     for name, value in use.strings():
         if name not in use.facts.texts and len(value.strip()) > 1 and FREE_PATH.search(value):
-            yield f"'{name}' leads out of the server's folders, which is not permitted here. Give a plain file name."
+            yield (
+                f"'{shown(name)}' leads out of the server's folders, which is not permitted here (permits.free_paths). "
+                "Give a plain file name."
+            )
 
 
 CHECKS: tuple[Callable[[NodeUse, Policy], Iterable[str]], ...] = (

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...guardrail.job_record import REFUSED, STEERED, UNSAMPLED, JobRecord
-from ...guardrail.policy import Policy
-from ...safety_steering.errors import NotSteeredError
-from .admission import Refused, check_prompt
-from .choke_points import Wrap
-from .job import Job, Origins
-from .node_guard import check_inputs, remove, take_files
+from ....guardrail.errors import Refused
+from ....guardrail.job_record import NOT_SAMPLED, REFUSED, STEERED, JobRecord
+from ....guardrail.policy import Policy
+from ....safety_steering.errors import NotSteeredError
+from ..choke_points import Wrap
+from .admission import check_prompt
+from .flow import Flow, Origins
+from .job import Job
+from .node_facts import facts_of
+from .node_guard import Results, check_inputs, remove
 from .sampler_runs import OUTSIDE, SamplingGuard, check_model_call
 from .sealing import record_of, withhold
 
 if TYPE_CHECKING:
-    from .guarded_server import GuardedServer
+    from ..guarded_server import GuardedServer
 
 
 class JobGuard:
@@ -31,10 +35,9 @@ class JobGuard:
         self.job: Job | None = None
         self._server = server
         self._policy: Policy | None = None
-        self._executor: Any = None
-        self._node = ""
-        self._noted: Job | None = None
         self._origins = Origins()
+        self._dynprompt: Any = None
+        self._before: Mapping[Path, Any] | None = None
         self._sampling = SamplingGuard(lambda: self.job)
 
     def wraps(self) -> dict[str, Wrap]:
@@ -42,6 +45,7 @@ class JobGuard:
         return {
             "job": self._around_job,
             "node": self._around_node,
+            "message": self._around_message,
             "inputs": self._around_inputs,
             "outputs": self._around_outputs,
             "run": self._around_run,
@@ -63,9 +67,9 @@ class JobGuard:
                 self._server.write_refusal(prompt_id, str(error))
                 withhold(executor, prompt, prompt_id, extra_data, error)
                 return
-            if job.policy.settings.output_gate.mode != "off":  # a preview would show what the gate has not seen
+            if job.is_gated:  # a preview would show what the gate has not seen
                 extra_data = {**extra_data, "preview_method": "none"}
-            self.job, self._executor = job, executor
+            self.job = job
             try:
                 original(executor, prompt, prompt_id, extra_data, execute_outputs or [])
             except BaseException as error:  # it would end core's only worker
@@ -80,9 +84,10 @@ class JobGuard:
 
     def _around_node(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def execute(server: Any, dynprompt: Any, caches: Any, current_item: str, *args: Any) -> Any:
-            self._node = current_item
-            self._running().roots[current_item] = dynprompt.get_real_node_id(current_item)
-            return await original(server, dynprompt, caches, current_item, *args)
+            self._running().node_id = current_item
+            self._dynprompt = dynprompt
+            with self._server.staging.writing(current_item):
+                return await original(server, dynprompt, caches, current_item, *args)
 
         return execute
 
@@ -90,11 +95,13 @@ class JobGuard:
         async def get_output_data(
             prompt_id: str, unique_id: str, obj: Any, input_data_all: dict[str, list[Any]], **callbacks: Any
         ) -> Any:
-            job = self._running()
+            job, facts = self._running(), facts_of(type(obj))
             with job.refusing():
-                self._note_origins(job)
+                job.flow.take(self._dynprompt, unique_id, facts, input_data_all)
                 inputs, tripped = check_inputs(job, unique_id, type(obj), input_data_all)
                 self._server.metrics.add("gate_trips", int(tripped))
+                self._server.staging.begin(unique_id)
+            self._before = None if facts.is_core else self._server.staging.served_files()
             return await original(prompt_id, unique_id, obj, inputs, **callbacks)
 
         return get_output_data
@@ -105,10 +112,23 @@ class JobGuard:
             job = self._running()
             with job.refusing():
                 signer = self._server.signer if job.policy.settings.evidence.sign else None
-                take_files(job, self._node, obj if isinstance(obj, type) else type(obj), shown, signer)
+                node_class = obj if isinstance(obj, type) else type(obj)
+                results = Results(job, job.node_id, node_class, self._server.staging, signer)
+                output, shown = results.take(output, shown, has_subgraph, self._before)
             return output, shown, has_subgraph
 
         return get_output_from_returns
+
+    def _around_message(self, original: Callable[..., None]) -> Callable[..., None]:
+        def send_sync(server: Any, event: Any, data: Any, sid: Any = None) -> None:
+            """Frames are sent to the job's own client, while a sampler run goes on; else they were not steered."""
+            frames = isinstance(event, int) or isinstance(data, bytes | bytearray)
+            job = self.job
+            if frames and job is not None and (job.runs_open == 0 or sid is None or job.is_gated):
+                return
+            original(server, event, data, sid)
+
+        return send_sync
 
     def _around_run(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def prepare_model_patcher(model: Any, conds: Any, model_options: dict[str, Any]) -> Any:
@@ -148,12 +168,13 @@ class JobGuard:
             self._origins.clear()
             self._server.metrics.add("policy_reloads", int(self._policy is not None))
             self._policy = policy
-        return Job(prompt_id, prompt, policy)
+        return Job(prompt_id, prompt, policy, Flow(executor, self._origins))
 
     def _conclude(self, job: Job, executor: Any) -> Exception | None:
         """Write down what came of a job; why its outputs are withheld, or None."""
-        self._note_origins(job)
-        self._origins.remember(job, executor)
+        job.flow.remember_expanded()
+        if job.dropped and not (job.outputs or job.showed_words):
+            job.refusal = job.refusal or job.dropped[0]
         if job.refusal:
             _drop_outputs(job)
         try:
@@ -167,17 +188,11 @@ class JobGuard:
         self._count(record)
         return Refused(job.refusal) if job.refusal else None
 
-    def _note_origins(self, job: Job) -> None:
-        """Once core has made the keys of its cache for a job, they do not change."""
-        if self._noted is not job:
-            self._origins.note(job, self._executor)
-            self._noted = job
-
     def _count(self, record: JobRecord) -> None:
         metrics = self._server.metrics
         metrics.add("jobs")
         metrics.add("steered", int(record.verdict == STEERED))
-        metrics.add("unsampled", int(record.verdict == UNSAMPLED))
+        metrics.add("unsampled", int(record.verdict == NOT_SAMPLED))
         metrics.add("refused", int(record.decision == REFUSED))
         metrics.add("steps", record.steered_steps)
 

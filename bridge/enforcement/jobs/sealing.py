@@ -6,30 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...guardrail.evidence import Statement, sign_file
-from ...guardrail.job_record import DELIVERED, FAILED, INTERRUPTED, REFUSED, REPLACED, JobRecord, sum_up
-from ...guardrail.keys import Signer
-from ..folders import sha256_of
-from .admission import facts_of
-from .job import Job, OutputFile, SampledNode, verdict_of
+from ....guardrail.content import Content
+from ....guardrail.evidence import Statement, sign_file
+from ....guardrail.job_record import DELIVERED, FAILED, INTERRUPTED, REFUSED, REPLACED, JobRecord, sum_up
+from ....guardrail.keys import Signer
+from ...folders import sha256_of
+from .job import Job
+from .node_facts import facts_of
 
 TEXT_LIMIT = 10_000  # characters of prompt text in the audit, if the policy asks for it
 
 
-def seal(job: Job, path: Path, sources: Sequence[SampledNode], replaced: bool, signer: Signer | None) -> OutputFile:
-    """Sign a file that a node has just written, or name it with its sha256 if the policy does without signatures.
+def seal(job: Job, path: Path, content: Content, replaced: bool, signer: Signer | None) -> Mapping[str, Any]:
+    """The record of a file that is not served yet: signed beside it, or without a signature if the policy wants none.
 
     Raises:
         EvidenceError: it cannot be signed.
     """
-    verdict = verdict_of(sources)
-    vectors = tuple(dict.fromkeys(vector for node in sources for vector in node.vectors))
-    decision = REPLACED if replaced else DELIVERED
     if signer is None:
-        record: dict[str, Any] = {"file": path.name, "file_sha256": sha256_of(path), "verdict": verdict}
-    else:
-        record = sign_file(path, Statement(job.prompt_id, job.policy.sha256, vectors, verdict, decision), signer)
-    return OutputFile(path, verdict, record)
+        return {"file": path.name, "file_sha256": sha256_of(path), "verdict": content.verdict}
+    decision = REPLACED if replaced else DELIVERED
+    made = {"vectors": content.vectors, "verdict": content.verdict, "share": content.share}
+    made |= {"client_inputs": content.client_inputs, **content.counted()}
+    return sign_file(path, Statement(job.prompt_id, job.policy.sha256, decision=decision, **made), signer)
 
 
 def record_of(job: Job, messages: Sequence[Any]) -> JobRecord:
@@ -37,7 +36,7 @@ def record_of(job: Job, messages: Sequence[Any]) -> JobRecord:
     said = dict(messages)
     decision, reason = _decision(job, said)
     summed = sum_up(job.traces)
-    reused = [vector for node in job.reused.values() for vector in node.vectors]
+    reused = Content(frozenset(job.flow.reused))
     return JobRecord(
         prompt_id=job.prompt_id,
         policy_sha256=job.policy.sha256,
@@ -49,8 +48,9 @@ def record_of(job: Job, messages: Sequence[Any]) -> JobRecord:
         prompt=_texts(job) if job.policy.settings.audit.log_prompt_text else None,
         **{
             **summed,
-            "vectors": tuple(dict.fromkeys([*summed["vectors"], *reused])),
-            "warnings": tuple(dict.fromkeys([*summed["warnings"], *job.warnings])),
+            "vectors": tuple(dict.fromkeys([*summed["vectors"], *reused.vectors])),
+            "cached_calls": sum(run.cached_calls for run in job.runs),
+            "warnings": tuple(dict.fromkeys([*summed["warnings"], *job.warnings, *job.dropped])),
         },
     )
 

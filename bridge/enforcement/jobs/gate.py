@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...guardrail.output_gate import DELIVER, decide, notice_image
-from ...guardrail.policy import Policy
-from ...safety_steering.errors import SafetySteeringError
+from ....guardrail.output_gate import DELIVER, decide, notice_image
+from ....guardrail.policy import Policy
+from ....safety_steering.errors import SafetySteeringError
 
 Judge = Callable[[torch.Tensor], Sequence[Mapping[str, float]]]
 WITHOUT_FRAMES = {"SafetySteering_SteeringReport", "PreviewAny", "SaveText"}  # they show charts and words

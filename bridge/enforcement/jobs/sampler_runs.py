@@ -14,19 +14,19 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import get_executing_context
 
-from ...guardrail.policy import BRANCH, WINDOW, ModelIdentity, Policy, Rule
-from ...safety_steering.errors import MismatchError, NotSteeredError, SafetySteeringError
-from ...safety_steering.steering.trace import ACTED, RunTrace
-from ..models.fingerprints import fingerprint
-from ..models.model_map import block_space, model_hook_points, patcher_shape
-from ..models.vector_fit import fingerprint_warning, untested_warning
-from ..steering.apply import Steering
-from ..steering.run import REPLACED
-from ..steering.settings import SteeringSettings
+from ....guardrail.content import WHOLE, SamplerRun
+from ....guardrail.policy import BRANCH, WINDOW, ModelIdentity, Policy, Rule
+from ....safety_steering.errors import MismatchError, NotSteeredError, SafetySteeringError
+from ....safety_steering.steering.trace import ACTED, RunTrace
+from ...models.fingerprints import fingerprint
+from ...models.model_map import block_space, model_hook_points, patcher_shape
+from ...models.vector_fit import fingerprint_warning, untested_warning
+from ...steering.apply import Steering
+from ...steering.run import CACHED, REPLACED
+from ...steering.settings import SteeringSettings
 from .job import Job
 
 GUARD_KEY = "safety_steering_guardrail"
-WHOLE = 0.99
 OUTSIDE = "A model was called in a way that the host's safety policy cannot steer. Use the sampler nodes of ComfyUI."
 
 
@@ -104,18 +104,45 @@ class GuardedRun:
             NotSteeredError: a rule was for this model and did not act in every model call.
         """
         with self._job.refusing():
-            samples = executor(*args, **kwargs)
+            self._job.runs_open += 1
+            try:
+                samples = executor(*args, **kwargs)
+            finally:
+                self._job.runs_open -= 1
             traces = [steering.traces[-1] for steering in self._steerings]
             for trace in traces:
                 check_steered(trace)
         context = get_executing_context()
-        node_id = context.node_id if context else ""
-        if (kept := kept_latents(executor.class_obj, *args)) and not self._job.sources_of(node_id):
-            self._job.warnings.append(
-                f"Node {node_id} {kept} latents that no sampler of this server made: the rest came with the graph."
-            )
-        self._job.add_run(node_id, traces)
+        node_id = context.node_id if context else self._job.node_id
+        run = self._described(node_id, traces, removed_noise(executor.class_obj, *args), args[1])
+        self._job.runs.append(run)
+        self._job.traces += traces
+        self._job.flow.runs.setdefault(node_id, []).append((run, samples))
         return samples
+
+    def _described(
+        self, node_id: str, traces: list[RunTrace], span: tuple[float, float], latent: torch.Tensor
+    ) -> SamplerRun:
+        """What this run is made of: itself, what it began with, and what its conditioning and model were made from."""
+        flow = self._job.flow
+        taken = flow.taken(node_id)
+        began, client = taken.latents(), set(taken.content.client)
+        client.update(*(run.client for run in taken.content.runs))
+        if not began and span[1] < WHOLE and bool(torch.count_nonzero(latent)):
+            client.add(flow.title(node_id))  # a node has brought latents of its own
+        before = min(began.runs, key=lambda run: run.share, default=None) if not began.client else None
+        calls = traces[0].calls if traces else ()
+        return SamplerRun(
+            number=len(self._job.runs),
+            job=self._job.prompt_id,
+            steered=bool(traces) and all(run.steered for run in began.runs),
+            vectors=tuple(dict.fromkeys([*began.vectors, *(str(trace.vector["sha256"]) for trace in traces)])),
+            client=frozenset(client),
+            spans=(*(before.spans if before else ()), span),
+            calls=len(calls),
+            steered_calls=sum(bool(call.hooks) for call in calls),
+            cached_calls=sum(call.note == CACHED for call in calls),
+        )
 
     def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """The APPLY_MODEL wrapper: a guider may call other models than the one that the run was prepared for."""
@@ -154,16 +181,13 @@ class GuardedRun:
         self._job.warnings.append(sentence)
 
 
-def kept_latents(
+def removed_noise(
     guider: Any, noise: Any, latent: torch.Tensor, sampler: Any, sigmas: torch.Tensor, mask: Any = None, *rest: Any
-) -> str:
-    """What a run has kept of the latents it was given ("began at 40% of the noise on"), or an empty string."""
-    if not torch.count_nonzero(latent):
-        return ""
-    if mask is not None:
-        return "kept what its mask leaves of"
-    share = float(sigmas[0] / guider.model_patcher.get_model_object("model_sampling").sigma_max)
-    return f"began at {share:.0%} of the noise on" if share < WHOLE else ""
+) -> tuple[float, float]:
+    """The part of the noise range that a run removes, 0 clean to 1 pure noise; of a masked latent the masked share."""
+    most = float(guider.model_patcher.get_model_object("model_sampling").sigma_max)
+    high, low = (min(1.0, max(0.0, float(sigma) / most)) for sigma in (sigmas[0], sigmas[-1]))
+    return low, low + max(0.0, high - low) * (1.0 if mask is None else float(mask.mean().clamp(0, 1)))
 
 
 def check_steered(trace: RunTrace) -> None:

@@ -1,0 +1,1 @@
+"""The jobs of a guarded server: their graphs, sampler runs, values and files."""

@@ -1,0 +1,245 @@
+"""Before and after each node of a guarded job: its inputs are checked, and its files are published or withheld."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+
+from ....guardrail.content import NOTHING, Content, union
+from ....guardrail.errors import Refused
+from ....guardrail.evidence import sidecar_of
+from ....guardrail.keys import Signer
+from ....guardrail.policy_settings import PolicySettings
+from ....safety_steering.errors import SafetySteeringError
+from .admission import check_node
+from .flow import Taken
+from .gate import WITHOUT_FRAMES, gate_inputs
+from .job import Job, OutputFile
+from .node_facts import NodeFacts, facts_of
+from .sealing import seal
+from .staging import Staging, Written
+from .values import carries_pictures, is_blank, is_picture, is_text_file, is_weights_file, is_words, leaves, same_object
+
+NOT_DELIVERED = {
+    "not sampled here": "no sampler run of this server made it",
+    "contains other content": "it contains content that no sampler run of this server made",
+    "steered from client content": "it was made from content of the client",
+    "no rule": "no rule of the policy steered the model that made it",
+}
+UNSEEN = "The output gate could not see what this node wrote, so it is not delivered (output_gate.mode)."
+WEIGHTS_WRITTEN = "It wrote a file of weights, which is not permitted here (permits.merge_and_save_models). Remove it."
+FOREIGN = (
+    "It takes a model and gives pictures, but no sampler run of ComfyUI happened in it, so they are not steered. "
+    "Use the sampler nodes of ComfyUI."
+)
+NUMBERS = "This text carries pictures and not words, so it is not shown. Use Preview Image."
+
+
+def check_inputs(
+    job: Job, node_id: str, node_class: type, values: dict[str, list[Any]]
+) -> tuple[Mapping[str, list[Any]], bool]:
+    """A node's inputs as it may have them, and whether the output gate held something back.
+
+    Raises:
+        SafetySteeringError: the policy refuses the node, or what it would write.
+    """
+    if job.refusal:  # a node has swallowed the error
+        raise Refused(job.refusal, node_id)
+    facts = facts_of(node_class)
+    check_node(node_class, values, job.policy, node_id, job.prompt.get(node_id))
+    content = job.flow.taken(node_id).shown()
+    shows = facts.is_output and any(carries_pictures(value) for given in values.values() for value in given)
+    if not (shows and _is_gated(job, facts) and job.policy.settings.delivers(content.verdict)):
+        return values, False
+    inputs, reason, judged = gate_inputs(values, job.policy)
+    if judged:
+        job.judged.add(node_id)
+    if reason:
+        job.held_back[node_id] = reason
+    return inputs, bool(reason)
+
+
+class Results:
+    """What a node that has ended may leave behind. before: the served files when it began, if it is a pack's."""
+
+    def __init__(self, job: Job, node_id: str, node_class: type, staging: Staging, signer: Signer | None) -> None:
+        self._job = job
+        self._node_id = node_id
+        self._facts = facts_of(node_class)
+        self._staging = staging
+        self._signer = signer
+        self._moved: dict[Path, tuple[str, Path]] = {}
+        self._dropped: list[str] = []
+
+    def take(
+        self, output: Sequence[Any], shown: Mapping[str, Any], expanded: bool, before: Mapping[Path, Any] | None
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
+        """Publish or withhold the node's files; returns its results and what it shows, with the files' final names.
+
+        Raises:
+            SafetySteeringError: something may not stay, or cannot be signed; then all files of the node are gone.
+        """
+        job, taken = self._job, self._job.flow.taken(self._node_id)
+        made = job.flow.give(self._node_id, self._facts, output, expanded)
+        files = [*self._staging.written(self._node_id), *self._past_staging(before)]
+        try:
+            self._refuse_foreign(taken, output)
+            content = made if self._node_id in job.flow.runs and made else taken.shown()
+            announced = {(entry["type"], entry["filename"]) for entry in _entries(shown)}
+            for file in files:
+                if file.kind == "output" or file.served or (file.kind, file.name.name) in announced:
+                    self._take_file(file, taken, content)
+            return self._told(output, shown, taken.shown() | made)
+        except (OSError, SafetySteeringError):
+            for file in files:
+                remove(file.path)
+            for kind, name in self._moved.values():
+                path = self._staging.folder(kind) / name
+                remove(path)
+                job.outputs.pop(path, None)
+            raise
+
+    def _take_file(self, file: Written, taken: Taken, content: Content) -> None:
+        settings = self._job.policy.settings
+        if is_weights_file(file.path) and not settings.permits.merge_and_save_models:
+            raise Refused(WEIGHTS_WRITTEN, self._node_id)
+        words = is_text_file(file.path) and not _pictures(taken) and _all_words(taken)
+        content = NOTHING if words else content
+        why = "" if words else self._why_not(content, settings)
+        if not why:
+            self._publish(file, content)
+        elif file.kind == "temp":
+            remove(file.path)
+            self._dropped.append(why)
+        else:
+            raise Refused(why, self._node_id)
+
+    def _why_not(self, content: Content, settings: PolicySettings) -> str:
+        if not settings.delivers(content.verdict):
+            client = ", ".join(content.client_inputs)
+            return (
+                f"This is not delivered: {NOT_DELIVERED[content.verdict]}{f' ({client})' if client else ''}. "
+                f"The policy delivers: {', '.join(settings.deliver)} (deliver)."
+            )
+        return UNSEEN if _is_gated(self._job, self._facts) and self._node_id not in self._job.judged else ""
+
+    def _publish(self, file: Written, content: Content) -> None:
+        named = file if file.served else self._staging.free_name(file)
+        record = seal(self._job, named.path, content, self._node_id in self._job.held_back, self._signer)
+        path = named.path if file.served else self._staging.publish(named)
+        self._moved[file.path] = (named.kind, named.name)
+        self._job.outputs[path] = OutputFile(path, content, record)
+
+    def _past_staging(self, before: Mapping[Path, Any] | None) -> list[Written]:
+        """Files that the node has put into the served folders by itself.
+
+        Raises:
+            Refused: it has changed or deleted a file that was there.
+        """
+        if before is None:
+            return []
+        now = self._staging.served_files()
+        new = [path for path in now if path not in before and not sidecar_of(path).exists()]
+        if changed := [path for path, version in before.items() if now.get(path) != version]:
+            for path in new:
+                remove(path)
+            raise Refused(f"It changed or deleted files that it did not make ({changed[0].name}).", self._node_id)
+        folders = {kind: self._staging.folder(kind) for kind in ("output", "temp")}
+        return [
+            Written(path, kind, path.relative_to(folder), served=True)
+            for path in new
+            for kind, folder in folders.items()
+            if path.is_relative_to(folder)
+        ]
+
+    def _refuse_foreign(self, taken: Taken, output: Sequence[Any]) -> None:
+        """A node that takes a model and gives pictures must have run a sampler, unless it is one of ComfyUI's own."""
+        given = [value for values in taken.values.values() for value in values]
+        models = any(isinstance(leaf, ModelPatcher) for value in given for leaf in leaves(value))
+        if self._facts.is_core or self._job.flow.runs.get(self._node_id) or not models:
+            return
+        for values, kind in zip(output, self._facts.gives, strict=False):
+            for value in values if isinstance(values, list) else ():
+                if is_picture(value, kind) and not is_blank(value) and not same_object(value, given):
+                    raise Refused(FOREIGN, self._node_id)
+
+    def _told(
+        self, output: Sequence[Any], shown: Mapping[str, Any], content: Content
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
+        ui = {name: self._staging.told(entries, self._moved) for name, entries in shown.items()}
+        published = {(kind, name.name) for kind, name in self._moved.values()}
+        if self._dropped:
+            for name, entries in ui.items():
+                if isinstance(entries, list | tuple):
+                    ui[name] = [entry for entry in entries if not _is_lost(entry, published)]
+        if content:
+            for name, entries in ui.items():
+                ui[name], dropped = _without_numbers(entries)
+                self._dropped += [NUMBERS] * dropped
+        if self._dropped:
+            note = self._job.told(self._dropped[0], self._node_id)
+            self._job.dropped.append(note)
+            ui["text"] = [*ui.get("text", ()), note]
+        elif ui and not self._moved:
+            self._job.showed_words = True
+        told: Any = [[self._staging.told(value, self._moved) for value in values] for values in output]
+        return (told if self._moved and not any(isinstance(values, tuple) for values in output) else output), ui
+
+
+def _pictures(taken: Taken) -> Content:
+    return union(
+        content
+        for name, content in taken.contents.items()
+        if name not in taken.values or any(carries_pictures(value) for value in taken.values[name])
+    )
+
+
+def _all_words(taken: Taken) -> bool:
+    """Whether the texts that were made from pictures read as words."""
+    return all(
+        is_words(value)
+        for name, content in taken.contents.items()
+        if content
+        for value in taken.values.get(name, ())
+        if isinstance(value, str)
+    )
+
+
+def _entries(shown: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for entries in shown.values():
+        for entry in entries if isinstance(entries, list | tuple) else ():
+            if isinstance(entry, dict) and entry.get("filename") and isinstance(entry.get("type"), str):
+                yield entry
+
+
+def _is_lost(entry: Any, published: set[tuple[str, str]]) -> bool:
+    named = isinstance(entry, dict) and entry.get("type") in ("output", "temp") and "filename" in entry
+    return named and (entry["type"], entry["filename"]) not in published
+
+
+def _without_numbers(value: Any) -> tuple[Any, bool]:
+    """What a node shows without texts that are numbers of a picture, and without bytes; whether something is gone."""
+    if isinstance(value, str):
+        return ("", True) if not is_words(value) else (value, False)
+    if isinstance(value, bytes | bytearray):
+        return "", True
+    if isinstance(value, list | tuple):
+        parts = [_without_numbers(item) for item in value]
+        return [item for item, _ in parts], any(gone for _, gone in parts)
+    if isinstance(value, dict) and "filename" not in value:
+        found = {name: _without_numbers(item) for name, item in value.items()}
+        return {name: item for name, (item, _) in found.items()}, any(gone for _, gone in found.values())
+    return value, False
+
+
+def _is_gated(job: Job, facts: NodeFacts) -> bool:
+    return job.is_gated and not facts.names & WITHOUT_FRAMES
+
+
+def remove(path: Path) -> None:
+    """Delete a file that must not be delivered, and its evidence."""
+    for file in (path, sidecar_of(path)):
+        file.unlink(missing_ok=True)

@@ -1,0 +1,103 @@
+"""What a node's value carries: pictures, words or neither, told by the value and not by the socket's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+PICTURE_TYPES = frozenset({"IMAGE", "MASK", "LATENT", "VIDEO", "AUDIO", "VOXEL", "MESH", "SVG", "SPLAT"})
+# Sockets of tensors and bundles that are no picture by themselves
+OTHER_TYPES = frozenset(
+    {"MODEL", "CLIP", "VAE", "CONDITIONING", "CLIP_VISION", "CONTROL_NET", "GUIDER", "SAMPLER", "SIGMAS", "NOISE"}
+    | {"HOOKS", "HOOK_KEYFRAMES", "STYLE_MODEL", "UPSCALE_MODEL", "LATENT_UPSCALE_MODEL", "LORA_MODEL", "GLIGEN"}
+    | {"STRING", "INT", "FLOAT", "BOOLEAN", "COMBO", "AUDIO_ENCODER", "MODEL_PATCH", "BACKGROUND_REMOVAL"}
+)
+DEEPEST = 4
+LONGEST_TEXT = 4096
+LONGEST_WORD = 64
+HEAD, UTF8_BYTES = 65_536, 4
+MOST_DIGITS = 0.3  # share of a text's letters
+
+
+def is_picture(value: Any, kind: str = "") -> bool:
+    """Whether a value is, or holds, a picture, a latent, a video or sound.
+
+    kind: its socket's type. Of unknown sockets, four-dimensional tensors with 1, 3 or 4 channels count as pictures.
+    """
+    if kind in OTHER_TYPES:
+        return False
+    return any(_is_one(item, kind) for item in leaves(value))
+
+
+def _is_one(value: Any, kind: str) -> bool:
+    if isinstance(value, Mapping):
+        return bool({"samples", "waveform"} & value.keys())
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return kind in PICTURE_TYPES or (value.ndim == 4 and value.shape[-1] in (1, 3, 4))
+    return hasattr(value, "get_components") or type(value).__module__.startswith("PIL.") or kind in PICTURE_TYPES
+
+
+def carries_pictures(value: Any, kind: str = "") -> bool:
+    """As `is_picture`, and any tensor but those of sockets that are known to be no pictures."""
+    if kind in OTHER_TYPES:
+        return False
+    return is_picture(value, kind) or any(isinstance(item, torch.Tensor) and item.ndim > 1 for item in leaves(value))
+
+
+def leaves(value: Any, depth: int = DEEPEST) -> Iterator[Any]:
+    """A value, and what lists and mappings in it hold."""
+    yield value
+    if depth:
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+        for item in inner:
+            yield from leaves(item, depth - 1)
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a value is an empty latent: all of its samples have one value, and nothing is masked."""
+    if not (isinstance(value, Mapping) and "samples" in value and "noise_mask" not in value):
+        return False
+    samples = value["samples"]
+    parts = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
+    return all(isinstance(part, torch.Tensor) and bool((part == part.flatten()[:1]).all()) for part in parts)
+
+
+def is_words(text: str) -> bool:
+    """Whether a text reads as words: short, without long tokens, and not mostly digits. Numbers of a picture do not."""
+    letters = [letter for letter in text if not letter.isspace()]
+    digits = sum(letter.isdigit() for letter in letters)
+    return (
+        len(text) <= LONGEST_TEXT
+        and all(len(word) <= LONGEST_WORD for word in text.split())
+        and digits <= max(8, MOST_DIGITS * len(letters))
+    )
+
+
+def same_object(value: Any, others: Sequence[Any]) -> bool:
+    """Whether a value is one of these objects; plain values and texts are not told apart by identity."""
+    plain = value is None or isinstance(value, str | int | float | bool)
+    return not plain and any(value is other for other in others)
+
+
+def is_text_file(path: Path) -> bool:
+    """Whether a file is plain text: no markup that draws a picture."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    try:
+        text = head.decode() if len(head) < HEAD else head[:-UTF8_BYTES].decode()
+    except UnicodeDecodeError:
+        return False
+    return "\x00" not in text and "<svg" not in text.lower() and "data:image" not in text.lower()
+
+
+def is_weights_file(path: Path) -> bool:
+    """Whether a file holds a model's weights, told by its first bytes: safetensors but a latent, pickles, GGUF."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD)
+    if head[:4] == b"GGUF" or head[:2] == b"\x80\x02" or (head[:2] == b"PK" and b"data.pkl" in head):
+        return True
+    return head[8:9] == b"{" and b'"data_offsets"' in head and b'"latent_tensor"' not in head
