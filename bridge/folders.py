@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, wraps
@@ -98,7 +99,7 @@ def find(kind: Kind, name: str) -> Path:
     if kind is VECTORS:
         name = vector_name(name)
     known = names(kind)
-    found = [path for root in kind.roots if name in known and (path := root / name).exists()]
+    found = [path for root in kind.roots if name in known and os.path.exists(path := root / name)]
     if found:
         return found[0]
     raise kind.error(
@@ -108,22 +109,23 @@ def find(kind: Kind, name: str) -> Path:
 
 
 def new_path(kind: Kind, name: str) -> Path:
-    """The path of a file of this name that is to be written, in the user's folder.
+    """The path of a file of this name that is to be written: in the first of the user's folders that can be written.
 
     Raises:
         SafetySteeringError: of the kind's class. The name is empty, leads out of the folder, or is not valid on every
-            file system.
+            file system; or no folder can be written.
     """
-    root = kind.roots[0].resolve()
-    path = _inside(root, name.strip().removesuffix(SUFFIX), SUFFIX)
-    if path is None or (kind.hidden and path.is_relative_to(root / kind.hidden)):
+    roots = [root.resolve() for root in kind.roots if root != kind.bundled]
+    path = _inside(roots[0], name.strip().removesuffix(SUFFIX), SUFFIX)
+    if path is None or (kind.hidden and path.is_relative_to(roots[0] / kind.hidden)):
         raise kind.error(f"'{name}' is not a valid file name in the folder {kind.folder}. Give a plain name.")
-    return path
-
-
-def cached_path(key: str) -> Path:
-    """The path of the alignment that is kept under this content hash."""
-    return ALIGNMENTS.roots[0].resolve() / ALIGNMENTS.hidden / f"{key}{SUFFIX}"
+    root = next(filter(_is_writable, roots), None)
+    if root is None:
+        raise kind.error(
+            f"No folder of {kind.folder} can be written: {', '.join(map(str, roots))}. Free or unlock one, or add one "
+            "in extra_model_paths.yaml."
+        )
+    return root / path.relative_to(roots[0])
 
 
 def output_folder(kind: str, name: str) -> Path:
@@ -177,7 +179,7 @@ sha256_of = cached_by_file_version(1024)(file_sha256)
 
 def vector_labels() -> list[str]:
     """One label a vector file: its name and, in brackets, what it fits."""
-    return [f"{name} ({_label(find(VECTORS, name))})" for name in names(VECTORS)]
+    return [f"{name} ({_label_of(name)})" for name in names(VECTORS)]
 
 
 def vector_name(label: str) -> str:
@@ -186,12 +188,26 @@ def vector_name(label: str) -> str:
     return named[0] if named else label
 
 
-@cached_by_file_version(512)
-def _label(path: Path) -> str:
+def _label_of(name: str) -> str:
     try:
-        return read_label(path)
-    except VectorFileError:
+        return _label(find(VECTORS, name))
+    except (VectorFileError, OSError):  # damaged, a broken link, of another user, or gone since it was listed
         return "cannot be read"
+
+
+_label = cached_by_file_version(512)(read_label)
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be written in a folder, which is made if it is missing."""
+    probe = folder / f".{uuid.uuid4().hex}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"-")
+        probe.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _inside(root: Path, name: str, suffix: str = "") -> Path | None:

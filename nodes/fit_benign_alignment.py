@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -147,8 +148,11 @@ class FitBenignAlignment(io.ComfyNode):
         inputs = Inputs(
             safety_vector, safety_llm, clip, model, clip_vision, anchors, images, latent, template, benign_prompts
         )
-        fitted = align(inputs, target, settings)
-        report = report_alignment(fitted, safety_vector)
+        warnings: list[str] = []
+        fitted = align(inputs, target, settings, warnings.append)
+        for warning in warnings:
+            logging.warning("Safety Steering: %s", warning)
+        report = "\n".join([*(f"WARNING: {warning}" for warning in warnings), report_alignment(fitted, safety_vector)])
         chart = picture(draw_alignment(fitted))
         return io.NodeOutput(fitted, report, chart, ui=shown(cls, report, chart))
 

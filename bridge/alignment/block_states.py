@@ -19,9 +19,9 @@ from ...safety_steering.errors import MismatchError, SafetySteeringError
 from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.language_models.source_model import Progress
 from ...safety_steering.prompts.prompt_set import PromptRow, PromptSet
+from ..cache import activation_paths, write_first
 from ..capture.hook_points import choose_hook_points
 from ..capture.run import capture_prompts
-from ..folders import activations_path
 from ..models.fingerprints import clip_key, digest, patcher_key
 from ..models.model_map import patcher_shape
 from ..sampling.sampling import Conditioning, Sampling, sampling_sigmas
@@ -114,8 +114,11 @@ class BlockStates:
     def _capture(self, texts: Sequence[str], sampling: Sampling, name: str) -> Activations:
         rows = tuple(PromptRow(f"anchor-{i:05d}", "benign", safe=text) for i, text in enumerate(texts))
         # the folder is named by everything that decides its content, so that an interrupted fit resumes
-        folder = activations_path(f"alignment-{digest([self.key(), list(texts)])}-{name}")
-        return capture_prompts(self._model, self._clip, PromptSet(rows), sampling, self._hook_point, 1, folder)
+        paths = activation_paths(f"alignment-{digest([self.key(), list(texts)])}-{name}")
+        return write_first(
+            paths,
+            lambda path: capture_prompts(self._model, self._clip, PromptSet(rows), sampling, self._hook_point, 1, path),
+        )
 
 
 def _centred_cosine(a: torch.Tensor, b: torch.Tensor) -> float:

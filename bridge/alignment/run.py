@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import comfy.utils
@@ -19,11 +18,11 @@ from ...safety_steering.alignment.file import load_alignment, save_alignment
 from ...safety_steering.alignment.fit import TargetStates, fit_checked, source_hook_point, texts_sha256
 from ...safety_steering.alignment.maps import AlignmentSettings
 from ...safety_steering.alignment.sharpen import MIN_BENIGN
-from ...safety_steering.errors import MismatchError, SafetySteeringError, VectorFileError
+from ...safety_steering.errors import MismatchError, SafetySteeringError
 from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.prompts.prompt_set import PromptSet
 from ...safety_steering.vectors.vector import SafetyVector
-from ..folders import cached_path
+from ..cache import alignment_paths, read_first, write_first
 from .block_states import BlockChoice, BlockStates
 from .image_states import ImageStates
 from .target import Target
@@ -58,10 +57,15 @@ class Inputs:
         return source_hook_point(self.vector)
 
 
-def align(inputs: Inputs, choice: Mapping[str, Any], settings: AlignmentSettings) -> Alignment:
+def align(
+    inputs: Inputs,
+    choice: Mapping[str, Any],
+    settings: AlignmentSettings,
+    warn: Callable[[str], None] = logging.warning,
+) -> Alignment:
     """The alignment of the vector's space with the chosen target, fitted or from the cache.
 
-    choice: "target", one of TARGETS, and its settings by name.
+    choice: "target", one of TARGETS, and its settings by name. warn: told that the fit cannot be kept.
 
     Raises:
         SafetySteeringError: an input is missing, inputs do not belong together, or an anchor is unsafe.
@@ -74,8 +78,8 @@ def align(inputs: Inputs, choice: Mapping[str, Any], settings: AlignmentSettings
     texts = anchor_texts(inputs)
     target = choose_target(choice, inputs, settings.seed)
     benign = benign_texts(inputs, choice["target"])
-    path = cached_path(_content_hash(inputs, (texts, benign), target, settings))
-    if (found := _cached(path)) is not None:
+    paths = alignment_paths(_content_hash(inputs, (texts, benign), target, settings))
+    if (found := read_first(paths, load_alignment)) is not None:
         return found
     source = source_states(inputs, texts)
 
@@ -87,7 +91,10 @@ def align(inputs: Inputs, choice: Mapping[str, Any], settings: AlignmentSettings
 
     tick = throw_exception_if_processing_interrupted
     alignment = fit_checked(inputs.vector, source, texts, read_target, settings, tick=tick)
-    save_alignment(alignment, path)
+    try:
+        write_first(paths, lambda path: save_alignment(alignment, path))
+    except OSError as error:
+        warn(f"This alignment cannot be kept, so that it is fitted again next time: {error}.")
     return alignment
 
 
@@ -204,14 +211,3 @@ def _content_hash(inputs: Inputs, texts: Sequence[Sequence[str]], target: Target
         asdict(settings),
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
-
-
-def _cached(path: Path) -> Alignment | None:
-    """The alignment in the cache at `path`; None if there is none, or a damaged one, which a new fit replaces."""
-    if not path.exists():
-        return None
-    try:
-        return load_alignment(path)
-    except VectorFileError as error:
-        logging.warning("Safety Steering: an alignment in the cache cannot be read and is fitted again. %s", error)
-        return None

@@ -42,7 +42,7 @@ SPACES = {
 def align(comfy_in_process, tmp_path, monkeypatch):
     """The fit, with a cache of its own."""
     module = importlib.import_module("safety_steering_pack.bridge.alignment.run")
-    monkeypatch.setattr(module, "cached_path", lambda key: tmp_path / f"{key}.safetensors")
+    monkeypatch.setattr(module, "alignment_paths", lambda key: [tmp_path / f"{key}.safetensors"])
     return module
 
 
@@ -177,7 +177,7 @@ def _prompts(texts):
 
 def test_blocks_are_captured_on_benign_prompts(align, tmp_path, monkeypatch):
     blocks = importlib.import_module("safety_steering_pack.bridge.alignment.block_states")
-    monkeypatch.setattr(blocks, "activations_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(blocks, "activation_paths", lambda name: [tmp_path / name])
     family = Family(CASES["wan"])
     clip, source = TracedClip(family.case), portable()
     choice = {"target": "blocks", "hook_point": "0.4", "steps": 4, "first_steps": 1, "full_runs": 3}

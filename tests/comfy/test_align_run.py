@@ -62,7 +62,7 @@ def prompts(texts, unsafe=""):
 @pytest.fixture
 def module(comfy_in_process, tmp_path, monkeypatch):
     found = importlib.import_module("safety_steering_pack.bridge.alignment.run")
-    monkeypatch.setattr(found, "cached_path", lambda key: tmp_path / "cache" / f"{key}.safetensors")
+    monkeypatch.setattr(found, "alignment_paths", lambda key: [tmp_path / "cache" / f"{key}.safetensors"])
     return found
 
 
