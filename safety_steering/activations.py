@@ -5,8 +5,8 @@ Each row is one prompt, or one frame of its video. Per hook point it has, for ea
     pooled (D,)   the mean state of the editable tokens
     token  (D,)   one token's state, chosen by the row's id (its spread over rows is the spread of tokens)
 
-A row that was never seen in a bin is NaN there. Resuming is skipping the ids that are present, merging is copying
-shards, and reading goes one hook point at a time, so that memory stays flat.
+A row without a model call in a bin is NaN there. A capture resumes by skipping the ids that are present, and folders
+merge by copying shards. One hook point is read at a time, so memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -60,9 +60,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Row:
-    """One prompt, or one frame of its video. label: "safe", "unsafe" or "disputed". category: one, or several with
-    commas between them. pair: id shared by an unsafe prompt and its safe twin, or empty. length: the prompt's words, 0
-    if not known. video: id shared by the frames of one video; empty if the row is a video."""
+    """One prompt, or one frame of its video.
+
+    label: "safe", "unsafe" or "disputed". category: one, or several separated by commas. pair: id shared by an unsafe
+    prompt and its safe twin, or empty. length: number of the prompt's words, 0 if not known. video: id shared by the
+    frames of one video; empty if the row is a whole video.
+    """
 
     id: str
     label: str
@@ -110,7 +113,7 @@ class Activations:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Activations:
-        """Open a folder of activations; SafetySteeringError if it is none."""
+        """Open a folder of activations; SafetySteeringError if it is not one."""
         path = Path(folder)
         try:
             manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
@@ -120,11 +123,11 @@ class Activations:
             return cls(path, Source(**manifest))
         except FileNotFoundError as error:
             raise SafetySteeringError(
-                f"{path.name} is no folder of safety activations: it has no manifest.json, or is not there. Check its "
-                "name, or capture into it first."
+                f"{path.name} is not a folder of safety activations: it has no manifest.json, or does not exist. Check "
+                "its name, or capture into it first."
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SafetySteeringError(f"{path.name} is no folder of safety activations: {error}.") from error
+            raise SafetySteeringError(f"{path.name} is not a folder of safety activations: {error}.") from error
 
     def append(self, rows: Sequence[Row], states: Mapping[str, States]) -> None:
         """Write `rows` as one new shard, whole or not at all. `states` has every hook point of the source."""

@@ -26,16 +26,21 @@ from ..steering.branches import UNKNOWN, call_roles, is_targeted, roles_by_uuid
 from ..steering.model_call import ModelCall, named, sigma_of
 
 WRAPPER_KEY = "safety_steering_capture"
-# what is summed at a time in float64, so that a long video's states are never there twice
+# tokens that are copied to float64 at a time, so that a long video's states are never held twice
 TOKENS_AT_ONCE = 4096
 
 
 def capture_source(
     patcher: ModelPatcher, hook_points: tuple[HookPoint, ...], sigma_edges: tuple[float, ...], text_width: int
 ) -> Source:
-    """What a capture on this model is a capture of; MismatchError if the model lacks a hook point.
+    """The model, hook points and sigma bins of a capture.
 
-    text_width: channels of the conditioning states, which the model itself does not tell.
+    Args:
+        sigma_edges: (K + 1) ascending edges of the sigma bins.
+        text_width: channels of the conditioning states, which the model itself does not tell.
+
+    Raises:
+        MismatchError: the model has no such hook point.
     """
     shape = patcher_shape(patcher)
     return Source(
@@ -55,7 +60,7 @@ def capture_source(
 
 @dataclass
 class _Sums:
-    """Running sums of one hook point: total (B, K, D), count (B, K), token (B, K, D)."""
+    """Running sums of one hook point, float64: total (B, K, D), count (B, K), token (B, K, D)."""
 
     total: torch.Tensor
     count: torch.Tensor
@@ -63,18 +68,18 @@ class _Sums:
 
 
 class Capture:
-    """Put on a model with `attach`; after each sampler run `states` holds what that run's samples showed.
+    """Reads a model's sampler runs after `attach`. After each run `states` holds the states of that run's samples.
 
-    branch: which side of guidance is read. Several conditionings of that side are averaged; prompts with areas, which
-        core copies between the branches, are not told apart.
-    by_frame: a row for each latent frame of a sample, in order, in place of one for the sample.
-    places: for each sample of the next run, which of its tokens to keep, as a fraction in [0, 1) of the editable ones.
+    branch: the side of guidance that is read. Several conditionings of that side are averaged. Prompts with areas,
+        which core copies between the branches, are not told apart.
+    by_frame: one row for each latent frame of a sample, in order, instead of one row for the sample.
+    token_fractions: for each sample of the next run, which of its editable tokens is kept, as a fraction in [0, 1).
     """
 
     def __init__(self, source: Source, branch: str = "positive", *, by_frame: bool = False) -> None:
         self.source = source
         self.states: dict[str, States] = {}
-        self.places: Sequence[float] = ()
+        self.token_fractions: Sequence[float] = ()
         self._branch = branch
         self._by_frame = by_frame
         self._roles: dict[Any, str] = {}
@@ -101,7 +106,7 @@ class Capture:
         """The APPLY_MODEL wrapper: one model call.
 
         Raises:
-            SafetySteeringError: frames were asked for where this call does not have them.
+            SafetySteeringError: `by_frame` is set and this call does not have whole frames.
         """
         diffusion_model = unwrap(executor.class_obj.diffusion_model)
         model_call = ModelCall(diffusion_model, read_shape(diffusion_model).family, named(args, kwargs))
@@ -122,8 +127,8 @@ class Capture:
 
         if self._by_frame and model_call.options.get("context_window") is not None:
             raise SafetySteeringError(
-                "A context window shows the model a part of the frames at a time, so they cannot be kept apart. "
-                "Choose the pooling 'mean', or take the context windows out."
+                "A context window shows the model a part of the frames at a time, so frames cannot be "
+                "captured one by one. Choose the pooling 'mean', or remove the context windows."
             )
         hooks: dict[HookPoint, Any] = {}
         for name in self.source.hook_points:
@@ -136,7 +141,7 @@ class Capture:
 
     def _is_read(self, role: str) -> bool:
         if self._branch == "positive" and "positive" in self._roles.values():
-            return role in ("positive", UNKNOWN)  # a guider's further prompts are not the one that is captured
+            return role in ("positive", UNKNOWN)  # not the further prompts of a guider
         return is_targeted(role, self._branch)
 
     def _reader(self, name: HookPoint, model_call: ModelCall, collect: Any) -> Any:
@@ -153,24 +158,24 @@ class Capture:
         return int(torch.bucketize(torch.tensor(sigma), torch.tensor(self.source.sigma_edges[1:-1]), right=True))
 
     def _add(self, name: str, h: torch.Tensor, mask: torch.Tensor | None, k: int) -> None:
-        """Reduce now: core changes block outputs in place later on. h (R, N, D), mask (R, N, 1) or None."""
+        """Add h (R, N, D) where mask (R, N, 1) holds. At once, because core changes block outputs in place later."""
         rows, count, width = h.shape
         if name not in self._sums:
             zeros = torch.zeros(rows, self.source.bins, width, dtype=torch.float64, device=h.device)
             self._sums[name] = _Sums(zeros, zeros[..., 0].clone(), zeros.clone())
         sums = self._sums[name]
-        given = self.places or (0.5,)
-        places = [place for place in given for _ in range(rows // len(given))]  # the frames of a sample share one
+        given = self.token_fractions or (0.5,)
+        fractions = [one for one in given for _ in range(rows // len(given))]  # the frames of a sample share one
         if mask is None:
             sums.total[:, k] += _sum(h, None) / max(count, 1)
             sums.count[:, k] += float(count > 0)
-            kept = torch.tensor([min(math.floor(place * count), count - 1) for place in places], device=h.device)
+            kept = torch.tensor([min(math.floor(one * count), count - 1) for one in fractions], device=h.device)
         else:
             number = mask.sum(dim=1).double()
             sums.total[:, k] += _sum(h, mask) / number.clamp_min(1)
             sums.count[:, k] += (number[:, 0] > 0).double()
-            fractions = torch.tensor(places, dtype=torch.float64, device=h.device)
-            kept = (mask[..., 0].cumsum(dim=1) <= fractions[:, None] * number).sum(dim=1).clamp_max(count - 1)
+            wanted = torch.tensor(fractions, dtype=torch.float64, device=h.device)
+            kept = (mask[..., 0].cumsum(dim=1) <= wanted[:, None] * number).sum(dim=1).clamp_max(count - 1)
         if count:
             sums.token[:, k] = h[torch.arange(rows, device=h.device), kept].double()
 
@@ -190,14 +195,14 @@ def _by_frame(h: torch.Tensor | None, tokens: TokenRange, name: str) -> torch.Te
         return None
     if not tokens.frame or h.shape[1] % tokens.frame:
         raise SafetySteeringError(
-            f"{name} holds no whole frames of a video, so they cannot be kept apart. "
+            f"{name} does not hold whole frames of a video, so frames cannot be captured one by one. "
             "Choose the pooling 'mean', or hook points of a video model's image stream."
         )
     return h.reshape(-1, tokens.frame, h.shape[2])
 
 
 def _finish(sums: _Sums) -> States:
-    """Means, NaN where a bin was never seen; float32 on the CPU."""
+    """Means (B, K, D), float32 on the CPU. A sigma bin without a model call is NaN."""
     seen = sums.count[..., None] > 0
     pooled = torch.where(seen, sums.total / sums.count[..., None].clamp_min(1), torch.nan)
     return States(pooled.float().cpu(), torch.where(seen, sums.token, torch.nan).float().cpu())

@@ -1,4 +1,4 @@
-"""Where a capture looks: which hook points of a model a user means, and which tokens are pooled there."""
+"""The hook points that a user chooses for a capture, and which tokens are pooled there."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ POOLINGS = (MEAN, PER_FRAME, TEXT_TOKENS)
 
 
 def choose_hook_points(text: str, shape: Shape, pooling: str = MEAN) -> tuple[HookPoint, ...]:
-    """The hook points of a model that a user means: "all", names, depths such as 0.5, ranges such as 0.25-0.75.
+    """The hook points of a model by a user's text: "all", names, depths such as 0.5, ranges such as 0.25-0.75.
 
-    A range means the streams between two depths. Per frame these are the image streams, for text tokens the text
-    streams, and "all" leaves the others out too; else a depth or a range means image streams and "all" every stream.
+    A range selects the streams between two depths. The pooling decides which streams: per frame the image streams, for
+    text tokens the text streams. With the mean, a depth or a range selects image streams and "all" every stream.
 
     Raises:
         MismatchError: the model has no such hook point.
-        SafetySteeringError: a range is none, or the pooling is not possible anywhere in this model.
+        SafetySteeringError: a range is not valid or empty, or no stream of this model allows the pooling.
     """
     if pooling not in POOLINGS:
         raise SafetySteeringError(f"The pooling is '{pooling}', expected one of {', '.join(POOLINGS)}.")
@@ -54,7 +54,7 @@ def _between(ends: Sequence[str], blocks: Sequence[HookPoint], shape: Shape, str
     ]
     if not inside:
         raise SafetySteeringError(
-            f"'{'-'.join(ends)}' is no range of depths with a block in it. "
+            f"'{'-'.join(ends)}' is not a range of depths that holds a block. "
             "Write one between 0 and 1, such as 0.25-0.75."
         )
     return inside

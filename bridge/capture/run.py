@@ -1,9 +1,8 @@
-"""A capture over a prompt set: each prompt is sampled the ordinary way, and its states go into the activation folder.
+"""A capture over a prompt set: each prompt is sampled as usual, and its states go into the activation folder.
 
-Prompts are sampled one by one. A prompt's noise and the token that is kept of it depend on the seed and its own id
-only, so that a capture that was killed and one that was not end with the same bits. Texts are encoded a shard at a
-time, and so are videos decoded where a judge wants them: encoder, model and VAE need not take turns in memory for every
-prompt, and what is in memory does not grow.
+Prompts are sampled one by one. A prompt's noise and its kept token depend on the seed and the prompt's id alone, so a
+capture that was killed and resumed ends with the same bits. Texts are encoded, and videos decoded for a judge, a shard
+at a time: encoder, model and VAE need not be loaded for every prompt, and memory does not grow.
 """
 
 from __future__ import annotations
@@ -37,21 +36,22 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
 
-# --- Which rows of a capture are unsafe: by the prompt, by a judge who sees the generated video, or where both agree.
-#
-# The paper labels what was generated, since an unsafe prompt need not give an unsafe video. Where both have to agree,
-# rows on which they differ are kept, so that a capture resumes past them, and marked "disputed", which no fit reads.
-
-
 PROMPT, JUDGE, AGREE = "prompt", "judge", "agree"
-
-
 RULES = (PROMPT, JUDGE, AGREE)
+POOLED_AS = {
+    MEAN: "mean over editable tokens",
+    PER_FRAME: "mean over the editable tokens of each frame",
+    TEXT_TOKENS: "mean over the text tokens",
+}
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Where labels come from. judge, vae: needed by every rule but "prompt".
+    """Which rows are unsafe: by the prompt, by a judge who sees the generated video, or where both agree.
+
+    REINS labels what was generated, because an unsafe prompt need not give an unsafe video. Under "agree" the rows on
+    which prompt and judge differ are kept, so that a capture can resume, and marked "disputed". No fit reads those.
+    judge, vae: needed by every rule but "prompt".
 
     Raises:
         SafetySteeringError: the rule is none of RULES, or judge or VAE is missing.
@@ -73,12 +73,12 @@ class Labels:
 
     @property
     def look(self) -> bool:
-        """Whether the videos are looked at."""
+        """Whether a judge sees the videos."""
         return self.rule != PROMPT
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What has to be the same when a capture goes on."""
+        """What has to be the same when a capture resumes."""
         return {"labels": self.rule, "judge": self.judge.name} if self.look and self.judge else {"labels": self.rule}
 
     def labelled(self, row: Row, text: str, video: Any, skip_start: bool) -> Row:
@@ -94,13 +94,6 @@ class Labels:
 BY_PROMPT = Labels()
 
 
-POOLED_AS = {
-    MEAN: "mean over editable tokens",
-    PER_FRAME: "mean over the editable tokens of each frame",
-    TEXT_TOKENS: "mean over the text tokens",
-}
-
-
 def capture_prompts(
     model: ModelPatcher,
     clip: CLIP,
@@ -114,14 +107,18 @@ def capture_prompts(
     pooling: str = MEAN,
     labels: Labels = BY_PROMPT,
 ) -> Activations:
-    """Capture what the folder does not have yet, shard by shard; returns the folder, complete.
+    """Capture the prompts that the folder does not have yet, shard by shard.
 
-    hook_points, pooling: see `choose_hook_points`; per frame, each frame of a video is a row. bins: how many sigma
-    bins; the steps are shared among them evenly. branch: the side of guidance that is read. labels: where they come
-    from.
+    Args:
+        hook_points, pooling: see `choose_hook_points`. Per frame, each latent frame of a video is a row.
+        bins: number of sigma bins. The steps are shared among them evenly.
+        branch: the side of guidance that is read.
+
+    Returns:
+        The folder, complete.
 
     Raises:
-        SafetySteeringError: a choice is not possible, or the folder holds a capture of something else.
+        SafetySteeringError: a choice is not possible, or the folder holds another capture.
     """
     shape = patcher_shape(model)
     edges = sigma_edges(model, sampling, bins)
@@ -143,7 +140,7 @@ def capture_prompts(
     for shard in sampler.shards(missing):
         states, videos = [], []
         for prompt, positive in shard:
-            capture.places = [fraction(prompt.row.id)]
+            capture.token_fractions = [fraction(prompt.row.id)]
             video = sampler.sample(captured, prompt, positive)
             videos.append(video if labels.look else None)
             states.append(_whole(capture.states, source))
@@ -180,8 +177,8 @@ def _whole(states: Mapping[str, States], source: Any) -> Mapping[str, States]:
     if missing:
         kind = "block" if missing[0].is_block else "argument"
         raise SafetySteeringError(
-            f"The model ran, but nothing came by at {missing[0]}: another node answers in this {kind}'s place. "
-            "Remove it, or capture at other hook points."
+            f"The model ran, but no state was seen at {missing[0]}: another node replaces this {kind}. "
+            "Remove that node, or capture at other hook points."
         )
     return states
 

@@ -1,3 +1,5 @@
+"""The tensors by which each family's checkpoint is recognised."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -6,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class Signature:
-    """How a family is recognised. Places are "tensor:dim"; "tensor:dim*tensor:dim" is the product of two.
+    """How a family is recognised. A size is written "tensor:dim"; "tensor:dim*tensor:dim" is the product of two.
 
-    has: tensors that it alone has, or that it has and no family above it in the table.
-    width, states: places that show the width of the hidden state and of the prompt states.
-    where: places and their sizes, if tensors alone do not tell. others: stream -> place of its width.
+    has: tensors that no family further down in the table has together.
+    width, states: the size of the hidden state and of the prompt states.
+    where: sizes and their values, if the tensors alone do not tell. others: stream -> the size of its width.
     """
 
     family: str
@@ -25,40 +27,30 @@ class Signature:
 _WAN = Signature(
     "wan", ("head.modulation", "text_embedding.0.weight"), "head.modulation:2", "text_embedding.0.weight:1"
 )
-
-
 _FLUX = Signature(
     "flux",
     ("time_in.in_layer.weight", "txt_in.weight", "double_blocks.0.img_mod.lin.weight"),
     "img_in.weight:0",
     "txt_in.weight:1",
 )
-
-
 _LUMINA = Signature(
     "lumina2",
     ("cap_embedder.1.weight", "noise_refiner.0.attention.k_norm.weight"),
     "x_embedder.weight:0",
     "cap_embedder.1.weight:1",
 )
-
-
 _OMNIGEN = Signature(
     "omnigen2",
     ("time_caption_embed.caption_embedder.1.weight",),
     "x_embedder.weight:0",
     "time_caption_embed.caption_embedder.1.weight:1",
 )
-
-
 _PREDICT2 = Signature(
     "cosmos-predict2",
     ("x_embedder.proj.1.weight", "blocks.0.mlp.layer1.weight"),
     "x_embedder.proj.1.weight:0",
     "blocks.0.cross_attn.k_proj.weight:1",
 )
-
-
 _LTX2 = Signature(
     "ltx2",
     ("audio_adaln_single.linear.weight", "caption_projection.linear_1.weight"),
@@ -66,11 +58,7 @@ _LTX2 = Signature(
     "caption_projection.linear_1.weight:1",
     others={"audio": "audio_patchify_proj.weight:0"},
 )
-
-
 _UNET = "input_blocks.0.0.weight"
-
-
 _UNET_STATES = "middle_block.1.transformer_blocks.0.attn2.to_k.weight:1"
 
 

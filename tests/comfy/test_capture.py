@@ -21,7 +21,7 @@ def test_a_capture_is_the_mean_over_the_editable_tokens(comfy_in_process, kind):
     sigmas = comfy.samplers.calculate_sigmas(patcher.model.model_sampling, "simple", 4).tolist()
     edges = (0.0, (sigmas[1] + sigmas[2]) / 2, 1.0)
     capture = Capture(capture_source(patcher, (HookPoint(family.block), HookPoint("conditioning")), edges, 4096))
-    capture.places = (0.0, 0.99)
+    capture.token_fractions = (0.0, 0.99)
 
     seen = []
     block = find_block(patcher.model.diffusion_model, HookPoint(family.block))

@@ -53,5 +53,5 @@ def test_where_there_are_no_whole_frames_it_is_said(comfy_in_process, name):
 
     family = Family(CASES[name])
     points = tuple(point for point in family.points if point.endswith(".image"))
-    with pytest.raises(SafetySteeringError, match="holds no whole frames of a video"):
+    with pytest.raises(SafetySteeringError, match="does not hold whole frames of a video"):
         captured(family, points, by_frame=True)

@@ -83,7 +83,7 @@ def test_other_settings_do_not_go_on_in_the_same_folder(whole, wan):
 
 
 def test_hook_points_are_names_depths_and_ranges(run, wan):
-    shape = run.read_shape(wan.model.diffusion_model)
+    shape = run.patcher_shape(wan)
     blocks = [f"block.blocks.{i}.image" for i in range(4)]
     assert run.choose_hook_points("0.3-0.7", shape) == tuple(blocks[1:3])
     assert run.choose_hook_points("1.0, conditioning", shape) == ("conditioning", blocks[3])

@@ -53,7 +53,7 @@ def test_wrong_shapes_write_nothing(tmp_path):
 @pytest.mark.parametrize("text", ["", "{}", '{"format": "other", "format_version": 1}', "[1]"])
 def test_a_folder_that_is_none_is_refused(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(SafetySteeringError, match="no folder of safety activations"):
+    with pytest.raises(SafetySteeringError, match="not a folder of safety activations"):
         Activations.open(tmp_path)
 
 

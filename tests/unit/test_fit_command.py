@@ -60,7 +60,7 @@ def test_a_folder_becomes_a_vector_a_table_and_its_json(activations, tmp_path, c
 
 def test_a_folder_that_is_none_gets_one_sentence(tmp_path, capsys):
     assert main(["fit", str(tmp_path), str(tmp_path / "v.safetensors")]) == 1
-    assert "is no folder of safety activations" in capsys.readouterr().err
+    assert "is not a folder of safety activations" in capsys.readouterr().err
 
 
 def test_a_file_or_folder_that_is_not_there_gets_one_sentence(tmp_path, capsys):

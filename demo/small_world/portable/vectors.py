@@ -200,7 +200,7 @@ def _block_states(texts: Sequence[str], hook_point: str) -> tuple[Any, Any]:
     pooled, token = [], []
     for first in range(0, len(texts), 32):
         batch = list(texts[first : first + 32])
-        capture.places = [fraction(text) for text in batch]
+        capture.token_fractions = [fraction(text) for text in batch]
         generate_latents(captured, batch, list(range(first, first + len(batch))))
         states = capture.states[hook_point]
         pooled.append(states.pooled[:, 0])
