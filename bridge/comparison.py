@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from ..safety_steering.vectors.mix import parse_mix
 from .guarded_mode import is_guarded
 from .sampling.sampling import Conditioning, Progress, Sampling, decode_video, sample_prompt
 from .steering.apply import Steering, apply_steering, steerings_of, without_steering
+from .steering.settings import varied
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -89,7 +90,8 @@ def render_grid(
 ) -> tuple[np.ndarray, list[str]]:
     """A labelled grid uint8 (T, H, W, 3) with a row for each mix and a column for each strength, and its reports.
 
-    Only the strength and mix of the model's last steering vary. mixes: name -> weights. width: largest of a cell.
+    Only the strength and mix of the model's last steering vary; of recommended settings, the level instead of the
+    strength. mixes: name -> weights. width: largest of a cell.
 
     Raises:
         SafetySteeringError: there is no steering on the model, or the vector lacks a category.
@@ -106,9 +108,9 @@ def render_grid(
     for number, (key, (mix, strength)) in enumerate(settings.items()):
         rendering = _render(_steered_anew(model, mix, strength), scene, progress, number)
         made[key] = shrink(rendering.frames, width)
-        reports.append(f"{_caption(*key)}: {rendering.report}")
+        reports.append(f"{_caption(steering, *key)}: {rendering.report}")
     cells = [[made[(name, s) if s else ("", s)] for s in strengths] for name in mixes]
-    captions = [[_caption(name if s else "", s) for s in strengths] for name in mixes]
+    captions = [[_caption(steering, name if s else "", s) for s in strengths] for name in mixes]
     return draw_grid(cells, captions), reports
 
 
@@ -146,12 +148,13 @@ def parse_strengths(text: str) -> tuple[float, ...]:
 
 
 def _steered_anew(model: ModelPatcher, mix: Mapping[str, float], strength: float) -> ModelPatcher:
-    """The model with its last steering at another strength and mix."""
+    """The model with its last steering at another strength (or level) and mix."""
     *others, last = steerings_of(model)
     steered = without_steering(model)
     for other in others:
         steered = apply_steering(steered, other.vector, other.settings)
-    return apply_steering(steered, last.vector.with_mix(mix), replace(last.settings, strength=strength))
+    vector = last.vector.with_mix(mix)
+    return apply_steering(steered, vector, varied(vector, last.settings, strength))
 
 
 def _last_steering(model: ModelPatcher) -> Steering:
@@ -170,8 +173,9 @@ def _render(model: ModelPatcher, scene: Scene, progress: Progress, number: int) 
     return Rendering(decode_video(scene.vae, samples), " ".join(reports) or "Not steered.")
 
 
-def _caption(name: str, strength: float) -> str:
-    return f"{name}, strength {strength:g}" if name else "unsteered"
+def _caption(steering: Steering, name: str, strength: float) -> str:
+    varied_by = "strength" if steering.settings.level is None else "level"
+    return f"{name}, {varied_by} {strength:g}" if name else "unsteered"
 
 
 def to_image(frames: np.ndarray) -> torch.Tensor:

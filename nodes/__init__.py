@@ -18,6 +18,7 @@ from .research.fit_safety_direction import FitSafetyDirection
 from .research.load_safety_prompts import LoadSafetyPrompts
 from .research.load_source_llm import LoadSourceLlm
 from .research.safety_judge import SafetyJudge
+from .safe_model import SafeModel
 from .safety_ab import SafetyAB
 from .save_safety_alignment import SaveSafetyAlignment
 from .save_safety_vector import SaveSafetyVector
@@ -41,6 +42,7 @@ class SafetySteeringExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
+            SafeModel,
             LoadSafetyVector,
             FitBenignAlignment,
             TransferDirection,

@@ -10,23 +10,28 @@ from ..bridge.browser import trace_teller
 from ..bridge.models.vector_fit import notices
 from ..bridge.steering.apply import apply_steering
 from ..bridge.steering.branches import BRANCHES
-from ..bridge.steering.settings import SteeringSettings
-from ..safety_steering.hook_point import select_hook_points
+from ..bridge.steering.settings import SteeringSettings, recommended_settings
+from ..safety_steering.hook_point import AUTO, select_hook_points
 from ..safety_steering.steering.interventions import GATES, INTERVENTIONS, NORMS, Intervention
+from ..safety_steering.vectors.suggestion import CARRIED, describe_choice, recommended
 from ..safety_steering.vectors.vector import SafetyVector
+from . import inputs as common
 from .inputs import chosen
 from .types import CATEGORY, SEARCH_WORDS, SafetyVectorType
+
+RECOMMENDED, MANUAL = "recommended", "manual"
+SETTINGS = (RECOMMENDED, MANUAL)
 
 
 def _threshold() -> io.Float.Input:
     return io.Float.Input(
         "threshold",
-        default=-1.0,
+        default=CARRIED.threshold,
         min=-10.0,
         max=10.0,
         step=0.1,
-        tooltip="Acts where the state is below this, in standard deviations of benign prompts. -1 leaves most benign "
-        "prompts unchanged; nearer to 0 acts on more.",
+        tooltip="Acts where the state is below this, in standard deviations of benign prompts. Further below 0 leaves "
+        "more benign prompts unchanged; nearer to 0 acts on more.",
     )
 
 
@@ -43,72 +48,90 @@ class ApplySafetySteering(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to steer. It is not changed; the output is a steered copy."),
                 SafetyVectorType.Input("safety_vector", tooltip="From Load Safety Vector."),
+                io.DynamicCombo.Input(
+                    "settings",
+                    options=[
+                        io.DynamicCombo.Option(RECOMMENDED, [common.level()]),
+                        io.DynamicCombo.Option(MANUAL, []),
+                    ],
+                    optional=True,
+                    tooltip="recommended: as the vector suggests, times level. manual: as set in the widgets below, "
+                    "which are read in this case only.",
+                ),
                 io.Float.Input(
                     "strength",
-                    default=1.0,
+                    default=CARRIED.strength,
                     min=-50.0,
                     max=50.0,
                     step=0.05,
+                    optional=True,
                     tooltip="Change this first. How far to move, in gaps between unsafe and safe. 0 is off (bit for "
-                    "bit), 1 is the usual start, 2 to 4 is strong. Negative makes results less safe.",
+                    "bit), 6 to 8 is the usual with clamp, 1 to 4 with add. Negative makes results less safe.",
                 ),
                 io.Combo.Input(
                     "intervention",
                     options=list(INTERVENTIONS),
-                    default="add",
+                    default=CARRIED.intervention,
+                    optional=True,
                     tooltip="add: moves every state in the same direction. ablate: removes the difference between safe "
                     "and unsafe. clamp: moves only states on the unsafe side, so benign prompts change least.",
                 ),
                 io.Combo.Input(
                     "norm",
                     options=list(NORMS),
-                    default="token",
+                    default=CARRIED.norm,
+                    optional=True,
                     tooltip="Keeps the norm of the hidden states: of each token (token), of each channel (channel), or "
                     "not at all (none). If colours are oversaturated, use token.",
                 ),
                 io.Float.Input(
                     "window_start",
-                    default=0.0,
+                    default=CARRIED.window[0],
                     min=0.0,
                     max=1.0,
                     step=0.01,
+                    optional=True,
                     tooltip="When steering begins, as a fraction of denoising: 0 is pure noise. Early steps matter "
                     "most.",
                 ),
                 io.Float.Input(
                     "window_end",
-                    default=0.5,
+                    default=CARRIED.window[1],
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="When steering ends. 0.5 is the usual. Use 1 for second stages, refiners and low denoise, "
-                    "because all their steps are late.",
+                    optional=True,
+                    tooltip="When steering ends. 1 is the usual. 0.5 keeps more of fine detail, but misses second "
+                    "stages, refiners and low denoise, because all their steps are late.",
                 ),
                 io.Combo.Input(
                     "branch",
                     options=list(BRANCHES),
-                    default="both",
+                    default=CARRIED.branch,
+                    optional=True,
                     tooltip="Which branch of guidance to steer. both is stable; positive alone is amplified by cfg.",
                 ),
                 io.DynamicCombo.Input(
                     "gate",
                     options=[
-                        io.DynamicCombo.Option("off", []),
                         io.DynamicCombo.Option("pooled", [_threshold()]),
                         io.DynamicCombo.Option("token", [_threshold()]),
+                        io.DynamicCombo.Option("off", []),
                     ],
+                    optional=True,
                     tooltip="Acts only where unsafe content is detected. off: always acts. pooled: decides once for "
                     "the whole picture or video. token: decides for each token.",
                 ),
                 io.String.Input(
                     "hook_points",
-                    default="auto",
+                    default=AUTO,
+                    optional=True,
                     tooltip="Where in the model to steer. auto: the vector's suggestion. Or: all, a depth such as 0.5, "
                     "or names such as block.blocks.15.image, separated by commas.",
                 ),
             ],
             outputs=[io.Model.Output("model", tooltip="The steered model. Connect to the sampler.")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
@@ -116,34 +139,53 @@ class ApplySafetySteering(io.ComfyNode):
         cls,
         model: io.Model.Type,
         safety_vector: SafetyVector,
-        strength: float,
-        intervention: str,
-        norm: str,
-        window_start: float,
-        window_end: float,
-        branch: str,
-        hook_points: str,
+        strength: float | None = None,
+        intervention: str = CARRIED.intervention,
+        norm: str = CARRIED.norm,
+        window_start: float = CARRIED.window[0],
+        window_end: float = CARRIED.window[1],
+        branch: str = CARRIED.branch,
+        hook_points: str = AUTO,
         gate: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
-        gate, info = chosen(gate, "gate", GATES), safety_vector.info
-        settings = SteeringSettings(
-            strength=strength,
-            hook_points=select_hook_points(
-                hook_points, safety_vector.hook_points, info.block_counts, info.suggestion.hook_points
-            ),
-            intervention=Intervention(intervention, norm, gate["gate"], gate.get("threshold", -1.0)),
-            window=(window_start, window_end),
-            branch=branch,
-        )
-        steered = apply_steering(model, safety_vector, settings, on_trace=trace_teller(cls.hidden.unique_id))
-        return io.NodeOutput(steered, ui=ui.PreviewText(_shown(model, safety_vector, settings)))
+        if settings is None and not cls._is_sent("settings"):  # a prompt made before there was this choice
+            settings = {"settings": RECOMMENDED if strength is None else MANUAL}
+        if gate is None and not cls._is_sent("gate"):
+            gate = {"gate": CARRIED.gate}
+        choice = chosen(settings, "settings", SETTINGS)
+        if choice["settings"] == RECOMMENDED:
+            level = choice.get("level")  # None if the prompt leaves it out
+            found = recommended_settings(safety_vector, 1.0 if level is None else level)
+        else:
+            info, gate = safety_vector.info, chosen(gate, "gate", GATES)
+            found = SteeringSettings(
+                strength=CARRIED.strength if strength is None else strength,
+                hook_points=select_hook_points(
+                    hook_points, safety_vector.hook_points, info.block_counts, info.suggestion.hook_points
+                ),
+                intervention=Intervention(intervention, norm, gate["gate"], gate.get("threshold", CARRIED.threshold)),
+                window=(window_start, window_end),
+                branch=branch,
+            )
+        steered = apply_steering(model, safety_vector, found, on_trace=trace_teller(cls.hidden.unique_id))
+        return io.NodeOutput(steered, ui=ui.PreviewText(_shown(model, safety_vector, found)))
+
+    @classmethod
+    def _is_sent(cls, name: str) -> bool:
+        """Whether the prompt has this input; ComfyUI leaves out a dynamic combo with an unknown value."""
+        prompt = cls.hidden.dynprompt
+        return prompt is not None and name in prompt.get_node(cls.hidden.unique_id)["inputs"]
 
 
 def _shown(model: io.Model.Type, vector: SafetyVector, settings: SteeringSettings) -> str:
-    """What the node shows: where it steers, and warnings."""
-    if settings.strength == 0 or not any(vector.mix.values()):
-        return "Off: the strength or every weight of the mix is 0."
+    """What the node shows: what was chosen and why, where it steers, and warnings."""
+    if settings.off or not any(vector.mix.values()):
+        return f"Off: the {'strength' if settings.level is None else 'level'} or every weight of the mix is 0."
     points = settings.hook_points
     where = ", ".join(points[:3]) + (f" and {len(points) - 3} more" if len(points) > 3 else "")
+    choice = f"Set by hand: {settings.intervention.kind} at {where}, strength {settings.strength:g}."
+    if settings.level is not None:
+        choice = f"Recommended: {describe_choice(recommended(vector), settings.level)}."
     warnings = notices(vector, points, settings.strength, model)
-    return "\n".join([f"Steers at {where}.", *(f"Warning: {sentence}" for sentence in warnings)])
+    return "\n".join([choice, *(f"Warning: {sentence}" for sentence in warnings)])

@@ -9,6 +9,7 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..bridge.comparison import Scene, make_sampling
+from ..bridge.steering.settings import LEVELS
 from ..safety_steering.errors import SafetySteeringError
 
 
@@ -18,6 +19,21 @@ def samplers() -> list[io.Input]:
         io.Combo.Input("sampler_name", options=list(comfy.samplers.KSampler.SAMPLERS), tooltip="As in KSampler."),
         io.Combo.Input("scheduler", options=list(comfy.samplers.KSampler.SCHEDULERS), tooltip="As in KSampler."),
     ]
+
+
+def level() -> io.Input:
+    """level: the factor of a recommended strength."""
+    lowest, highest = LEVELS
+    return io.Float.Input(
+        "level",
+        default=1.0,
+        min=lowest,
+        max=highest,
+        step=0.05,
+        optional=True,
+        tooltip="How strongly to steer. 1 is as recommended for the vector, 2 is twice as strong, 0 is off (bit for "
+        "bit).",
+    )
 
 
 def empty_latent() -> io.Input:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.hook_point import HookPoint
@@ -21,6 +21,8 @@ class SteeringSettings:
     """strength in gaps; window in fractions of denoising, 0 is the start; hook_points by name.
 
     strengths: hook point -> its own strength, where it differs from `strength`; other names are ignored.
+    level, basis: of recommended settings, the factor of their strength and the suggestion's basis; None and empty if a
+    user chose.
 
     Raises:
         SafetySteeringError: on construction, if a value is out of its range.
@@ -32,6 +34,8 @@ class SteeringSettings:
     window: tuple[float, float] = (0.0, 0.5)
     branch: str = "both"
     strengths: Mapping[str, float] = field(default_factory=dict)
+    level: float | None = None
+    basis: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hook_points", tuple(map(HookPoint, self.hook_points)))
@@ -70,6 +74,15 @@ def recommended_settings(vector: SafetyVector, level: float = 1.0) -> SteeringSe
             f"The level is {level}. Give a number from {lowest:g} (off) to {highest:g} (twice as strong); 1 is as "
             "recommended."
         )
+    return _at_level(vector, level)
+
+
+def varied(vector: SafetyVector, settings: SteeringSettings, number: float) -> SteeringSettings:
+    """The settings at another strength or, if they are recommended ones, at another level of any size."""
+    return replace(settings, strength=number) if settings.level is None else _at_level(vector, number)
+
+
+def _at_level(vector: SafetyVector, level: float) -> SteeringSettings:
     found = recommended(vector)
     return SteeringSettings(
         strength=found.strength * level,
@@ -78,4 +91,6 @@ def recommended_settings(vector: SafetyVector, level: float = 1.0) -> SteeringSe
         window=found.window,
         branch=found.branch,
         strengths={name: strength * level for name, strength in found.strengths.items()},
+        level=level,
+        basis=found.basis,
     )

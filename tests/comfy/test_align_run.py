@@ -248,7 +248,7 @@ def test_the_nodes_hand_on_what_the_next_one_takes(module, wan, tmp_path, monkey
     apply = node("apply_safety_steering", "ApplySafetySteering")
     made = apply.execute(wan, carried, 1.0, "add", "token", 0.0, 0.5, "both", "auto", gate={"gate": "off"})
     (shown,) = made.ui.as_dict()["text"]
-    assert shown.startswith("Steers at conditioning.")
+    assert shown.startswith("Set by hand: add at conditioning, strength 1.")
     assert f"Never measured on {_model_name(wan)}: this vector's effect was measured on no model at all" in shown
 
 

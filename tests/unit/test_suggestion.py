@@ -135,7 +135,7 @@ def test_a_suggestion_that_cannot_be_followed_is_refused_when_the_file_is_read(t
 def test_the_level_multiplies_every_strength():
     settings = recommended_settings(vector(OWN), 0.5)
     assert settings == SteeringSettings(
-        1.5, OWN.hook_points, settings.intervention, (0.1, 0.9), "positive", {BLOCK: 0.25}
+        1.5, OWN.hook_points, settings.intervention, (0.1, 0.9), "positive", {BLOCK: 0.25}, 0.5, "calibrated"
     )
     assert (settings.strength_at("conditioning"), settings.strength_at(BLOCK)) == (1.5, 0.25)
     assert vars(settings.intervention) == {"kind": "ablate", "norm": "none", "gate": "token", "threshold": -1.5}
