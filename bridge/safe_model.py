@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..safety_steering.alignment.maps import AlignmentSettings
 from ..safety_steering.alignment.report import report_alignment
+from ..safety_steering.alignment.sharpen import SHRINKAGE
 from ..safety_steering.alignment.transfer import carry_over
 from ..safety_steering.errors import MismatchError, SafetySteeringError, VectorFileError
 from ..safety_steering.prompts.prompt_set import PromptSet
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 PORTABLE = "source"  # a vector's kind
 TARGET = {"target": "conditioning", "space": "auto"}
-# the defaults of Fit Benign Alignment and of Transfer Direction from LLM
-ALIGNMENT, SHRINKAGE = AlignmentSettings(), 1.0
+ALIGNMENT = AlignmentSettings()  # the defaults of Fit Benign Alignment
 
 _vector = cached_by_file_version(32)(load_vector)
 

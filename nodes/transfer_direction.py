@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..safety_steering.alignment.alignment import Alignment
+from ..safety_steering.alignment.sharpen import SHRINKAGE
 from ..safety_steering.alignment.transfer import carry_over
 from ..safety_steering.vectors.vector import SafetyVector, describe
 from .types import CATEGORY, SafetyAlignmentType, SafetyVectorType
@@ -28,7 +29,7 @@ class TransferDirection(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "sharpen",
-                    default=1.0,
+                    default=SHRINKAGE,
                     min=0.0,
                     max=1000.0,
                     step=0.1,
@@ -44,7 +45,9 @@ class TransferDirection(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, safety_vector: SafetyVector, safety_alignment: Alignment, sharpen: float = 1.0) -> io.NodeOutput:
+    def execute(
+        cls, safety_vector: SafetyVector, safety_alignment: Alignment, sharpen: float = SHRINKAGE
+    ) -> io.NodeOutput:
         carried = carry_over(safety_vector, safety_alignment, sharpen)
         card = describe(carried)
         return io.NodeOutput(carried, card, ui=ui.PreviewText(card))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from safety_steering_pack.safety_steering.alignment.sharpen import SHRINKAGE
+
 from workflow_builder.graph import FlatGraph, Socket
 from workflow_builder.nodes import add, safety_node
 
@@ -71,7 +73,7 @@ def carry_over(graph: FlatGraph, vector: VectorFile, clip: Socket, model: Socket
         clip=clip,
         model=model,
     )
-    transfer = add(graph, "TransferDirection", [1.0], safety_vector=(load, 0), safety_alignment=(fit, 0))
+    transfer = add(graph, "TransferDirection", [SHRINKAGE], safety_vector=(load, 0), safety_alignment=(fit, 0))
     return load, fit, transfer
 
 
