@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from .models.families import FAMILIES
 from .models.vector_fit import HeaderShape, check_fits, header_shape
 
 if TYPE_CHECKING:
-    from .steering.apply import Steering
+    pass
 
 CARD, HOOK_POINTS = "/safety_steering/vector", "/safety_steering/hook_points"
 EVENT = "safety_steering.trace"
@@ -218,12 +218,12 @@ def trace_teller(node_id: str | None) -> Callable[[RunTrace], None]:
     return tell
 
 
-def traces_for_cache(steerings: Sequence[Steering]) -> dict[str, Any]:
+def traces_for_cache(traces: Iterable[RunTrace]) -> dict[str, Any]:
     """The ui of a node that shows a steered run: each steering's last trace, in the order they were applied.
 
     ComfyUI caches a node's ui with its results, so a cached prompt shows the trace of its run.
     """
-    return {"safety_steering_traces": [condense(steering.traces[-1]) for steering in steerings if steering.traces]}
+    return {"safety_steering_traces": [condense(trace) for trace in traces]}
 
 
 def condense(trace: RunTrace) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from comfy_api.latest import ComfyExtension, io
 from ..bridge.browser import add_browser_routes, show_any
 from ..bridge.folders import register_folders
 from ..bridge.guarded_mode import guarded_or_not_at_all, is_guarded
+from ..bridge.steering.lost import tell_lost
+from ..bridge.steering.running import watch_prompts
 from .apply_safety_steering import ApplySafetySteering
 from .category_mixer import CategoryMixer
 from .fit_benign_alignment import FitBenignAlignment
@@ -32,6 +34,7 @@ class SafetySteeringExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         register_folders()
+        watch_prompts(tell_lost)
         with guarded_or_not_at_all():
             may_show = show_any
             if is_guarded():

@@ -46,5 +46,5 @@ class SafetyAB(io.ComfyNode):
             to_image(unsteered.frames),
             to_image(steered.frames),
             steered.report,
-            ui=shown | traces_for_cache(steerings_of(model)),
+            ui=shown | traces_for_cache(s.traces[-1] for s in steerings_of(model) if s.traces),
         )

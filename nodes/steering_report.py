@@ -6,14 +6,15 @@ import json
 from typing import Any
 
 from comfy_api.latest import io
-from comfy_execution.utils import get_executing_context
 
 from ..bridge.browser import traces_for_cache
-from ..bridge.steering.apply import steerings_of
+from ..bridge.steering.lost import runs_of_latent
 from ..safety_steering.steering.chart import draw_runs
 from ..safety_steering.steering.trace import OFF, RunTrace
 from .previews import picture, shown
 from .types import CATEGORY
+
+NOT_STEERED = RunTrace(OFF, {}, reason="Apply Safety Steering is missing or bypassed.")
 
 
 class SteeringReport(io.ComfyNode):
@@ -39,22 +40,11 @@ class SteeringReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: io.Model.Type, samples: dict[str, Any]) -> io.NodeOutput:
-        traces = _traces_of_this_prompt(model)
-        chart = picture(draw_runs(traces))
+        runs = [(steering, made) for steering, found in runs_of_latent(model) for made in found]
+        traces = [trace for _, made in runs for trace in made.traces] or [NOT_STEERED]
+        notes = [made.summary() for _, made in runs if made.summary()]
+        chart = picture(draw_runs(traces, notes))
         report = json.dumps([trace.as_dict() for trace in traces], indent=1)
-        text = "\n".join(trace.summary() for trace in traces)
-        return io.NodeOutput(chart, report, ui=shown(cls, text, chart) | traces_for_cache(steerings_of(model)))
-
-
-def _traces_of_this_prompt(model: io.Model.Type) -> list[RunTrace]:
-    """The traces of the prompt that is being executed; of the last one if the sampler's result came from the cache."""
-    context = get_executing_context()
-    traces: list[RunTrace] = []
-    for steering in steerings_of(model):
-        kept = list(steering.traces)
-        now = [trace for trace in kept if context and trace.prompt_id == context.prompt_id]
-        traces += now or kept[-1:]
-    if not traces:
-        reason = "Apply Safety Steering is missing or bypassed, or this model was not sampled."
-        traces = [RunTrace(OFF, settings={}, reason=reason)]
-    return traces
+        text = "\n".join([*notes, *(trace.summary() for trace in traces)])
+        last = {steering: made.traces[-1] for steering, made in runs}
+        return io.NodeOutput(chart, report, ui=shown(cls, text, chart) | traces_for_cache(last.values()))

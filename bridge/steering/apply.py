@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -33,10 +33,12 @@ from .compile_guards import guard_hooks
 from .injection import Injection
 from .model_call import ModelCall, named, proceed, sigma_of
 from .run import OTHER_BRANCH, OUTSIDE_WINDOW, Call, Run, check_finite, check_missed, finish
+from .run_log import KEPT_TRACES, RunLog
 from .settings import SteeringSettings
 
 WRAPPER_KEY = "safety_steering"
-KEPT_TRACES = 16
+# the id of an Apply Safety Steering node -> what it made last
+STEERINGS: WeakValueDictionary[str, Steering] = WeakValueDictionary()
 
 guard_hooks()
 
@@ -83,8 +85,9 @@ def steerings_of(patcher: ModelPatcher) -> list[Steering]:
 class Steering:
     """One vector applied with one set of settings to one model patcher and its clones.
 
-    traces: what the last sampler runs did, oldest first. warning: goes into every trace, if not empty. on_trace: hears
-    of each ended run.
+    traces: what the last sampler runs did, oldest first. log: its runs by the node that sampled. node_id: of the node
+    that made it. off: the user's choices ask for no steering. warning: goes into every trace, if not empty. on_trace:
+    hears of each ended run.
     """
 
     def __init__(
@@ -97,6 +100,11 @@ class Steering:
         self.vector = vector
         self.settings = settings
         self.traces: deque[RunTrace] = deque(maxlen=KEPT_TRACES)
+        self.log = RunLog()
+        context = get_executing_context()
+        self.node_id = context.node_id if context else ""
+        if self.node_id:
+            STEERINGS[self.node_id] = self
         self._warning = warning
         self._on_trace = on_trace
         self._off = _why_off(vector, settings)
@@ -105,6 +113,21 @@ class Steering:
         self._checked: WeakKeyDictionary[torch.nn.Module, str] = WeakKeyDictionary()
         self._open_runs = 0
         self._asked = True
+
+    @property
+    def off(self) -> bool:
+        """Whether the user's choices ask for no steering at all."""
+        return bool(self._off)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The settings as plain data."""
+        return {**asdict(self.settings), "mix": dict(self.vector.mix)}
+
+    def tell(self, trace: RunTrace) -> None:
+        """Tell whoever listens to this steering's runs."""
+        if self._on_trace is not None:
+            self._on_trace(trace)
 
     def before_run(self, patcher: ModelPatcher) -> None:
         """The ON_PRE_RUN callback: `patcher` is about to be used, in a run that has asked for its wrappers or not."""
@@ -216,7 +239,7 @@ class Steering:
         context = get_executing_context()
         info = self.vector.info
         return {
-            "settings": {**asdict(self.settings), "mix": dict(self.vector.mix)},
+            "settings": self.described,
             "prompt_id": context.prompt_id if context else "",
             "node_id": context.node_id if context else "",
             "vector": {
@@ -230,12 +253,12 @@ class Steering:
 
     def _record(self, trace: RunTrace) -> None:
         self.traces.append(trace)
+        self.log.add(trace)
         level = logging.INFO if trace.status in (ACTED, OFF) else logging.WARNING
         logging.log(level, "Safety Steering: %s", trace.summary())
         for warning in trace.warnings:
             logging.warning("Safety Steering: %s", warning)
-        if self._on_trace is not None:
-            self._on_trace(trace)
+        self.tell(trace)
 
 
 def _why_off(vector: SafetyVector, settings: SteeringSettings) -> str:

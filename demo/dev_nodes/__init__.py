@@ -10,7 +10,7 @@ from .compile_model import CompileModel, GraphCount
 from .fail import Fail
 from .hook_census import HookCensus
 from .minilm_text_encode import MiniLMTextEncode
-from .neighbours import AroundCore, BlockCache, ModelAndGuider, SwapClass, WrapBlocks, WrapModel
+from .neighbours import AroundCore, BlockCache, ModelAndGuider, SwapClass, Tiles, WrapBlocks, WrapModel
 from .overflow import Overflow
 from .replace_block import ReplaceBlock
 from .stand_in_clip import StandInClip
@@ -24,7 +24,7 @@ class DevelopmentNodes(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         stand_ins = [TextEncode, ClipVision, StartFrame, MiniLMTextEncode, StandInClip, StandInClipVision]
         disturbances = [Fail, Overflow, ReplaceBlock, CompileModel]
-        neighbours = [SwapClass, WrapModel, WrapBlocks, BlockCache, AroundCore, ModelAndGuider]
+        neighbours = [SwapClass, WrapModel, WrapBlocks, BlockCache, AroundCore, ModelAndGuider, Tiles]
         instruments = [HookCensus, Trace, GraphCount]
         return [*stand_ins, *disturbances, *neighbours, *instruments]
 

@@ -237,3 +237,27 @@ class ModelAndGuider(io.ComfyNode):
         noise = comfy.sample.prepare_noise(start, seed)
         samples = guider.sample(noise, start, comfy.samplers.sampler_object("euler"), sigmas, seed=seed)
         return io.NodeOutput({"samples": samples})
+
+
+class Tiles(io.ComfyNode):
+    """As tiled upscalers, which sample once a tile in one node."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "Tiles",
+            "Samples the same latent many times with different noise.",
+            io.Conditioning.Input("positive"),
+            io.Latent.Input("latent_image"),
+            io.Int.Input("tiles", default=36),
+            outputs=(io.Latent.Output(),),
+        )
+
+    @classmethod
+    def execute(cls, model: Any, positive: Any, latent_image: dict[str, Any], tiles: int) -> io.NodeOutput:
+        start = latent_image["samples"]
+        for seed in range(tiles):
+            noise = comfy.sample.prepare_noise(start, seed)
+            how = (1, 1.0, "euler", "simple", positive, positive, start)
+            samples = comfy.sample.sample(model, noise, *how, seed=seed, disable_pbar=True)
+        return io.NodeOutput({"samples": samples})

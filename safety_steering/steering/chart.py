@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw_runs(traces: Sequence[RunTrace]) -> NDArray[np.uint8]:
+def draw_runs(traces: Sequence[RunTrace], notes: Sequence[str] = ()) -> NDArray[np.uint8]:
     """One row a run: projections before and after steering over the steps, and how far tokens moved.
 
+    notes: shown above the first run.
     Returns an RGB picture (H, W, 3), uint8.
     """
     figure = blank_figure(4.8 * len(traces))
     rows: Any = figure.subfigures(len(traces), 1, squeeze=False)[:, 0]
     for row, trace in zip(rows, traces, strict=True):
-        _draw_run(row, trace)
+        _draw_run(row, trace, notes if trace is traces[0] else ())
     return as_picture(figure)
 
 
-def _draw_run(figure: Any, trace: RunTrace) -> None:
+def _draw_run(figure: Any, trace: RunTrace, notes: Sequence[str]) -> None:
     acted = trace.status == ACTED
-    text = "\n".join(textwrap.fill(line, 58) for line in (trace.summary(), *trace.warnings))
+    text = "\n".join(textwrap.fill(line, 58) for line in (*notes, trace.summary(), *trace.warnings))
     figure.suptitle(text, fontsize=11, color=INK if acted and not trace.warnings else WARNING)
     if not acted:
         figure.text(0.5, 0.4, trace.status, ha="center", fontsize=26, color=WARNING)

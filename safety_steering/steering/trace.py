@@ -10,6 +10,7 @@ OFF = "off"
 NOT_IN_WINDOW = "not in window"
 NOTHING_TO_EDIT = "nothing to edit"
 ACTED = "acted"
+NO_RUN = "no run"
 CACHED = "answered by a cache"  # the note of a call in which the blocks did not run
 
 
@@ -62,6 +63,12 @@ class RunTrace:
         """Number of noise levels at which at least one call was steered."""
         return len({call.sigma for call in self.calls if call.hooks})
 
+    @property
+    def mean_gaps(self) -> float:
+        """Mean change of the projections in gaps, over all edits; 0 without one."""
+        gaps = [abs(gap) for call in self.calls for hook in call.hooks for gap in hook.shift_gaps.values()]
+        return sum(gaps) / len(gaps) if gaps else 0.0
+
     def summary(self) -> str:
         """One sentence for people: how often it acted, where, and by how much."""
         if self.status != ACTED:
@@ -69,12 +76,11 @@ class RunTrace:
         hooks = [hook for call in self.calls for hook in call.hooks]
         points = sorted({hook.hook_point for hook in hooks})
         where = points[0] if len(points) == 1 else f"{len(points)} hook points"
-        gaps = [abs(gap) for hook in hooks for gap in hook.shift_gaps.values()]
         shift = sum(hook.shift for hook in hooks) / len(hooks)
         cached = sum(call.note == CACHED for call in self.calls)
         return (
             f"Acted on {self.steered_steps} of {self.steps} steps at {where}: "
-            f"mean shift {sum(gaps) / len(gaps):.2f} gaps ({shift:.1%} of the token norm)."
+            f"mean shift {self.mean_gaps:.2f} gaps ({shift:.1%} of the token norm)."
             f"{f' {cached} calls were answered by a cache.' if cached else ''}"
         )
 
