@@ -29,7 +29,7 @@ from .target import Target
 from .text_states import EncoderLayer, TextStates
 
 TARGETS = ("conditioning", "encoder_layer", "clip_vision", "blocks")
-CONTENT_VERSION = 1  # raised when the same inputs would give another alignment
+CONTENT_VERSION = 2  # raised when the same inputs would give another alignment
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from ...safety_steering.language_models.source_model import ONE_TOKEN, Progress
 from ..language_models.clip_source import ClipSource
 from ..models.fingerprints import clip_key, digest, patcher_key
 from ..models.model_map import patcher_shape
-from ..models.text_encoders import encoder_family
+from ..models.text_encoders import encoder_family, literal
 from ..sampling.sampling import Conditioning, encode_prompt
 from .model_reader import ModelReader, States, find_part, part_space, read_conditioning, small_latent
 from .target import Pooled
@@ -84,7 +84,7 @@ class TextStates:
     def _encode(self, text: str, done: int, total: int, progress: Progress) -> Conditioning:
         throw_exception_if_processing_interrupted()
         progress(done, total)
-        return encode_prompt(self._clip, text, self._template)
+        return encode_prompt(self._clip, literal(text), self._template)
 
     def _read(self, encoded: Conditioning, reworked: bool) -> States:
         if reworked:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...safety_steering.errors import SafetySteeringError
+from ..models.text_encoders import literal
 
 if TYPE_CHECKING:
     from comfy.clip_vision import ClipVisionModel
@@ -62,7 +63,7 @@ class ClipPair:
     def texts(self, texts: list[str]) -> NDArray[np.float32]:
         """Embeddings float32 (n, F) of n texts."""
         part = self._part.removeprefix("clip_")
-        windows = [self._clip.tokenize(text)[part][0] for text in texts]
+        windows = [self._clip.tokenize(literal(text))[part][0] for text in texts]
         model: Any = getattr(self._clip.cond_stage_model, self._part)
         self._clip.load_model()
         model.reset_clip_options()

@@ -26,6 +26,7 @@ from ...safety_steering.language_models.layer_states import (
 from ...safety_steering.language_models.source_model import ONE_TOKEN, POOLINGS, Progress, check_request, token_fraction
 from ...safety_steering.language_models.transformers_model import slug
 from ..models.fingerprints import weights_fingerprint
+from ..models.text_encoders import literal
 
 if TYPE_CHECKING:
     from comfy.sd import CLIP
@@ -137,10 +138,8 @@ class ClipSource:
         return torch.stack([kept[layer].sum(dim=0).float().cpu() for layer in layers])
 
     def _run(self, text: str) -> None:
-        # brackets are escaped: in a prompt they would weigh words
-        plain = text.replace("(", "\\(").replace(")", "\\)")
         with torch.no_grad():
-            self._clip.encode_from_tokens(self._clip.tokenize(plain))
+            self._clip.encode_from_tokens(self._clip.tokenize(literal(text)))
 
     @contextmanager
     def _reading(self) -> Iterator[list[_Pass]]:

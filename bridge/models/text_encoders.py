@@ -1,4 +1,4 @@
-"""Which family's prompt states a text encoder makes, told by its class.
+"""Text encoders: which family's prompt states one makes, told by its class, and texts that it reads as written.
 
 The space is then that of the model map's row, the same that Apply Safety Steering asks for. Encoders whose states the
 model reworks (LTX-2, Anima) are not here: their space lies behind the model, which must be connected.
@@ -49,6 +49,14 @@ def encoder_family(clip: Any) -> Family:
             "space is read there."
         )
     return next(family for family in FAMILIES if family.name == ENCODERS[name])
+
+
+def literal(text: str) -> str:
+    """A text that core's tokenizers read as written, as language models do.
+
+    In a prompt, brackets set weights of words, and `embedding:` loads a file.
+    """
+    return text.replace("(", "\\(").replace(")", "\\)").replace("embedding:", "embedding :")
 
 
 def _class_name(encoder: Any) -> str:

@@ -23,6 +23,7 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from ...safety_steering.activations import SAFE, UNSAFE, Row
 from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.prompts.prompt_set import PromptRow, PromptSet
+from ..models.text_encoders import literal
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -258,7 +259,7 @@ class PromptSampler:
             shard = []
             for prompt in prompts[start : start + SHARD]:
                 throw_exception_if_processing_interrupted()
-                shard.append((prompt, encode_prompt(self._clip, prompt.text, self._sampling.template)))
+                shard.append((prompt, encode_prompt(self._clip, literal(prompt.text), self._sampling.template)))
             yield shard
 
     def sample(self, model: ModelPatcher, prompt: Prompt, positive: Conditioning) -> Any:
