@@ -24,11 +24,12 @@ from ..safety_steering.alignment.file import load_alignment, save_alignment
 from ..safety_steering.alignment.fit import TargetStates, fit_checked
 from ..safety_steering.alignment.maps import METHODS, AlignmentSettings
 from ..safety_steering.alignment.report import report_alignment
+from ..safety_steering.alignment.sharpen import SHRINKAGE
 from ..safety_steering.alignment.transfer import carry_over
 from ..safety_steering.directions.native import merged_bins
 from ..safety_steering.errors import SafetySteeringError
+from ..safety_steering.vectors.card import describe
 from ..safety_steering.vectors.file import load_vector, save_vector
-from ..safety_steering.vectors.vector import describe
 
 
 def add_align_commands(commands: Any) -> None:
@@ -53,7 +54,9 @@ def add_align_commands(commands: Any) -> None:
     carry.add_argument("vector", help="the portable vector")
     carry.add_argument("alignment", help="written by align, or by Save Safety Alignment")
     carry.add_argument("transferred", help="the file to write, *.safetensors")
-    carry.add_argument("--sharpen", type=float, default=1.0, help="shrinkage of the sharpening; 0 switches it off")
+    carry.add_argument(
+        "--sharpen", type=float, default=SHRINKAGE, help="shrinkage of the sharpening; 0 switches it off"
+    )
     carry.add_argument("--overwrite", action="store_true", help="replace an existing file")
     carry.set_defaults(run=_transfer)
 

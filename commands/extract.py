@@ -23,8 +23,8 @@ from ..safety_steering.files import write_atomically
 from ..safety_steering.language_models.source_model import POOLINGS
 from ..safety_steering.language_models.transformers_model import DTYPES, LanguageModel
 from ..safety_steering.prompts.files import load_prompts
+from ..safety_steering.vectors.card import describe
 from ..safety_steering.vectors.file import save_vector
-from ..safety_steering.vectors.vector import describe
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

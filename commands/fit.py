@@ -12,8 +12,8 @@ from ..safety_steering.directions.fitting import LABELS, METHODS, FitSettings
 from ..safety_steering.directions.methods import KERNELS
 from ..safety_steering.directions.native import fit_vector
 from ..safety_steering.files import write_result
+from ..safety_steering.vectors.card import describe
 from ..safety_steering.vectors.file import save_vector
-from ..safety_steering.vectors.vector import describe
 
 HALVES, PERMUTATIONS = 20, 200
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from ..bridge.models.checkpoint import describe_unknown, inspect_checkpoint
 from ..bridge.models.families import FAMILIES
 from ..safety_steering.errors import SafetySteeringError
+from ..safety_steering.vectors.card import describe
 from ..safety_steering.vectors.file import is_vector, load_vector
-from ..safety_steering.vectors.vector import describe
 from .align import add_align_commands
 from .evaluate import add_command as add_evaluate
 from .extract import add_extract_command

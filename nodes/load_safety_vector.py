@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..bridge.folders import VECTORS, find, sha256_of, vector_labels
+from ..safety_steering.vectors.card import describe
 from ..safety_steering.vectors.file import load_vector
-from ..safety_steering.vectors.vector import describe
 from .inputs import is_valid
 from .types import CATEGORY, SEARCH_WORDS, SafetyVectorType
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..bridge.folders import VECTORS, new_path
+from ..safety_steering.vectors.card import describe
 from ..safety_steering.vectors.file import save_vector
-from ..safety_steering.vectors.vector import SafetyVector, describe
+from ..safety_steering.vectors.vector import SafetyVector
 from .inputs import new_file_inputs
 from .types import CATEGORY, SafetyVectorType
 

@@ -7,7 +7,8 @@ from comfy_api.latest import io, ui
 from ..safety_steering.alignment.alignment import Alignment
 from ..safety_steering.alignment.sharpen import SHRINKAGE
 from ..safety_steering.alignment.transfer import carry_over
-from ..safety_steering.vectors.vector import SafetyVector, describe
+from ..safety_steering.vectors.card import describe
+from ..safety_steering.vectors.vector import SafetyVector
 from .types import CATEGORY, SafetyAlignmentType, SafetyVectorType
 
 
@@ -35,7 +36,8 @@ class TransferDirection(io.ComfyNode):
                     step=0.1,
                     optional=True,
                     tooltip="Turns the direction away from the axes along which harmless prompts vary, so that clamp "
-                    "and the gates separate better. Lower is sharper, higher changes the direction less; 0 is off.",
+                    "and the gates separate better. Lower is sharper, higher changes the direction less; 0 is off. 0.2 "
+                    "separated best where it was measured.",
                 ),
             ],
             outputs=[
@@ -44,10 +46,8 @@ class TransferDirection(io.ComfyNode):
             ],
         )
 
-    @classmethod
-    def execute(
-        cls, safety_vector: SafetyVector, safety_alignment: Alignment, sharpen: float = SHRINKAGE
-    ) -> io.NodeOutput:
+    @classmethod  # a graph of before there was a measured default may leave out sharpen: then it is 1, as it was
+    def execute(cls, safety_vector: SafetyVector, safety_alignment: Alignment, sharpen: float = 1.0) -> io.NodeOutput:
         carried = carry_over(safety_vector, safety_alignment, sharpen)
         card = describe(carried)
         return io.NodeOutput(carried, card, ui=ui.PreviewText(card))

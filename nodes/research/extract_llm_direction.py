@@ -15,7 +15,7 @@ from ...safety_steering.directions.portable import BUNDLED_ANCHORS, ExtractSetti
 from ...safety_steering.language_models.source_model import POOLINGS, SourceModel
 from ...safety_steering.prompts.files import load_prompts
 from ...safety_steering.prompts.prompt_set import PromptSet
-from ...safety_steering.vectors.vector import describe
+from ...safety_steering.vectors.card import describe
 from ..inputs import names_in
 from ..previews import picture, shown
 from ..types import CATEGORY, SafetyLlmType, SafetyPromptsType, SafetyVectorType

@@ -13,7 +13,7 @@ from ...safety_steering.directions.charts import draw_separability
 from ...safety_steering.directions.fitting import LABELS, METHODS, FitSettings
 from ...safety_steering.directions.methods import KERNELS
 from ...safety_steering.directions.native import fit_vector
-from ...safety_steering.vectors.vector import describe
+from ...safety_steering.vectors.card import describe
 from ..inputs import chosen, names_in
 from ..previews import picture, shown
 from ..types import CATEGORY, SafetyActivationsType, SafetyVectorType

@@ -12,16 +12,20 @@ from ..linear_algebra import outlier_share
 from ..pictures import INK, QUIET, WARNING, as_picture, blank_figure
 from ..vectors.vector import SafetyVector
 from .alignment import Alignment
+from .quality import Quality
 from .transfer import transfer
+
+GOOD_RETRIEVAL = 0.8
+SHOWN_HASH = 12  # characters
 
 
 def describe_alignment(alignment: Alignment) -> str:
-    """The alignment's card, one fact a line; the first is a warning if it is too poor to trust."""
-    return "\n".join(_lines(alignment))
+    """The alignment's card: a verdict, then one fact a line."""
+    return "\n".join([*_lines(alignment), _hash(alignment)])
 
 
 def report_alignment(alignment: Alignment, vector: SafetyVector) -> str:
-    """The card, and the statistics of a vector's categories after the transfer."""
+    """The card, with the statistics of a vector's categories after the transfer."""
     carried = transfer(vector, alignment).at(alignment.target.hook_point)
     covered = alignment.about.get("coverage", {})
     lines = [*_lines(alignment), "carried over:"]
@@ -30,14 +34,32 @@ def report_alignment(alignment: Alignment, vector: SafetyVector) -> str:
         known = f"{covered[name]:.0%} covered by the anchors, " if name in covered else ""
         spread = float(direction.gap[0] / direction.std_pooled[0].clamp_min(1e-12))
         lines.append(f"  {name}: {known}top-3-channel share {share:.0%}, gap {spread:.1f} benign standard deviations")
-    return "\n".join(lines)
+    return "\n".join([*lines, _hash(alignment)])
+
+
+def verdict(quality: Quality) -> str:
+    """How good a fit is, in a sentence."""
+    found = f"{quality.retrieval:.0%} of kept-aside captions recognised"
+    if quality.complaint:
+        return f"Poor fit, too poor to trust: {quality.complaint}. Use more anchors or another target."
+    if quality.retrieval < GOOD_RETRIEVAL:
+        return f"Fair fit: {found}. More captions, of more kinds, make it better."
+    return f"Good fit: {found}."
 
 
 def _lines(alignment: Alignment) -> Iterator[str]:
-    quality, settings = alignment.quality, alignment.settings
+    quality, settings, own = alignment.quality, alignment.settings, alignment.own_benign
     chosen = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in alignment.map.chosen.items())
-    if complaint := quality.complaint:
-        yield f"WARNING: this fit is too poor to trust: {complaint}. Use more anchors or another target."
+    yield verdict(quality)
+    if own is None:
+        yield (
+            "No harmless prompts of your own: in your style the gate may never open. Connect some to benign_prompts, "
+            "400 are good."
+        )
+    else:
+        yield f"center, spreads and threshold: from {len(own.pooled)} harmless prompts of your own"
+    for note in alignment.about.get("notes", ()):
+        yield f"note: {note}"
     yield f"from: {alignment.source.space} ({len(alignment.source_mean)} wide)"
     yield f"to: {alignment.target.space} ({len(alignment.target_mean)} wide) at {alignment.target.hook_point}"
     yield f"method: {settings.method}" + (f" ({chosen})" if chosen else "")
@@ -52,11 +74,10 @@ def _lines(alignment: Alignment) -> Iterator[str]:
             f"note: {alignment.anchors} anchors for {len(alignment.source_mean)} source channels: the part of a "
             "direction outside of the anchors' span is not carried over."
         )
-    if alignment.own_benign is not None:
-        yield f"center and spreads: measured on {len(alignment.own_benign.pooled)} benign prompts of your own"
-    for note in alignment.about.get("notes", ()):
-        yield f"note: {note}"
-    yield f"sha256: {alignment.sha256}"
+
+
+def _hash(alignment: Alignment) -> str:
+    return f"sha256: {alignment.sha256[:SHOWN_HASH]}"
 
 
 def draw_alignment(alignment: Alignment) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -138,9 +139,14 @@ def _info(vector: SafetyVector, alignment: Alignment, carried: Mapping[str, Dire
 
 
 def carry_over(vector: SafetyVector, alignment: Alignment, shrinkage: float) -> SafetyVector:
-    """`transfer`, then `sharpen` on the alignment's benign states unless the shrinkage is 0, then `benign_rule`."""
+    """`transfer`, then `sharpen` on the alignment's benign states unless the shrinkage is 0, then `benign_rule`.
+
+    Raises:
+        SafetySteeringError: as of these three.
+    """
     carried = transfer(vector, alignment)
     anchors = alignment.target_anchors if alignment.own_benign else None
     found = sharpened(carried, alignment.benign, shrinkage or math.inf, anchors)
     result = found.vector if shrinkage else carried
-    return result.with_info(suggestion=benign_rule(result, found.lowest))
+    suggestion = benign_rule(result, found.lowest)
+    return result.with_info(suggestion=replace(suggestion, basis_n=0) if anchors is None else suggestion)

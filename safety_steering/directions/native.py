@@ -17,6 +17,7 @@ from ..activations import SAFE, UNSAFE, Activations, Row, Source, States
 from ..errors import SafetySteeringError
 from ..hook_point import HookPoint, depth, select_hook_points
 from ..linear_algebra import outlier_share
+from ..vectors.suggestion import recommended
 from ..vectors.vector import HookPointDirections, SafetyVector, Suggestion, VectorInfo
 from .fitting import FitSettings, fit_states
 from .rows import TRAIN, VALIDATION, categories_of
@@ -44,7 +45,7 @@ def fit_vector(
     bins: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
-    """Fit a native vector on the train rows and measure it on the validation rows.
+    """Fit a native vector on the train rows and measure it on the validation rows. It suggests the family default.
 
     Args:
         categories: which to fit; all that have unsafe train rows if empty. With two or more, a category "all" of them
@@ -83,7 +84,8 @@ def fit_vector(
         points[name], found = _fit_point(activations, rows, name, chosen, settings, edges, whole)
         table += found
         progress(done, len(source.hook_points))
-    return Fitted(SafetyVector(points, _info(source, rows, chosen, settings, points, table)), tuple(table))
+    vector = SafetyVector(points, _info(source, rows, chosen, settings, points, table))
+    return Fitted(vector.with_info(suggestion=recommended(vector)), tuple(table))
 
 
 def _fit_point(

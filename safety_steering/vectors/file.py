@@ -219,6 +219,8 @@ def read_info(metadata: Mapping[str, str]) -> VectorInfo:
     for name in ("block_counts", "parameters", "counts", "validation_auc"):
         values[name] = read_json(metadata, name, dict, {})
     values["provenance"] = tuple(read_json(metadata, "provenance", list, []))
+    if not all(isinstance(step, dict) for step in values["provenance"]):
+        raise VectorFileError("the metadata 'provenance' must hold one JSON object a step.")
     values["validated_on"] = tuple(map(str, read_json(metadata, "validated_on", list, [])))
     suggestion = read_json(metadata, "suggestion", dict, {})
     window = read_json(metadata, "window", list, [0.0, 1.0])

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..hook_point import AUTO, HookPoint, select_hook_points
+from ..errors import MismatchError
+from ..hook_point import AUTO, select_hook_points
 from .vector import BENIGN_ONLY, CALIBRATED, FAMILY_DEFAULT, SafetyVector, Suggestion
 
 NATIVE = Suggestion(
@@ -57,13 +58,14 @@ def recommended(vector: SafetyVector) -> Suggestion:
     return replace(found, hook_points=_hook_points(vector, own.hook_points), mix=dict(own.mix or vector.mix))
 
 
-def _hook_points(vector: SafetyVector, suggested: Sequence[str]) -> tuple[HookPoint, ...]:
-    return select_hook_points(
-        AUTO,
-        vector.hook_points,
-        vector.info.block_counts,
-        tuple(name for name in suggested if name in vector.hook_points),
-    )
+def _hook_points(vector: SafetyVector, suggested: Sequence[str]) -> tuple[str, ...]:
+    """The suggested hook points that the vector has; else what Apply's `auto` takes; else the middle one."""
+    points = tuple(vector.hook_points)
+    known = tuple(name for name in suggested if name in points)
+    try:
+        return tuple(map(str, select_hook_points(AUTO, points, vector.info.block_counts, known)))
+    except MismatchError:  # blocks of a model whose block lists are not known have no depth
+        return (str(points[len(points) // 2]),)
 
 
 def calibrated(step: Mapping[str, Any]) -> Suggestion:
@@ -95,7 +97,7 @@ def _former_calibration(vector: SafetyVector) -> Suggestion | None:
     steps = [step for step in vector.info.provenance if step.get("step") == CALIBRATE_STEP]
     try:
         return calibrated(steps[-1])
-    except (IndexError, KeyError, TypeError, ValueError, AttributeError):
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 
@@ -120,7 +122,9 @@ def describe_choice(suggestion: Suggestion, level: float = 1.0) -> str:
 
 def _why(suggestion: Suggestion) -> str:
     if suggestion.basis == BENIGN_ONLY:
-        return "estimated from harmless captions only"
+        usual = "estimated from harmless captions only"
+        unlike = ", none of your own: connect some to benign_prompts, or the gate may never open"
+        return usual if suggestion.basis_n else usual + unlike
     if suggestion.basis == CALIBRATED:
         judge, count = suggestion.basis_judge, suggestion.basis_n
         by = (f" with {judge}" if judge else "") + (f" on {count} prompts" if count else "")

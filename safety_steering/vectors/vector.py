@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -18,7 +18,7 @@ import torch
 
 from ..errors import MismatchError, SafetySteeringError
 from ..hook_point import HookPoint
-from .mix import check_mix, format_mix
+from .mix import check_mix
 
 KINDS = ("source", "native", "transferred")
 GAP_KINDS = ("measured", "estimated")
@@ -102,8 +102,8 @@ class Suggestion:
     threshold: of the gate, in benign standard deviations. false_alarm: share of benign prompts that the threshold was
         set to let through; 0 if it was not set by one.
     window: fractions of denoising. branch: of guidance.
-    basis: what the settings were chosen by, one of BASES. basis_model, basis_judge, basis_n: of a calibration, the
-        model, the judge and the number of prompts.
+    basis: what the settings were chosen by, one of BASES. basis_model, basis_judge: of a calibration, the model and the
+        judge. basis_n: the number of prompts, those in the target's own style alone; 0 if there were none.
     """
 
     strength: float = 1.0
@@ -298,32 +298,3 @@ def _check_hook_point(name: str, point: HookPointDirections) -> None:
 def _require(condition: bool, complaint: str) -> None:
     if not condition:
         raise SafetySteeringError(f"Not a valid safety vector: {complaint}.")
-
-
-# --- A vector's card: what a person should know before using it, as text.
-
-
-def describe(vector: SafetyVector) -> str:
-    """The card of a vector, one fact a line; facts that are not known are left out."""
-    info = vector.info
-    spaces = sorted({point.space for point in vector.hook_points.values()})
-    suggestion = info.suggestion
-    facts = {
-        "for": info.model_name or info.family or spaces[0],
-        "kind": f"{info.kind}, gap {info.gap_kind}",
-        "categories": ", ".join(vector.categories),
-        "mix": format_mix(vector.mix),
-        "hook points": _listing(tuple(vector.hook_points)),
-        "space": _listing(tuple(spaces)),
-        "method": info.method,
-        "validation AUC": ", ".join(f"{name} {auc:.2f}" for name, auc in info.validation_auc.items()),
-        "suggested": f"strength {suggestion.strength:g} {suggestion.intervention} {_listing(suggestion.hook_points)}",
-        "measured on": ", ".join(info.validated_on) or "no model: try it carefully",
-        "licence": info.licence,
-        "sha256": vector.sha256,
-    }
-    return "\n".join(f"{name}: {value}" for name, value in facts.items() if value)
-
-
-def _listing(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

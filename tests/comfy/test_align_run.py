@@ -230,7 +230,13 @@ def test_the_nodes_hand_on_what_the_next_one_takes(module, wan, tmp_path, monkey
         assert alignment.settings.method == method["method"]
         assert "retrieval@1" in report
         assert picture.ndim == 4
-    carried, card = node("transfer_direction", "TransferDirection").execute(vector, alignment).args
+    transfer_node = node("transfer_direction", "TransferDirection")
+    carried, card = transfer_node.execute(vector, alignment).args
+    assert (
+        carried.sha256 == transfer_node.execute(vector, alignment, 1.0).args[0].sha256
+    )  # as in graphs without sharpen
+    sharpen = next(one for one in transfer_node.define_schema().inputs if one.id == "sharpen")
+    assert sharpen.default == 0.2
     assert "umt5xxl.last" in card
     for module_name in ("save_safety_alignment", "load_safety_alignment"):
         importlib.import_module(f"safety_steering_pack.nodes.{module_name}")

@@ -73,7 +73,7 @@ def test_every_input_is_explained_and_models_are_offered(llm_server):
 def test_a_folder_becomes_a_portable_vector_with_a_chart(llm_server):
     run, node = extract(llm_server)
     shown = run.succeeded().text(node)
-    assert "kind: source, gap measured" in shown
+    assert "gap: measured" in shown
     assert "space: tiny/source." in shown
     assert run.outputs[node]["images"]
 

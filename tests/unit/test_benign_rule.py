@@ -55,6 +55,11 @@ def test_transfer_suggests_whole_settings_and_the_file_keeps_them(fitted, tmp_pa
     assert load_vector(save_vector(carried, tmp_path / "a.safetensors")).info.suggestion == found
 
 
+def test_the_anchors_alone_are_said_to_be_in_nobodys_style(fitted):
+    vector, alignment = fitted
+    assert carry_over(vector, replace(alignment, own_benign=None), 0.2).info.suggestion.basis_n == 0
+
+
 @pytest.mark.parametrize("shrinkage", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("own", [False, True])
 def test_further_benign_prompts_keep_the_gate_shut_and_unsafe_ones_open_it(world, fitted, own, shrinkage):

@@ -46,7 +46,7 @@ def test_a_folder_becomes_a_vector_a_table_and_its_json(activations, tmp_path, c
     assert main(["fit", str(activations), str(target), "--method", "shrunk_lda", "--shrinkage", "0.5"]) == 0
     printed = capsys.readouterr().out
     assert "conditioning" in printed
-    assert "kind: native" in printed
+    assert "native: made from" in printed
     vector = load_vector(target)
     assert tuple(vector.hook_points) == PLACES
     assert vector.info.parameters["shrinkage"] == 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from safety_steering_pack.safety_steering.directions.fitting import FitSettings
 from safety_steering_pack.safety_steering.directions.native import fit_vector, merged_bins, merged_edges
 from safety_steering_pack.safety_steering.directions.statistics import auc
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
+from safety_steering_pack.safety_steering.hook_point import select_hook_points
 from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
+from safety_steering_pack.safety_steering.vectors.suggestion import NATIVE
 
 BLOCKS = [f"block.blocks.{i}.image" for i in range(3)]
 SETTINGS = FitSettings(halves=4, permutations=20, seed=1)
@@ -60,6 +63,13 @@ def test_a_vector_says_what_it_is_and_comes_back_from_its_file(activations, tmp_
     assert info.provenance[0]["evidence_at"] == BLOCKS[1]
     middle = [row["auc"] for row in fitted.table if row["hook_point"] == BLOCKS[1] and row["category"] == "all"]
     assert info.validation_auc["all"] == pytest.approx(sum(middle) / 4)
+
+
+def test_a_fit_suggests_the_family_default(activations):
+    vector = fit_vector(activations, SETTINGS).vector
+    found = vector.info.suggestion
+    assert found == replace(NATIVE, hook_points=found.hook_points, mix=dict(vector.mix))
+    assert found.hook_points == tuple(select_hook_points("auto", vector.hook_points, vector.info.block_counts))
 
 
 def test_the_table_is_what_the_directions_do_on_validation(activations):

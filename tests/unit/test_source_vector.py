@@ -218,7 +218,7 @@ def test_the_command_writes_vector_chart_and_table(tmp_path, capsys):
     files = ["--prompts", str(pairs), "--anchors", str(anchors)]
     assert main(["extract", str(model), str(out), *files, "--layer", "all", "--licence", "CC0-1.0"]) == 0
     shown = capsys.readouterr().out
-    assert "kind: source" in shown
+    assert "portable: found in" in shown
     vector = load_vector(out)
     assert vector.anchors.texts == ("a dog", "a hill", "the sea")
     assert vector.info.licence == "CC0-1.0"

@@ -169,3 +169,16 @@ def test_the_choice_is_told_in_words():
         "clamp at the prompt, strength 16: the usual settings for vectors of this kind, not measured on this model"
     )
     assert told(0) == "off: the level is 0"
+
+
+def test_the_small_worlds_vectors_have_their_suggestions(repo_root):
+    def choice(name: str) -> Suggestion:
+        found = load_vector(repo_root / "demo" / "weights" / f"small_wan_{name}.safetensors")
+        assert recommended(found) == found.info.suggestion
+        return found.info.suggestion
+
+    for name in ("native", "random"):
+        assert (choice(name).basis, choice(name).strength, choice(name).threshold) == ("family default", 6.0, -4.0)
+    chosen = choice("native_lda")
+    assert (chosen.basis, chosen.basis_model, chosen.basis_n) == ("calibrated", "small world Wan", 120)
+    assert (chosen.strength, chosen.norm, chosen.gate, chosen.threshold) == (6.0, "none", "pooled", -2.5)

@@ -12,8 +12,9 @@ import pytest
 from safety_steering_pack.commands.main import main
 from safety_steering_pack.safety_steering.steering.chart import draw_runs
 from safety_steering_pack.safety_steering.steering.trace import ACTED, NOT_IN_WINDOW, CallTrace, HookTrace, RunTrace
+from safety_steering_pack.safety_steering.vectors.card import describe
 from safety_steering_pack.safety_steering.vectors.file import save_vector
-from safety_steering_pack.safety_steering.vectors.vector import Suggestion, describe
+from safety_steering_pack.safety_steering.vectors.vector import Suggestion
 from tiny.vectors import random_vector
 
 SPACES = {f"block.blocks.{i}.image": (f"tiny/{i}", 6) for i in range(5)}
@@ -88,21 +89,39 @@ def test_a_chart_of_two_categories_shows_both(trace):
 def test_the_card_tells_what_is_known_and_leaves_out_the_rest():
     vector = random_vector(SPACES, categories=("violence", "gore"), family="wan")
     card = describe(vector)
-    assert card.splitlines()[:4] == [
-        "for: wan",
-        "kind: native, gap estimated",
+    assert card.splitlines()[:5] == [
+        "native: made from wan itself, for it alone",
         "categories: violence, gore",
         "mix: violence=1, gore=1",
+        "recommended: clamp at block.blocks.0.image, strength 6: the usual settings for vectors of this kind, not "
+        "measured on this model",
+        "settings: norm token, gate pooled at -4 std, window 0 to 1, branch both",
     ]
+    assert "gap: estimated" in card
     assert "block.blocks.0.image, block.blocks.1.image, block.blocks.2.image and 2 more" in card
     assert "measured on: no model: try it carefully" in card
     assert "validation AUC" not in card
-    suggestion = Suggestion(2.5, ("block.blocks.1.image",), "clamp")
+    suggestion = Suggestion(2.5, ("block.blocks.1.image",), "clamp", gate="off", basis="calibrated", basis_n=64)
     measured = vector.with_info(validation_auc={"gore": 0.987}, validated_on=("wan2.1-1.3b",), suggestion=suggestion)
     card = describe(measured)
     assert "validation AUC: gore 0.99" in card
     assert "measured on: wan2.1-1.3b" in card
-    assert "suggested: strength 2.5 clamp block.blocks.1.image" in card
+    assert "recommended: clamp at block.blocks.1.image, strength 2.5: calibrated on a model that" in card
+    assert "settings: norm token, gate off, window 0 to 1, branch both" in card
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "words"),
+    [
+        ("source", "SmolLM2", "portable: found in SmolLM2, works for any model after a one-minute fit"),
+        ("native", "Wan 1.3B", "native: made from Wan 1.3B itself, for it alone"),
+        ("transferred", "", "carried: a portable vector, fitted to tiny/0 on harmless captions"),
+    ],
+)
+def test_the_card_begins_with_what_the_vector_fits(kind, model, words):
+    card = describe(random_vector(SPACES).with_info(kind=kind, model_name=model, family=""))
+    assert card.splitlines()[0] == words
+    assert ("recommended: Transfer chooses the settings for your model" in card) == (kind == "source")
 
 
 def test_the_command_line_prints_a_card_or_one_sentence(tmp_path, capsys):
@@ -126,7 +145,7 @@ def test_python_dash_m_works_from_the_packs_folder(repo_root, tmp_path):
     path = save_vector(random_vector(SPACES), tmp_path / "a.safetensors")
     command = [sys.executable, "-m", "safety_steering", "inspect", str(path)]
     done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("for: tiny/0")
+    assert done.stdout.startswith("native: made from tiny/0 itself")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16"])

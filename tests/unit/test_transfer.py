@@ -10,7 +10,8 @@ from portable import SPACE, TARGET, World
 from safety_steering_pack.safety_steering.alignment.alignment import AnchorStates, Side
 from safety_steering_pack.safety_steering.alignment.fit import fit_alignment
 from safety_steering_pack.safety_steering.alignment.maps import METHODS, AlignmentSettings
-from safety_steering_pack.safety_steering.alignment.report import report_alignment
+from safety_steering_pack.safety_steering.alignment.quality import Quality
+from safety_steering_pack.safety_steering.alignment.report import describe_alignment, report_alignment
 from safety_steering_pack.safety_steering.alignment.transfer import fit_step, transfer
 from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
 from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
@@ -116,6 +117,36 @@ def test_a_direction_without_length_is_refused():
     )
     with pytest.raises(SafetySteeringError, match="'violence' cannot be carried over"):
         transfer(vector, still)
+
+
+@pytest.mark.parametrize(
+    ("r2", "recognised", "words"),
+    [
+        (0.5, 93, "Good fit: 93% of kept-aside captions recognised."),
+        (0.5, 60, "Fair fit: 60% of kept-aside captions recognised. More captions, of more kinds, make it better."),
+        (
+            0.5,
+            9,
+            "Poor fit, too poor to trust: only 9% of the held-out captions were recognised, 10% needed. Use more ",
+        ),
+        (0.01, 93, "Poor fit, too poor to trust: R2 0.010 is below 0.05. Use more anchors or another target."),
+    ],
+)
+def test_the_report_begins_with_a_verdict_and_ends_with_a_short_hash(r2, recognised, words):
+    _, vector, alignment = carried()
+    own = torch.ones(100)
+    own[recognised:] = -1
+    judged = dataclasses.replace(alignment, quality=Quality(r2, own, torch.zeros(100), 400))
+    for report in (report_alignment(judged, vector), describe_alignment(judged)):
+        lines = report.splitlines()
+        assert lines[0].startswith(words)
+        assert lines[1].startswith(
+            "No harmless prompts of your own: in your style the gate may never open. Connect some"
+        )
+        assert lines[-1] == f"sha256: {judged.sha256[:12]}"
+    mine = dataclasses.replace(judged, own_benign=alignment.target_anchors)
+    rows = len(alignment.target_anchors.pooled)
+    assert describe_alignment(mine).splitlines()[1].endswith(f"threshold: from {rows} harmless prompts of your own")
 
 
 def test_the_report_shows_every_category():

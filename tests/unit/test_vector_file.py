@@ -156,6 +156,10 @@ METADATA_CASES = {
     "unknown gap kind": ({"gap_kind": "guessed"}, "gap_kind is 'guessed'"),
     "spaces no object": ({"spaces": "[]"}, "'spaces' does not read as a JSON dict"),
     "categories no list": ({"categories": "{"}, "'categories' does not read as a JSON list"),
+    "a step of provenance that is no object": (
+        {"provenance": "[null]"},
+        "'provenance' must hold one JSON object a step",
+    ),
     "a category that is no name": ({"categories": "[3]"}, "must hold names"),
     "no category": ({"categories": "[]"}, "not all have the same, non-empty categories"),
     "a category too many": ({"categories": '["violence", "gore"]'}, "tensor conditioning/gore/direction is missing"),

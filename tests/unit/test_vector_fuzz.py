@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from safety_steering_pack.safety_steering.errors import VectorFileError
+from safety_steering_pack.safety_steering.vectors.card import describe
 from safety_steering_pack.safety_steering.vectors.file import load_vector, read_label, save_vector
-from safety_steering_pack.safety_steering.vectors.vector import Anchors, SafetyVector, describe
+from safety_steering_pack.safety_steering.vectors.vector import Anchors, SafetyVector
 from tiny.vectors import random_vector
 
 CASES = 2000

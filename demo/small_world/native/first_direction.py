@@ -2,6 +2,7 @@
 
     python tools/start.py small_world.native.first_direction --sweep  every candidate on validation -> first_sweep.json
     python tools/start.py small_world.native.first_direction  the chosen one, controls, on test -> first_direction.json
+    python tools/start.py small_world.native.first_direction --suggest   what was chosen -> the vectors' suggestions
 
 Needs `small_world.native.fit_native` and the judge. `choose` is the rule of choice, fixed before the test split was
 read.
@@ -131,13 +132,18 @@ def setting_of(found: Mapping[str, Any]) -> WorldSetting:
     return WorldSetting(**stored | {name: tuple(stored[name]) for name in ("hook_points", "window", "labels")})
 
 
+def held_out_choice() -> dict[str, Any]:
+    """The row of the setting that validation on held-out elements chose."""
+    rows: list[dict[str, Any]] = json.loads(HELD_OUT_FILE.read_text())["rows"]
+    return next(found for found in rows if found["chosen"])
+
+
 def chosen_settings() -> tuple[WorldSetting, WorldSetting, WorldSetting]:
     """What was chosen: for the text states on held-out elements; for them on known elements; for the blocks."""
     known = [r for r in json.loads(SWEEP_FILE.read_text())["rows"] if r["chosen"]]
-    held_out = next(r for r in json.loads(HELD_OUT_FILE.read_text())["rows"] if r["chosen"])
     text, blocks = (next(r for r in known if is_text(r) is kind) for kind in (True, False))
     return (
-        replace(setting_of(held_out), name="chosen"),
+        replace(setting_of(held_out_choice()), name="chosen"),
         replace(setting_of(text), name="text states, chosen on known elements"),
         replace(setting_of(blocks), name="blocks, chosen on known elements"),
     )
@@ -174,19 +180,43 @@ def read_test() -> None:
     rows[1]["chosen"] = True
     report(rows)
     save_result(RESULT_FILE, command(), list(TEST.seeds), rows)
-    suggest(setting_of(rows[1]))
+    suggest()
 
 
-def suggest(setting: WorldSetting) -> None:
-    """Write what was chosen and measured into the vector's file, for Apply's `auto` and for the card."""
+def suggest() -> None:
+    """Write suggestions into the committed vectors' files, metadata alone.
+
+    The chosen vector gets what validation chose, the others get the family default.
+    """
     use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
-    from safety_steering_pack.safety_steering.vectors.vector import Suggestion
+    from safety_steering_pack.safety_steering.vectors.suggestion import recommended
+    from safety_steering_pack.safety_steering.vectors.vector import CALIBRATED, Suggestion
 
-    path = WEIGHTS / setting.vector
-    vector = load_vector(path)
-    suggestion = Suggestion(setting.strength, setting.hook_points, setting.kind, setting.mix)
-    save_vector(vector.with_info(suggestion=suggestion, validated_on=(vector.info.model_name,)), path)
+    chosen, row = chosen_settings()[0], held_out_choice()
+    for name in (*METHODS.values(), RANDOM_FILE):
+        vector, changes = load_vector(WEIGHTS / name), {}
+        if name == chosen.vector:
+            suggestion = Suggestion(
+                strength=chosen.strength,
+                hook_points=chosen.hook_points,
+                intervention=chosen.kind,
+                mix=chosen.mix,
+                norm=chosen.norm,
+                gate=chosen.gate,
+                threshold=chosen.threshold,
+                window=chosen.window,
+                branch="both",
+                basis=CALIBRATED,
+                basis_model=vector.info.model_name,
+                basis_judge="the small judge",
+                basis_n=row["n_unsafe"] + row["n_benign"],
+            )
+            changes = {"suggestion": suggestion, "validated_on": (vector.info.model_name,)}
+        else:
+            mix = Suggestion(mix=vector.info.suggestion.mix)
+            changes = {"suggestion": recommended(vector.with_info(suggestion=mix))}
+        save_vector(vector.with_info(**changes), WEIGHTS / name)
 
 
 def report(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -210,7 +240,11 @@ def command() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweep", action="store_true", help="choose on validation; without it, read the test split")
-    if parser.parse_args().sweep:
+    parser.add_argument("--suggest", action="store_true", help="only write the suggestions into the vectors' files")
+    options = parser.parse_args()
+    if options.suggest:
+        suggest()
+    elif options.sweep:
         sweep()
         held_out_sweep()
     else:

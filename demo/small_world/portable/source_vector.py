@@ -66,8 +66,8 @@ def main() -> int:
     from safety_steering_pack.safety_steering.language_models.transformers_model import LanguageModel
     from safety_steering_pack.safety_steering.prompts.files import load_prompts
     from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
+    from safety_steering_pack.safety_steering.vectors.card import describe
     from safety_steering_pack.safety_steering.vectors.file import save_vector
-    from safety_steering_pack.safety_steering.vectors.vector import describe
     from smollm2 import smollm2_folder
 
     rows = [
