@@ -76,7 +76,7 @@ def test_texts_and_frames_land_where_the_original_puts_them(pair: Any, whole_cli
     texts = ["a quiet street at dawn", "a fight (with knives)", "fox"]
     folder = importlib.import_module("comfy.sd1_clip").__file__.replace("sd1_clip.py", "sd1_tokenizer")
     tokens = CLIPTokenizer.from_pretrained(folder)(
-        ["a quiet street at dawn", "a fight with knives", "fox"],
+        texts,
         padding="max_length",
         max_length=77,
         return_tensors="pt",
