@@ -37,7 +37,7 @@ from .run_log import KEPT_TRACES, RunLog
 from .settings import SteeringSettings
 
 WRAPPER_KEY = "safety_steering"
-# the id of an Apply Safety Steering node -> what it made last
+# node id -> the steering that the node made last
 STEERINGS: WeakValueDictionary[str, Steering] = WeakValueDictionary()
 
 guard_hooks()

@@ -20,7 +20,7 @@ from .apply import STEERINGS, Steering, steerings_of
 from .run_log import NodeRuns
 from .running import cached_output, real_id, result_key
 
-APPLY, OWN = "SafetySteering_ApplySafetySteering", "SafetySteering_"
+OWN = "SafetySteering_"
 HANDED_ON = {"MODEL", "GUIDER"}
 PLAIN = {"STRING", "INT", "FLOAT", "BOOLEAN"}  # a node that gives only these looks at a model and does not sample
 
@@ -40,18 +40,32 @@ def _tell_lost(executor: Any, prompt_id: str) -> None:
     cached = {node for event, data in executor.status_messages if event == "execution_cached" for node in data["nodes"]}
     executed = set(progress.nodes) - cached
     graph = {node: progress.dynprompt.get_node(node) for node in progress.dynprompt.all_node_ids()}
-    for node in sorted(node for node, entry in graph.items() if entry["class_type"] == APPLY):
+    for node in sorted(node for node, entry in graph.items() if _steers(entry)):
         steering = _steering_of(node, executor)
         samplers = sorted(executed & set(_samplers_behind(node, graph)))
         if steering is None or steering.off or steering.log.ran_in(prompt_id) or not samplers:
             continue
-        told = ", ".join(f"{graph[other]['class_type']} (node {other})" for other in samplers)
+        told = ", ".join(_title(other, graph[other]) for other in samplers)
         reason = f"the model went to {told}, and no steered run followed. Wire it to the input that is sampled."
-        logging.warning("Safety Steering: Apply Safety Steering (node %s) did not act: %s", node, reason)
+        logging.warning("Safety Steering: %s did not act: %s", _title(node, graph[node]), reason)
         trace = RunTrace(NO_RUN, steering.described, reason=reason, prompt_id=prompt_id, node_id=node)
         steering.tell(trace)
         shown = executor.history_result["outputs"].setdefault(real_id(node), {})
         shown["text"] = (*shown.get("text", ()), f"Warning: {trace.summary()}")
+
+
+def _steers(entry: Mapping[str, Any]) -> bool:
+    """Whether a node of a graph is one of ours that gives a steered model."""
+    from nodes import NODE_CLASS_MAPPINGS
+
+    kind = entry["class_type"]
+    return kind.startswith(OWN) and "MODEL" in map(str, NODE_CLASS_MAPPINGS[kind].RETURN_TYPES)
+
+
+def _title(node: str, entry: Mapping[str, Any]) -> str:
+    from nodes import NODE_DISPLAY_NAME_MAPPINGS
+
+    return f"{NODE_DISPLAY_NAME_MAPPINGS.get(entry['class_type'], entry['class_type'])} (node {node})"
 
 
 def _samplers_behind(node: str, graph: Mapping[str, Any]) -> Iterator[str]:
@@ -72,7 +86,7 @@ def _samplers_behind(node: str, graph: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _steering_of(node: str, executor: Any = None) -> Steering | None:
-    """What an Apply Safety Steering of the running prompt made, also if core had its result in the cache."""
+    """What one of our nodes put on its model in the running prompt, also if core had its result in the cache."""
     model = cached_output(node, executor)
     if isinstance(model, ModelPatcher):
         return next(reversed(steerings_of(model)), None)
@@ -91,16 +105,17 @@ def runs_of_latent(model: ModelPatcher) -> list[tuple[Steering, list[NodeRuns]]]
         return [(steering, steering.log.of_results()) for steering in steerings_of(model)]
     nodes = _ancestors(dynprompt, dynprompt.get_node(context.node_id)["inputs"].get("samples"))
     results = {result_key(context.prompt_id, node) for node in nodes}
-    applied = [_steering_of(node) for node in nodes if dynprompt.get_node(node)["class_type"] == APPLY]
+    applied = [_steering_of(node) for node in nodes if _steers(dynprompt.get_node(node))]
     steerings = dict.fromkeys([*steerings_of(model), *filter(None, applied)])
     found = [(steering, steering.log.of_results(results)) for steering in steerings]
     lost = [steering for steering, runs in found if not runs and not steering.off]
     if lost:
-        names = ", ".join(steering.node_id or "?" for steering in lost)
+        made = [steering.node_id for steering in lost if dynprompt.has_node(steering.node_id)]
+        names = ", ".join(_title(node, dynprompt.get_node(node)) for node in made) or "its model"
         raise NotSteeredError(
-            f"This latent was made without Apply Safety Steering (node {names}): no run that made it was steered. Its "
-            "sampler runs the model in its own way, or samples another model. Wire Apply to the model that is sampled, "
-            "and use a sampler of ComfyUI."
+            f"This latent was made without the steering of {names}: no run that made it was steered. Its sampler runs "
+            "the model in its own way, or samples another model. Steer the model that is sampled, with a sampler of "
+            "ComfyUI."
         )
     return found
 

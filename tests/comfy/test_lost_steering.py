@@ -10,7 +10,7 @@ from steered_graphs import run_anew, steer
 from tiny.models import TINY_MODELS
 
 REPORT = "SafetySteering_SteeringReport"
-NOT_MADE = r"This latent was made without Apply Safety Steering \(node {}\): no run that made it was steered"
+NOT_MADE = r"This latent was made without the steering of Apply Safety Steering \(node {}\): no run that made it"
 
 
 class Graph:
@@ -62,8 +62,20 @@ def test_a_sampler_that_goes_around_core_is_told(server):
     graph.kept(around)
     for seed in (1, 2):  # the second time Apply comes out of the cache
         graph.graph.prompt[around[0]]["inputs"]["seed"] = seed
-        assert "the model went to SafetySteeringDev_AroundCore" in told(graph.run(anew=False).succeeded(), graph.apply)
+        assert "the model went to AroundCore (development)" in told(graph.run(anew=False).succeeded(), graph.apply)
     assert f"Apply Safety Steering (node {graph.apply}) did not act" in server.log()
+
+
+def test_a_safe_model_that_is_not_sampled_is_told(server):
+    graph = Graph(server)
+    file_name = graph.graph.prompt[graph.graph.prompt[graph.apply]["inputs"]["safety_vector"][0]]["inputs"]["vector"]
+    model = graph.add("SafetySteering_SafeModel", model=graph.plain, vector=file_name, level=1.0, mix="")
+    samples = graph.around(model)
+    graph.kept(samples)
+    assert "the model went to AroundCore (development)" in told(graph.run().succeeded(), model[0])
+    graph.report(samples, model)
+    with pytest.raises(RuntimeError, match=rf"without the steering of Safe Model \(node {model[0]}\)"):
+        graph.run().succeeded()
 
 
 def test_a_report_on_the_latent_of_such_a_sampler_is_refused(server):
@@ -131,7 +143,7 @@ def test_apply_on_the_model_beside_a_guider_is_told(server, steered_input):
     samples = graph.add(node, model=models["model"], guider=guider, latent_image=graph.latent, seed=1)
     graph.kept(samples)
     said = told(graph.run().succeeded(), graph.apply)
-    assert ("the model went to SafetySteeringDev_ModelAndGuider" in said) == (steered_input == "model")
+    assert ("the model went to ModelAndGuider (development)" in said) == (steered_input == "model")
 
 
 def test_nothing_is_told_where_nothing_was_lost(server):
