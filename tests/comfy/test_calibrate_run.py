@@ -145,7 +145,7 @@ def test_the_suggestion_is_one_that_the_vector_and_model_take(whole, wan, run):
     done, *_ = whole
     suggestion = done.vector.info.suggestion
     assert suggestion.hook_points == done.calibration.chosen.setting.hook_points
-    shape = run.read_shape(wan.model.diffusion_model)
+    shape = run.patcher_shape(wan)
     assert done.vector.info.validated_on == (shape.name,)
     run.steered(wan, done.vector, done.calibration.chosen.setting)
 
