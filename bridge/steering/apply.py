@@ -218,7 +218,7 @@ class Steering:
         with self._injection.steered(model_call, call, witnesses) as steered:
             result = proceed(executor, steered)
         if run is None:  # somebody calls the model outside of a sampler run: judge the call by itself
-            finish(Run(calls=[call]), self.settings.branch, **self._about())
+            self.log.add(finish(Run(calls=[call]), self.settings.branch, **self._about()))
         elif call is run.calls[0]:  # nothing was there to be cached: no need to wait for the run's end
             check_missed(run)
         return result

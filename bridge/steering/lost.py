@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
+from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 
@@ -42,7 +43,8 @@ def _tell_lost(executor: Any, prompt_id: str) -> None:
     graph = {node: progress.dynprompt.get_node(node) for node in progress.dynprompt.all_node_ids()}
     for node in sorted(node for node, entry in graph.items() if _steers(entry)):
         steering = _steering_of(node, executor)
-        samplers = sorted(executed & set(_samplers_behind(node, graph)))
+        behind = executed & set(_samplers_behind(node, graph))
+        samplers = sorted(n for n in behind if not isinstance(cached_output(n, executor), ExecutionBlocker))
         if steering is None or steering.off or steering.log.ran_in(prompt_id) or not samplers:
             continue
         told = ", ".join(_title(other, graph[other]) for other in samplers)

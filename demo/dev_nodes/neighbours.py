@@ -200,19 +200,32 @@ class AroundCore(io.ComfyNode):
             io.Conditioning.Input("positive"),
             io.Latent.Input("latent_image"),
             io.Int.Input("seed", default=0, optional=True),
+            io.Boolean.Input("with_wrappers", default=False, optional=True),
             outputs=(io.Latent.Output(),),
         )
 
     @classmethod
-    def execute(cls, model: Any, positive: Any, latent_image: dict[str, Any], seed: int = 0) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        latent_image: dict[str, Any],
+        seed: int = 0,
+        with_wrappers: bool = False,
+    ) -> io.NodeOutput:
         comfy.model_management.load_models_gpu([model])
         start = latent_image["samples"]
         x = comfy.sample.prepare_noise(start, seed).to(model.load_device)
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 2)
         text = positive[0][0].to(model.load_device)
         for now, then in itertools.pairwise(sigmas):
-            steps = model.model.model_sampling.timestep(now)[None]
-            x = x + model.model.diffusion_model(x, steps, text) * (then - now)
+            if with_wrappers:
+                options = {"wrappers": model.wrappers, "sigmas": now[None]}
+                denoised = model.model.apply_model(x, now[None], c_crossattn=text, transformer_options=options)
+                x = x + (x - denoised) / now * (then - now)
+            else:
+                steps = model.model.model_sampling.timestep(now)[None]
+                x = x + model.model.diffusion_model(x, steps, text) * (then - now)
         return io.NodeOutput({"samples": x.to(start.device)})
 
 

@@ -66,6 +66,16 @@ def test_a_sampler_that_goes_around_core_is_told(server):
     assert f"Apply Safety Steering (node {graph.apply}) did not act" in server.log()
 
 
+def test_a_loop_of_its_own_that_asks_the_wrappers_is_steered_and_reported(server):
+    graph = Graph(server)
+    node = "SafetySteeringDev_AroundCore"
+    inputs = {"positive": graph.text, "latent_image": graph.latent, "seed": 1, "with_wrappers": True}
+    shown = graph.report(graph.add(node, model=graph.steered, **inputs))
+    run = graph.run().succeeded()
+    assert not told(run, graph.apply)
+    assert [trace["status"] for trace in json.loads(run.text(shown[0]))] == ["acted", "acted"]
+
+
 def test_a_safe_model_that_is_not_sampled_is_told(server):
     graph = Graph(server)
     file_name = graph.graph.prompt[graph.graph.prompt[graph.apply]["inputs"]["safety_vector"][0]]["inputs"]["vector"]

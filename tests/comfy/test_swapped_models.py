@@ -42,6 +42,8 @@ def test_what_a_swap_left_behind_is_no_concern_of_later_graphs(server, key):
     for derived in (True, False):
         sample(server, key, patch("SafetySteeringDev_SwapClass", derived=derived))
         after = sample(server, key, steer(server, key))
+        texts = [text for shown in after.run.outputs.values() for text in shown.get("text", ())]
+        assert any("An earlier run has left its own __class__ on this model" in text for text in texts)
         assert after.trace["status"] == "acted"
         assert not any("Restyled" in warning or "Rewritten" in warning for warning in after.trace["warnings"])
         assert torch.equal(after.latent, before)
