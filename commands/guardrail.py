@@ -1,4 +1,4 @@
-"""The guardrail's commands of `python -m safety_steering`: verify, keygen and policy check."""
+"""The guardrail's commands of `python -m safety_steering`: verify, keygen, policy check and audit verify."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..guardrail.audit import verify_log
 from ..guardrail.errors import EvidenceError
 from ..guardrail.evidence import verify_file
 from ..guardrail.keys import ENVIRONMENT, load_signer, new_key_file
@@ -37,6 +38,11 @@ def add_commands(commands: Any) -> None:
     check = policy.add_parser("check", help="load a policy with its vectors, and say what it does")
     check.add_argument("file", type=Path, help="the policy, *.toml")
     check.set_defaults(run=_check)
+
+    audit = commands.add_parser("audit", help="look at a host's audit log").add_subparsers(dest="action", required=True)
+    chain = audit.add_parser("verify", help="check that no line of an audit log was altered, taken out or put in")
+    chain.add_argument("folder", type=Path, help="the audit folder")
+    chain.set_defaults(run=lambda options: verify_log(options.folder))
 
 
 def _verify(options: argparse.Namespace) -> str:

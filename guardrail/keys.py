@@ -75,7 +75,7 @@ def load_signer(environment: Mapping[str, str] = os.environ, public: PublicFolde
         private = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except PolicyError:  # a ValueError too
         raise
-    except (OSError, TypeError, ValueError):
+    except (OSError, TypeError, ValueError, *_unreadable()):
         private = None
     if not isinstance(private, ed25519.Ed25519PrivateKey):
         raise EvidenceError(
@@ -115,7 +115,7 @@ def load_verifier(key: str) -> Verifier:
             public = ed25519.Ed25519PublicKey.from_public_bytes(raw)
         else:
             public = serialization.load_pem_public_key(Path(key).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, *_unreadable()):
         public = None
     if not isinstance(public, ed25519.Ed25519PublicKey):
         raise EvidenceError(
@@ -141,6 +141,13 @@ def _raw(text: str) -> bytes | None:
     except (binascii.Error, ValueError):
         return None
     return raw if len(raw) == KEY_BYTES else None
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What the optional package raises for keys of kinds that it does not know."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    return (UnsupportedAlgorithm,)
 
 
 def _cryptography() -> tuple[Any, Any]:

@@ -153,7 +153,8 @@ class PolicySettings(Section):
 
     without_rule: for models without a rule. unsampled: for outputs that were not sampled, or
     have other content. deliver: verdicts of outputs that are delivered, beside those that are flagged. other_weights:
-    for models whose weights differ from those that a rule's block directions were fitted on.
+    for models whose weights differ from those that a rule's block directions were fitted on. own_apply: whether the
+    policy's steering replaces that of graphs, or follows it.
     """
 
     version: Literal[1]
@@ -161,6 +162,7 @@ class PolicySettings(Section):
     unsampled: Literal["refuse", "flag"] = "refuse"
     deliver: Annotated[tuple[Verdict, ...], Field(strict=False)] = (STEERED, CLIENT_BASED)
     other_weights: Literal["refuse", "flag"] = "flag"
+    own_apply: Literal["replace", "allow"] = "replace"
     rules: Annotated[tuple[RuleSettings, ...], Field(strict=False)]
     allow: Allow = Allow()
     permits: Permits = Permits()
@@ -169,6 +171,13 @@ class PolicySettings(Section):
     evidence: EvidenceSettings = EvidenceSettings()
     output_gate: OutputGateSettings = OutputGateSettings()
     status: StatusSettings = StatusSettings()
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _whole_number(cls, version: Any) -> Any:
+        if type(version) is not int:
+            raise ValueError(f"must be the number {VERSION}, not {version!r}")
+        return version
 
     def delivers(self, verdict: str) -> bool:
         """Whether outputs of this verdict leave the server."""

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...safety_steering.errors import SafetySteeringError
+
+MOST_HEALED = 10  # times that a replaced function is put back before the server ends
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -55,12 +59,18 @@ class ChokePoint:
 
 def choke_points() -> dict[str, ChokePoint]:
     """Every choke point by its function's name."""
+    import comfy.hooks
+    import comfy.lora
     import comfy.model_base
     import comfy.sampler_helpers
     import comfy.samplers
+    import comfy.sd
+    import comfy.utils
     import execution
     import folder_paths
     from server import PromptServer
+
+    import nodes
 
     node = ("server", "dynprompt", "caches", "current_item", "extra_data", "executed", "prompt_id", "execution_list")
     pending = ("pending_subgraph_results", "pending_async_nodes", "ui_outputs")
@@ -86,6 +96,28 @@ def choke_points() -> dict[str, ChokePoint]:
         "outputs": ChokePoint(
             execution, "get_output_from_returns", ("return_values", "obj"), execution.get_output_data
         ),
+        "model": ChokePoint(
+            comfy.model_base.BaseModel, "__init__", ("self", "model_config", "model_type", "device", "unet_model"), None
+        ),
+        "load file": ChokePoint(
+            comfy.utils,
+            "load_torch_file",
+            ("ckpt", "safe_load", "device", "return_metadata"),
+            nodes.LoraLoader.load_lora,
+        ),
+        "apply lora": ChokePoint(
+            comfy.lora, "load_lora", ("lora", "to_load", "log_missing"), comfy.sd.load_lora_for_models
+        ),
+        "model as lora": ChokePoint(
+            comfy.hooks,
+            "create_hook_model_as_lora",
+            ("weights_model", "weights_clip", "strength_model", "strength_clip"),
+            None,
+        ),
+        "error": ChokePoint(
+            executor, "add_message", ("self", "event", "data", "broadcast"), executor.handle_execution_error
+        ),
+        "lists": ChokePoint(folder_paths, "get_filename_list", ("folder_name",), None),
         "run": ChokePoint(comfy.sampler_helpers, "prepare_model_patcher", ("model", "conds", "model_options"), sample),
         "model call": ChokePoint(
             comfy.model_base.BaseModel, "apply_model", model_call, comfy.samplers._calc_cond_batch
@@ -94,9 +126,9 @@ def choke_points() -> dict[str, ChokePoint]:
 
 
 class Guarded:
-    """Choke points with the guardrail's functions in them."""
+    """Choke points with the guardrail's functions in them. end: called when a pack does not stop replacing them."""
 
-    def __init__(self, wraps: dict[str, Wrap]) -> None:
+    def __init__(self, wraps: dict[str, Wrap], end: Callable[[], None] = lambda: None) -> None:
         """Check every point, then put each wrapper around its function.
 
         Raises:
@@ -105,6 +137,8 @@ class Guarded:
         points = choke_points()
         for point in points.values():
             point.check()
+        self._end = end
+        self.healed = 0
         self._placed: list[tuple[ChokePoint, Any]] = []
         for key, wrap in wraps.items():
             point = points[key]
@@ -114,10 +148,35 @@ class Guarded:
             self._placed.append((point, wrapper))
 
     def check(self) -> None:
-        """Raise UnknownCore if another pack has put something in front of the guardrail since."""
-        for point, wrapper in self._placed:
-            if getattr(point.owner, point.name) is not wrapper:
-                raise UnknownCore(
-                    f"Something has replaced {point.title} since the guardrail was set up, so this server does not "
-                    "sample. Start it without the node pack that does so."
-                )
+        """Put the guardrail back where a pack has replaced it since.
+
+        Raises:
+            UnknownCore: that was so; what ran meanwhile was not guarded.
+        """
+        replaced = [
+            (point, wrapper) for point, wrapper in self._placed if getattr(point.owner, point.name) is not wrapper
+        ]
+        if not replaced:
+            return
+        told = [f"{_pack_of(getattr(point.owner, point.name))} has replaced {point.title}" for point, _ in replaced]
+        for point, wrapper in replaced:
+            setattr(point.owner, point.name, wrapper)
+        self.healed += 1
+        logging.error("Safety Steering: %s. It is put back.", "; ".join(told))
+        if self.healed >= MOST_HEALED:
+            logging.critical("Safety Steering: a pack replaces functions of core again and again, so the server ends.")
+            self._end()
+        raise UnknownCore(
+            f"{told[0]} since the guardrail was set up. It is put back, and what ran meanwhile is refused. "
+            "Start the server without that pack."
+        )
+
+
+def _pack_of(function: Any) -> str:
+    """Whose function this is, as the beginning of a sentence."""
+    function = inspect.unwrap(function) if callable(function) else function
+    file = getattr(getattr(function, "__code__", None), "co_filename", "")
+    parts = Path(file).parts
+    if "custom_nodes" in parts and parts.index("custom_nodes") + 1 < len(parts):
+        return f"The node pack '{parts[parts.index('custom_nodes') + 1]}'"
+    return f"Something in {Path(file).name}" if file else "Something"

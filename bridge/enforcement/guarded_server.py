@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import folder_paths
 
 from ...guardrail.audit import AuditLog
 from ...guardrail.job_record import NOT_SAMPLED, REFUSED, JobRecord
@@ -15,8 +18,8 @@ from ...guardrail.policy import Policy
 from ...guardrail.policy_store import PolicyStore
 from ...guardrail.public_folders import PublicFolders
 from ...safety_steering.errors import SafetySteeringError
-from ..folders import sha256_of
-from .choke_points import Guarded
+from ..folders import VECTORS, sha256_of
+from .choke_points import Guarded, Wrap
 from .jobs.admission import check_prompt
 from .jobs.staging import Staging
 from .worker import Worker
@@ -39,6 +42,20 @@ class GuardedServer:
         self._log: AuditLog | None = None
         self._lock = threading.Lock()
 
+    def wraps(self) -> dict[str, Wrap]:
+        """Choke point -> what is put around its function: vector files that may not be loaded are in no list."""
+        return {"lists": self._around_lists}
+
+    def _around_lists(self, original: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
+        def get_filename_list(folder_name: str) -> list[str]:
+            names = original(folder_name)
+            if folder_name != VECTORS.folder:
+                return names
+            paths = {name: folder_paths.get_full_path(folder_name, name) for name in names}
+            return [name for name, path in paths.items() if path and self.may_show(Path(path))]
+
+        return get_filename_list
+
     def ready(self) -> Policy:
         """The policy in force, after checking everything that a job needs.
 
@@ -58,6 +75,7 @@ class GuardedServer:
                     self._log.close()
                     self._log = None
                 self._log = AuditLog(policy.audit_folder)
+            self._log.check()
         return policy
 
     @property

@@ -10,11 +10,14 @@ from ...guardrail.policy_store import PolicyStore
 from ...guardrail.public_folders import PublicFolders
 from ..guarded_mode import private_folder
 from .choke_points import Guarded
+from .clean_logs import clean_logs
 from .guarded_server import GuardedServer
 from .health_check import check_health
 from .jobs.job_guard import JobGuard
 from .jobs.staging import Staging
+from .media import guard_media
 from .routes import add_routes
+from .worker import end_process
 
 
 def start_guardrail() -> GuardedServer:
@@ -31,7 +34,11 @@ def start_guardrail() -> GuardedServer:
     staging.clear()
     server = GuardedServer(PolicyStore(path, public), public, staging)
     jobs = JobGuard(server)
-    server.guarded = Guarded({**server.worker.wraps(), **staging.wraps(), **jobs.wraps()})
+    clean_logs()
+    guard_media()
+    server.guarded = Guarded(
+        {**server.worker.wraps(), **server.wraps(), **staging.wraps(), **jobs.wraps()}, end_process
+    )
     check_health(jobs)
     if server.signs and (count := staging.quarantine(private_folder() / "quarantine")):
         files = "file" if count == 1 else "files"

@@ -171,6 +171,15 @@ class Steering:
         self._record(trace)
         return samples
 
+    def stand_aside(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """The OUTER_SAMPLE wrapper of a run that a host's policy steers instead: nothing is done, nothing is missed."""
+        self._record(RunTrace(OFF, reason="the host's safety policy steers this run instead.", **self._about()))
+        self._open_runs += 1
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            self._open_runs -= 1
+
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Any, x_in: torch.Tensor, timestep: torch.Tensor, model_options: Any
     ) -> Any:

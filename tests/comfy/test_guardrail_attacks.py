@@ -57,7 +57,9 @@ def test_negative_strength_over_a_link(guarded):
 def test_where_negative_strength_is_permitted_the_policy_has_the_last_word(guarded, block):
     clamp = PolicyRule(strength=1.0, settings={"intervention": "clamp"})
     away = own(guarded, block, strength=-5.0)
-    guarded.set_policy((clamp,), permits={"negative_strength": True}, allow={"vectors": listed(guarded)})
+    guarded.set_policy(
+        (clamp,), own_apply="allow", permits={"negative_strength": True}, allow={"vectors": listed(guarded)}
+    )
     done = sample_guarded(guarded, away)
     (projection,) = done.record["projections"]
     assert projection["before"] < 0 <= projection["after"] + 1e-4

@@ -135,3 +135,20 @@ def test_the_gate_judges_what_was_never_sampled(guarded):
     record = guarded.record_of(run)
     assert (record["verdict"], record["decision"]) == ("not sampled here", "replaced")
     assert same_picture(guarded.output_files(run)[0], notice_image(64, 96))
+
+
+def test_the_gate_judges_every_channel(guarded, comfy_in_process):
+    """What is hidden in the transparency, in a mask or in a further channel; the judge holds tall frames back."""
+    import torch
+    from safety_steering_pack.bridge.enforcement.jobs.gate import _views, gate_inputs
+    from safety_steering_pack.safety_steering.errors import SafetySteeringError
+
+    assert [view.shape[-1] for view in _views(torch.zeros(1, 4, 4, 6))] == [3, 3, 3, 3]
+    assert [view.shape[-1] for view in _views(torch.zeros(2, 4, 4, 1))] == [3]
+    with pytest.raises(SafetySteeringError, match="cannot judge a tensor of shape"):
+        gate_inputs({"a": [torch.zeros(1, 2, 3, 4, 5)]}, None)
+    guarded.set_policy(unsampled="flag", output_gate=gate("notice"))
+    graph = PromptGraph()
+    graph.add("MaskPreview", mask=graph.add("SolidMask", value=0.5, width=64, height=96)[0])
+    run = guarded.client.run(graph.prompt).succeeded()
+    assert guarded.record_of(run)["decision"] == "replaced"

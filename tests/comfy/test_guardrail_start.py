@@ -82,5 +82,13 @@ def test_another_pack_that_comes_in_between_is_noticed(comfy_in_process, monkeyp
     guarded = Guarded({"run": around})
     guarded.check()
     comfy.sampler_helpers.prepare_model_patcher = around(comfy.sampler_helpers.prepare_model_patcher)
-    with pytest.raises(UnknownCore, match=r"Something has replaced .*prepare_model_patcher since"):
+    with pytest.raises(UnknownCore, match=r"Something in test_guardrail_start.py has replaced .*patcher since"):
         guarded.check()
+    guarded.check()  # it was put back
+    ended = []
+    guarded._end = lambda: ended.append(True)
+    for _ in range(9):
+        comfy.sampler_helpers.prepare_model_patcher = around(comfy.sampler_helpers.prepare_model_patcher)
+        with pytest.raises(UnknownCore):
+            guarded.check()
+    assert ended == [True]

@@ -13,6 +13,7 @@ import pytest
 from audit_lines import read_log
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safety_steering_pack.commands.main import main
 from safety_steering_pack.guardrail import audit
 from safety_steering_pack.guardrail.audit import AuditLog
 from safety_steering_pack.guardrail.errors import AuditError
@@ -217,3 +218,71 @@ def test_a_writer_killed_25_times_loses_nothing_it_acknowledged(tmp_path):
         assert numbers[-1] <= found[-1] <= numbers[-1] + 1, "an acknowledged line is lost"
         last = found[-1]
     assert last > 25
+
+
+# --- the chain
+
+
+@pytest.fixture
+def chained(tmp_path):
+    """A log of six lines over several files."""
+    log = AuditLog(tmp_path)
+    for number in range(3):
+        log.append(record(f"first {number}"), AuditSettings(rotate_megabytes=0.001))
+    log.close()
+    log = AuditLog(tmp_path)  # a restart goes on with the chain
+    for number in range(3):
+        log.append(record(f"then {number}"), AuditSettings(rotate_megabytes=0.001))
+    log.close()
+    return tmp_path
+
+
+def test_a_whole_log_is_verified(chained, capsys):
+    assert "6 lines follow one another without a gap." in audit.verify_log(chained)
+    assert len(audit.log_files(chained)) > 1
+    assert main(["audit", "verify", str(chained)]) == 0
+    assert "without a gap" in capsys.readouterr().out
+    audit.log_files(chained)[0].unlink()
+    assert "Older files were deleted." in audit.verify_log(chained)
+
+
+@pytest.mark.parametrize("how", ["altered", "taken out", "doubled", "swapped"])
+def test_a_gap_is_shown(chained, how, capsys):
+    file = audit.log_files(chained)[0]
+    lines = [line for path in audit.log_files(chained) for line in path.read_bytes().splitlines(keepends=True)]
+    for path in audit.log_files(chained):
+        path.unlink()
+    if how == "altered":
+        lines[2] = lines[2].replace(b"steered", b"no rule")
+    elif how == "taken out":
+        del lines[2]
+    elif how == "doubled":
+        lines.insert(2, lines[2])
+    else:
+        lines[2], lines[3] = lines[3], lines[2]
+    file.write_bytes(b"".join(lines))
+    with pytest.raises(AuditError, match=r"Line \d of .* does not follow the line before it"):
+        audit.verify_log(chained)
+    assert main(["audit", "verify", str(chained)]) == 1
+    assert "does not follow" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_a_problem_until_there_is_room(tmp_path, monkeypatch):
+    log, full = AuditLog(tmp_path), True
+
+    def write(descriptor, data):
+        if full:
+            raise OSError(28, "No space left on device")
+        return os_write(descriptor, data)
+
+    os_write = os.write
+    monkeypatch.setattr(audit.os, "write", write)
+    with pytest.raises(AuditError):
+        log.append(record("lost"), PLENTY)
+    with pytest.raises(AuditError, match="Make room in its folder"):
+        log.check()
+    full = False
+    log.check()
+    log.append(record("kept"), PLENTY)
+    assert prompt_ids(tmp_path) == ["kept"]
+    assert "1 lines" in audit.verify_log(tmp_path)

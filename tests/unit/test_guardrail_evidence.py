@@ -239,3 +239,18 @@ def test_evidence_of_the_first_format_is_still_read(tmp_path, signer):
     assert verify_file(file, [signer.public_key])["format_version"] == 1
     sidecar_of(file).write_text(json.dumps(record | {"format_version": 3}))
     assert "format version 3; this reads 1 and 2" in refusal(file, signer.public_key)
+
+
+UNKNOWN_KIND = """-----BEGIN PRIVATE KEY-----
+MCUCAQAwDQYJKoZIhvcNAQkBBQAEEQQPbm90IGEga2V5IGF0IGFsbA==
+-----END PRIVATE KEY-----
+"""
+
+
+def test_a_key_of_an_unknown_kind_is_named(tmp_path):
+    (tmp_path / "key.pem").write_text(UNKNOWN_KIND)
+    with pytest.raises(EvidenceError, match="holds no Ed25519 private key"):
+        load_signer({ENVIRONMENT: str(tmp_path / "key.pem")})
+    (tmp_path / "key.pem").write_text(UNKNOWN_KIND.replace("PRIVATE", "PUBLIC"))
+    with pytest.raises(EvidenceError, match="is not an Ed25519 public key"):
+        load_verifier(str(tmp_path / "key.pem"))

@@ -253,3 +253,10 @@ def test_where_a_policy_is_looked_for(tmp_path):
     missing = tmp_path / "elsewhere.toml"  # named and missing must not mean: not guarded
     assert find_policy(tmp_path, {"SAFETY_STEERING_POLICY": str(missing)}) == missing
     assert find_policy(tmp_path, {"SAFETY_STEERING_POLICY": ""}) == inside
+
+
+@pytest.mark.parametrize("version", ["true", "1.0", '"1"', "2"])
+def test_only_the_whole_number_1_is_a_version(tmp_path, version):
+    path = write_policy(tmp_path)
+    path.write_text(path.read_text().replace("version = 1\n", f"version = {version}\n"))
+    assert "version" in refusal(path)

@@ -17,13 +17,15 @@ import nodes as core_nodes
 from ....guardrail.errors import Refused
 from ....guardrail.plain_text import node_name, shown
 from ....guardrail.policy import Policy
+from ....safety_steering.errors import SafetySteeringError
 from ....safety_steering.vectors.vector import SafetyVector
-from ...folders import VECTORS, find, sha256_of
+from ...folders import VECTORS, find, sha256_of, vector_name
 from .node_facts import NodeFacts, facts_of
 from .values import PICTURE_TYPES
 
 WEIGHTS = {"MODEL", "CLIP", "VAE", "CLIP_VISION", "CONTROL_NET", "LORA_MODEL"}
 OWN = "SafetySteering_"
+LONGEST_FILE_NAME = 1000
 MERGE_RULE = "permits.merge_and_save_models"
 NEGATIVE_RULE = "permits.negative_strength"
 OWN_HARMLESS = {
@@ -176,9 +178,13 @@ def _listed_vector(use: NodeUse, policy: Policy) -> Iterable[str]:
     if f"{OWN}LoadSafetyVector" not in use.facts.names:
         return
     for label in use.values.get("vector", []):
-        path = find(VECTORS, str(label))
-        if not policy.allows_vector(sha256_of(path)):
-            yield f"the file {path.name} is not one of the safety vectors of this host (allow.vectors). Choose another."
+        try:
+            allowed = policy.allows_vector(sha256_of(find(VECTORS, str(label))))
+        except SafetySteeringError:  # a file that may not be used is in no list
+            allowed = False
+        if not allowed:
+            name = shown(vector_name(str(label)))
+            yield f"the file {name} is not one of the safety vectors of this host (allow.vectors). Choose another."
 
 
 def _listed_lora(use: NodeUse, policy: Policy) -> Iterable[str]:
@@ -186,11 +192,15 @@ def _listed_lora(use: NodeUse, policy: Policy) -> Iterable[str]:
         return
     if "LORA_MODEL" in (*use.facts.gives, *use.facts.takes.values()):
         yield "LoRAs that are made in a graph are not permitted here (allow.loras). Load one that the host offers."
+    if any(name.startswith("CreateHookModelAsLora") for name in use.facts.names):
+        yield "a whole model as a LoRA is not permitted here (allow.loras). Load a LoRA that the host offers."
     for name, value in use.strings():
-        if "lora" in name.lower() and use.facts.takes.get(name, "COMBO") == "COMBO":
-            path = folder_paths.get_full_path("loras", value)
-            if path is None or not policy.allows_lora(sha256_of(Path(path))):
-                yield f"the LoRA '{shown(value)}' is not one of this host's (allow.loras). Choose another."
+        listed = "lora" in name.lower() and use.facts.takes.get(name, "COMBO") == "COMBO"
+        named = value in use.values[name]  # and not deep in an object, whose other texts mean something else
+        path = folder_paths.get_full_path("loras", value) if len(value) < LONGEST_FILE_NAME else None
+        allowed = path is not None and policy.allows_lora(sha256_of(Path(path)))
+        if not allowed and (path is not None or (listed and named)):
+            yield f"the LoRA '{shown(value)}' is not one of this host's (allow.loras). Choose another."
 
 
 def _free_path(use: NodeUse, policy: Policy) -> Iterable[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import comfy.utils
@@ -17,6 +18,7 @@ from .admission import is_link
 from .node_facts import NodeFacts
 from .values import OTHER_TYPES, carries_pictures, is_blank, is_picture, leaves, same_object
 
+LONGEST_NAME = 1000
 MOST_ORIGINS = 65_536  # cached results; one whose origin is forgotten counts as the client's
 
 
@@ -99,7 +101,7 @@ class Flow:
         self._dynprompt = dynprompt
         given = dynprompt.get_node(node_id)["inputs"]
         contents = {name: self._of_input(node_id, given.get(name), values[name]) for name in values}
-        if (facts.is_output or set(facts.gives) - OTHER_TYPES) and _names_a_file(given.values()):
+        if (facts.is_output or set(facts.gives) - OTHER_TYPES) and any(input_file(value) for value in given.values()):
             contents["a file"] = Content(client=frozenset({self.title(node_id)}))
         self._taken[node_id] = taken = Taken(contents, values)
         self.runs.pop(node_id, None)
@@ -186,14 +188,15 @@ class Flow:
         return shown(f"{node_id} ({node['class_type']})")
 
 
-def _names_a_file(given: Any) -> bool:
-    """Whether a text among a node's inputs is the name of a file that clients have put here, or that was made here."""
-    for value in given:
-        if isinstance(value, str) and 0 < len(value) < 1000 and "." in value and "\x00" not in value:
-            name, _ = folder_paths.annotated_filepath(value)
-            if name.strip() and folder_paths.exists_annotated_filepath(value):
-                return True
-    return False
+def input_file(value: Any) -> Path | None:
+    """The file that a text among a node's inputs names: one that clients have put here, or that was made here."""
+    if not (isinstance(value, str) and 0 < len(value) < LONGEST_NAME and "." in value and "\x00" not in value):
+        return None
+    name, _ = folder_paths.annotated_filepath(value)
+    if not name.strip() or not folder_paths.exists_annotated_filepath(value):
+        return None
+    path = Path(folder_paths.get_annotated_filepath(value))
+    return path if path.is_file() else None
 
 
 def _holds(value: Any, samples: torch.Tensor) -> bool:

@@ -33,10 +33,9 @@ class Job:
 
     flow: what its values are made of. runs, traces: the sampler runs, and of each the trace of each rule. models:
     weight fingerprint -> family. judged: nodes whose frames the output gate has seen; held_back: of these, why frames
-    were replaced. dropped: previews that were not shown, and why.
-    showed_words: whether a node showed text. runs_open: sampler runs
-    that go on. refusal: why the job is refused, or empty. node_id: the
-    node that runs.
+    were replaced. dropped: previews that were not shown, and why. showed_words: whether a node showed text. runs_open:
+    sampler runs that go on. healed: how often the guardrail had been put back when it began. refusal: why the job is
+    refused, or empty. node_id: the node that runs.
     """
 
     prompt_id: str
@@ -53,6 +52,7 @@ class Job:
     dropped: list[str] = field(default_factory=list)
     showed_words: bool = False
     runs_open: int = 0
+    healed: int = 0
     refusal: str = ""
     node_id: str = ""
 

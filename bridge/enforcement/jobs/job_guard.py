@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import folder_paths
 
 from ....guardrail.errors import Refused
 from ....guardrail.job_record import NOT_SAMPLED, REFUSED, STEERED, JobRecord
 from ....guardrail.policy import Policy
-from ....safety_steering.errors import NotSteeredError
+from ....safety_steering.errors import NotSteeredError, SafetySteeringError
 from ..choke_points import Wrap
-from .admission import check_prompt
+from ..clean_logs import cleaned_error
+from .admission import OWN, check_prompt
 from .flow import Flow, Origins
 from .job import Job
-from .node_facts import facts_of
+from .lora_guard import LoraGuard
+from .module_watch import ModuleWatch
+from .node_facts import CORE, facts_of
 from .node_guard import Results, check_inputs, remove
 from .sampler_runs import OUTSIDE, SamplingGuard, check_model_call
 from .sealing import record_of, withhold
@@ -39,10 +45,18 @@ class JobGuard:
         self._dynprompt: Any = None
         self._before: Mapping[Path, Any] | None = None
         self._sampling = SamplingGuard(lambda: self.job)
+        self._loras = LoraGuard(lambda: self.job)
+        self._modules = ModuleWatch()
+        self._hidden = tuple(
+            str(Path(folder).resolve()) for folder in (folder_paths.base_path, folder_paths.models_dir, CORE)
+        )
 
     def wraps(self) -> dict[str, Wrap]:
         """Choke point -> what is put around its function."""
         return {
+            **self._loras.wraps(),
+            **self._modules.wraps(),
+            "error": self._around_error,
             "job": self._around_job,
             "node": self._around_node,
             "message": self._around_message,
@@ -86,7 +100,8 @@ class JobGuard:
         async def execute(server: Any, dynprompt: Any, caches: Any, current_item: str, *args: Any) -> Any:
             self._running().node_id = current_item
             self._dynprompt = dynprompt
-            with self._server.staging.writing(current_item):
+            own = dynprompt.get_node(current_item)["class_type"].startswith(OWN)  # they read again what they wrote
+            with nullcontext() if own else self._server.staging.writing(current_item):
                 return await original(server, dynprompt, caches, current_item, *args)
 
         return execute
@@ -118,6 +133,13 @@ class JobGuard:
             return output, shown, has_subgraph
 
         return get_output_from_returns
+
+    def _around_error(self, original: Callable[..., None]) -> Callable[..., None]:
+        def add_message(executor: Any, event: str, data: dict[str, Any], broadcast: bool) -> None:
+            told = cleaned_error(data, self._hidden) if event == "execution_error" else data
+            original(executor, event, told, broadcast)
+
+        return add_message
 
     def _around_message(self, original: Callable[..., None]) -> Callable[..., None]:
         def send_sync(server: Any, event: Any, data: Any, sid: Any = None) -> None:
@@ -168,11 +190,14 @@ class JobGuard:
             self._origins.clear()
             self._server.metrics.add("policy_reloads", int(self._policy is not None))
             self._policy = policy
-        return Job(prompt_id, prompt, policy, Flow(executor, self._origins))
+        job = Job(prompt_id, prompt, policy, Flow(executor, self._origins))
+        job.healed = self._server.guarded.healed if self._server.guarded else 0
+        return job
 
     def _conclude(self, job: Job, executor: Any) -> Exception | None:
         """Write down what came of a job; why its outputs are withheld, or None."""
         job.flow.remember_expanded()
+        self._undo(job, executor)
         if job.dropped and not (job.outputs or job.showed_words):
             job.refusal = job.refusal or job.dropped[0]
         if job.refusal:
@@ -188,6 +213,23 @@ class JobGuard:
         self._count(record)
         return Refused(job.refusal) if job.refusal else None
 
+    def _undo(self, job: Job, executor: Any) -> None:
+        """What a job did to core or to a shared model is undone; a job that changed core is refused."""
+        guarded = self._server.guarded
+        try:
+            if guarded is not None:
+                guarded.check()
+        except SafetySteeringError as error:
+            job.refusal = str(error)
+        if guarded is not None and guarded.healed != job.healed:
+            job.refusal = job.refusal or "A function of core was replaced while this job ran. Send it again."
+        if changed := self._modules.heal():
+            logging.warning("Safety Steering: %s", " ".join(changed))
+            executor.reset()
+            self._origins.clear()
+        elif job.refusal:
+            forget_results(executor, job.prompt)
+
     def _count(self, record: JobRecord) -> None:
         metrics = self._server.metrics
         metrics.add("jobs")
@@ -195,6 +237,16 @@ class JobGuard:
         metrics.add("unsampled", int(record.verdict == NOT_SAMPLED))
         metrics.add("refused", int(record.decision == REFUSED))
         metrics.add("steps", record.steered_steps)
+
+
+def forget_results(executor: Any, prompt: Mapping[str, Any]) -> None:
+    """Take a refused job's results that show something out of core's cache: their files are gone."""
+    cache = executor.caches.outputs
+    keys, kept = getattr(cache, "cache_key_set", None), getattr(cache, "cache", {})
+    for node_id in prompt if keys is not None else ():
+        key = keys.get_data_key(node_id)
+        if key in kept and getattr(kept[key], "ui", None):
+            del kept[key]
 
 
 def _drop_outputs(job: Job) -> None:

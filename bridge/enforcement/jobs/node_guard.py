@@ -14,8 +14,10 @@ from ....guardrail.evidence import sidecar_of
 from ....guardrail.keys import Signer
 from ....guardrail.policy_settings import PolicySettings
 from ....safety_steering.errors import SafetySteeringError
-from .admission import check_node
-from .flow import Taken
+from ..media import REFUSED as MEDIA_REFUSED
+from ..media import refers_elsewhere
+from .admission import OWN, check_node, texts_of
+from .flow import Taken, input_file
 from .gate import WITHOUT_FRAMES, gate_inputs
 from .job import Job, OutputFile
 from .node_facts import NodeFacts, facts_of
@@ -23,6 +25,7 @@ from .sealing import seal
 from .staging import Staging, Written
 from .values import carries_pictures, is_blank, is_picture, is_text_file, is_weights_file, is_words, leaves, same_object
 
+PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".webm", ".mkv"}
 NOT_DELIVERED = {
     "not sampled here": "no sampler run of this server made it",
     "contains other content": "it contains content that no sampler run of this server made",
@@ -50,6 +53,9 @@ def check_inputs(
         raise Refused(job.refusal, node_id)
     facts = facts_of(node_class)
     check_node(node_class, values, job.policy, node_id, job.prompt.get(node_id))
+    for text in (text for given in values.values() for value in given for text in texts_of(value)):
+        if (path := input_file(text)) and refers_elsewhere(path):
+            raise Refused(MEDIA_REFUSED, node_id)
     content = job.flow.taken(node_id).shown()
     shows = facts.is_output and any(carries_pictures(value) for given in values.values() for value in given)
     if not (shows and _is_gated(job, facts) and job.policy.settings.delivers(content.verdict)):
@@ -143,7 +149,10 @@ class Results:
             return []
         now = self._staging.served_files()
         new = [path for path in now if path not in before and not sidecar_of(path).exists()]
-        if changed := [path for path, version in before.items() if now.get(path) != version]:
+        if self._facts.name.startswith(OWN):  # permitted to write files of vectors and activations
+            new = [path for path in new if path.suffix.lower() in PICTURE_SUFFIXES]
+        changed = [path for path, version in before.items() if now.get(path) != version]
+        if changed and not self._facts.name.startswith(OWN):
             for path in new:
                 remove(path)
             raise Refused(f"It changed or deleted files that it did not make ({changed[0].name}).", self._node_id)

@@ -21,10 +21,11 @@ from ....safety_steering.steering.trace import ACTED, RunTrace
 from ...models.fingerprints import fingerprint
 from ...models.model_map import block_space, model_hook_points, patcher_shape
 from ...models.vector_fit import fingerprint_warning, untested_warning
-from ...steering.apply import Steering
+from ...steering.apply import WRAPPER_KEY, Steering
 from ...steering.run import CACHED, REPLACED
 from ...steering.settings import SteeringSettings
 from .job import Job
+from .lora_guard import patches_digest
 
 GUARD_KEY = "safety_steering_guardrail"
 OUTSIDE = "A model was called in a way that the host's safety policy cannot steer. Use the sampler nodes of ComfyUI."
@@ -62,6 +63,8 @@ class SamplingGuard:
         with job.refusing():
             run = GuardedRun(job, patcher, self._steerings_for)
         wrappers = model_options["transformer_options"].setdefault("wrappers", {})
+        if job.policy.settings.own_apply == "replace":
+            _set_aside(job, wrappers)
         for kind, own in run.wrappers().items():
             keyed = wrappers.setdefault(kind, {})
             keyed.pop(GUARD_KEY, None)  # the last key is the innermost wrapper
@@ -76,6 +79,17 @@ class SamplingGuard:
                 settings = SteeringSettings(rule.settings.strength, rule.hook_points, rule.intervention, WINDOW, BRANCH)
                 self._steerings[rule] = Steering(rule.vector, settings)
         return [self._steerings[rule] for rule in rules]
+
+
+def _set_aside(job: Job, wrappers: dict[str, dict[Any, list[Callable[..., Any]]]]) -> None:
+    """Take the steering of the graph's own Apply nodes out of a run: it could undo the policy by arithmetic."""
+    own = wrappers.get(WrappersMP.OUTER_SAMPLE, {}).get(WRAPPER_KEY)
+    if not own:
+        return
+    wrappers[WrappersMP.OUTER_SAMPLE][WRAPPER_KEY] = [wrapper.__self__.stand_aside for wrapper in own]
+    for kind in (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL):
+        wrappers.get(kind, {}).pop(WRAPPER_KEY, None)
+    job.warnings.append("The graph's own Apply Safety Steering was replaced by the policy's steering (own_apply).")
 
 
 class GuardedRun:
@@ -160,7 +174,8 @@ class GuardedRun:
     def _rules_for(self, patcher: ModelPatcher) -> tuple[Rule, ...]:
         """Every rule that is for this model; notes in the job what is said about it."""
         policy, identity = self._job.policy, identify(patcher)
-        self._job.models[identity.fingerprint] = identity.family
+        patches = patches_digest(patcher)
+        self._job.models[f"{identity.fingerprint}{patches and '+'}{patches}"] = identity.family
         rules = policy.rules_for(identity)
         if not rules:
             name = identity.family or type(patcher.model.diffusion_model).__name__

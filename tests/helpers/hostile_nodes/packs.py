@@ -158,5 +158,103 @@ class FramesOverTheSocket(io.ComfyNode):
         return io.NodeOutput()
 
 
+class _OnModel(io.ComfyNode):
+    """A node that gives a changed copy of a model."""
+
+    inputs: tuple[Any, ...] = ()
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(cls, [io.Model.Input("model"), *cls.inputs], (io.Model.Output(),))
+
+
+class LoraStack(_OnModel):
+    """LoRAs named deep in a value, as power loaders have them."""
+
+    inputs = (io.AnyType.Input("stack"),)
+
+    @classmethod
+    def execute(cls, model: Any, stack: Any) -> io.NodeOutput:
+        import nodes
+
+        name = stack["lora"] if isinstance(stack, dict) else stack[0][0]
+        return io.NodeOutput(nodes.LoraLoaderModelOnly().load_lora_model_only(model, name, 1.0)[0])
+
+
+class LoraByPath(_OnModel):
+    """A LoRA whose file the node finds by itself."""
+
+    inputs = (io.String.Input("folder"), io.String.Input("name"))
+
+    @classmethod
+    def execute(cls, model: Any, folder: str, name: str) -> io.NodeOutput:
+        import comfy.sd
+        import comfy.utils
+
+        weights = comfy.utils.load_torch_file(folder_paths.get_full_path(folder, f"{name}.safetensors"))
+        return io.NodeOutput(comfy.sd.load_lora_for_models(model, None, weights, 0.3, 0.0)[0])
+
+
+class ChangeModel(_OnModel):
+    """Changes what all clones of a model share."""
+
+    inputs = (io.String.Input("how"),)
+
+    @classmethod
+    def execute(cls, model: Any, how: str) -> io.NodeOutput:
+        inner = model.model.diffusion_model
+        if how == "module":
+            inner.blocks[2] = Halved(inner.blocks[2])
+        elif how == "forward":
+            former = type(inner.blocks[0]).forward
+            type(inner.blocks[0]).forward = lambda self, x, *args, **kwargs: 0.5 * former(self, x, *args, **kwargs)
+        elif how == "class":
+            inner.__class__ = type("Other", (type(inner),), {})
+        else:
+            patched = model.clone()
+            patched.add_object_patch("diffusion_model.blocks.2", Halved(inner.blocks[2]))
+            return io.NodeOutput(patched)
+        return io.NodeOutput(model)
+
+
+class Halved(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return 0.5 * self.inner(x, *args, **kwargs)
+
+
+class ReplaceCore(_OnModel):
+    """Replaces a function of core that the guardrail stands in front of."""
+
+    inputs = (io.Int.Input("block"),)
+
+    @classmethod
+    def execute(cls, model: Any, block: int) -> io.NodeOutput:
+        import comfy.sampler_helpers
+
+        former = comfy.sampler_helpers.prepare_model_patcher.__wrapped__
+        comfy.sampler_helpers.prepare_model_patcher = lambda *args: former(*args)
+        return io.NodeOutput(model)
+
+
+class SaveLater(io.ComfyNode):
+    """Saves a picture as an output, after the other nodes."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(cls, [io.Image.Input("images")], is_output_node=True)
+
+    @classmethod
+    async def execute(cls, images: torch.Tensor) -> io.NodeOutput:
+        import asyncio
+
+        await asyncio.sleep(1.5)
+        _write(images[0], Path(folder_paths.get_output_directory()) / "later.png")
+        return io.NodeOutput(ui={"images": [{"filename": "later.png", "subfolder": "", "type": "output"}]})
+
+
 CARELESS = [ForeignSampler, FullSampler, VideoCombine, PastStaging, PictureToText, WeightsOnTheSide, SlowSave]
-CARELESS += [FramesOverTheSocket]
+CARELESS += [FramesOverTheSocket, LoraStack, LoraByPath, ChangeModel, ReplaceCore, SaveLater]
