@@ -10,6 +10,10 @@ at this strength moves such a prompt's tokens by SHARE of their norm. d is the m
 FACTOR leaves room for benign content that the benign prompts lack. The lowest z is taken over all categories, weighed
 in the mix or not, so a mix that is changed later opens the gate on no more benign prompts than FALSE_ALARM says; in the
 small world the categories that a mix leaves out move the threshold by 3 %.
+
+FACTOR and SHARE were chosen on validation prompts of the small world, for two sources (demo/results/rule.json). At
+factor 1.5 the gate opens on 78 % of unsafe captions (bundled source), on none of the benign ones of seen content and on
+a fifth of those of unseen content. At this share the strengths lie between the most usable ones of the two sources.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from ..vectors.suggestion import CARRIED
 from ..vectors.vector import BENIGN_ONLY, SafetyVector, Suggestion
 
 FACTOR = 1.5
-SHARE = 0.33
+SHARE = 0.42
 FALSE_ALARM = 0.01
 MAX_STRENGTH = 25.0  # twice of it is as far as Apply goes
 
