@@ -205,7 +205,7 @@ class LanguageModel:
         return self._model
 
     def _load(self) -> torch.nn.Module:
-        options = {"dtype": self.dtype, "output_loading_info": True, **LOCAL_ONLY}
+        options = {_dtype_option(): self.dtype, "output_loading_info": True, **LOCAL_ONLY}
         with _explained(self.path), _quietly():
             if self._gguf:
                 # GGUF tensor names are mapped for the whole model only, so its head is loaded too
@@ -243,6 +243,12 @@ def _transformers() -> Any:
     import transformers
 
     return transformers
+
+
+def _dtype_option() -> str:
+    """The name of from_pretrained's dtype; ComfyUI 0.30 takes transformers from 4.50.3, which has the former name."""
+    major, minor = map(int, _transformers().__version__.split(".")[:2])
+    return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"
 
 
 @contextmanager

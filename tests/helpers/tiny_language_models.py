@@ -63,6 +63,7 @@ def write_tiny_gguf(path: Path, *, seed: int = 0) -> Path:
     model, tokenizer = tiny_llama(seed), byte_tokenizer()
     writer = gguf.GGUFWriter(str(path), "llama")
     config = model.config
+    writer.add_name("Tiny")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
@@ -73,12 +74,12 @@ def write_tiny_gguf(path: Path, *, seed: int = 0) -> Path:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     words = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
-    # readers want a merge to know a byte-pair vocabulary by: one that no text of the tests has
-    words += ["qq", *(f"<unused{i}>" for i in range(config.vocab_size - len(words) - 1))]
+    # readers know a byte-pair vocabulary by its merges, older ones by two or more: some that no text of the tests has
+    words += ["qq", "qqq", *(f"<unused{i}>" for i in range(config.vocab_size - len(words) - 2))]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(words)
     writer.add_token_types([3 if word.startswith("<") and len(word) > 1 else 1 for word in words])
-    writer.add_token_merges(["q q"])
+    writer.add_token_merges(["q q", "qq q"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     writer.add_unk_token_id(0)

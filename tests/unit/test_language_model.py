@@ -186,9 +186,11 @@ def test_a_gguf_file_gives_the_same_states(folder, tmp_path):
     model = LanguageModel(write_tiny_gguf(tmp_path / "Tiny.F32.gguf"))
     assert (model.name, model.layers, model.width) == ("tiny.f32", LAYERS, WIDTH)
     found = model.states(["a dog runs", "ein Zug"], [0, 2, 4])
-    torch.testing.assert_close(
-        found, LanguageModel(folder).states(["a dog runs", "ein Zug"], [0, 2, 4]), rtol=1e-4, atol=1e-5
-    )
+    same = LanguageModel(folder)
+    if model.tokenizer("a")["input_ids"] != same.tokenizer("a")["input_ids"]:
+        # before 4.56, transformers puts a begin token before texts of GGUF files that ask for none
+        same.tokenizer = model.tokenizer
+    torch.testing.assert_close(found, same.states(["a dog runs", "ein Zug"], [0, 2, 4]), rtol=1e-4, atol=1e-5)
     (tmp_path / "broken.gguf").write_bytes(b"GGUF")
     with pytest.raises(SafetySteeringError, match=r"^broken.gguf cannot be read as a language model"):
         LanguageModel(tmp_path / "broken.gguf").states(["a"], [0])
