@@ -1,1 +1,1 @@
-"""ComfyUI's models: where hidden states are in each family."""
+"""ComfyUI's models: the hook points, spaces and token layouts of each family."""

@@ -1,7 +1,6 @@
-"""What a diffusion model's checkpoint is, told from its safetensors header: names and shapes of tensors, no weights.
+"""Recognises a diffusion model by its safetensors header: names and shapes of tensors, no weights.
 
-Needs neither ComfyUI nor torch. What a family's blocks and spaces are is said by the rows of the model map, which the
-caller hands in; here is only by which tensors a family is recognised.
+Needs neither ComfyUI nor torch. The caller passes the rows of the model map, which name a family's blocks and spaces.
 """
 
 from __future__ import annotations
@@ -15,18 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...safety_steering.errors import SafetySteeringError, shortened
-from .signatures import (
-    SIGNATURES,
-    Signature,
-)
+from .signatures import SIGNATURES, Signature
 
 MAX_HEADER_BYTES = 64 * 1024 * 1024
-
-
-# what stands in front of the diffusion model's tensors in files that hold more than it, and in some that do not
+# prefixes of the diffusion model's tensors in checkpoints; the empty one is that of a file of the model alone
 PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "net.", "core.", "model.diffusion_model.core.", "model.")
-
-
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -34,9 +26,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Checkpoint:
     """A recognised checkpoint.
 
-    block_counts: block list -> length, in the row's order. width, widths: of the hidden state and of other streams.
-    states: width of the prompt states, 0 if the header does not show it. unread: parts of the family that read states
-    of their own and that this checkpoint does not have.
+    block_counts: block list -> length, in the row's order. width: channels of the hidden state. widths: stream ->
+    channels, where they differ. states: channels of the prompt states, 0 if the header does not show them. unread: the
+    family's modules that read states of their own (`StateArgument.read_by`) and are missing here.
     """
 
     family: str
@@ -48,12 +40,12 @@ class Checkpoint:
 
 
 def read_shapes(path: str | os.PathLike[str]) -> Shapes:
-    """Names and shapes of a safetensors file's tensors, from its header.
+    """Names and shapes of the tensors of a safetensors file, from its header.
 
     Raises:
-        SafetySteeringError: it is no safetensors file.
+        SafetySteeringError: the file is not a safetensors file.
     """
-    complaint = f"'{os.fspath(path)}' is no safetensors file, so it cannot be told what model it holds."
+    complaint = f"'{os.fspath(path)}' is not a safetensors file, so its model cannot be recognised."
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if not 2 <= size <= MAX_HEADER_BYTES:
@@ -67,7 +59,7 @@ def read_shapes(path: str | os.PathLike[str]) -> Shapes:
 
 
 def recognise(shapes: Shapes, rows: Iterable[Any]) -> Checkpoint | None:
-    """What the tensors are of; None if no signature fits. `rows`: those of the model map, with name and lists."""
+    """The checkpoint that has these tensors; None if no signature fits. rows: of the model map."""
     by_name = {row.name: row for row in rows}
     for prefix in PREFIXES:
         own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
@@ -80,7 +72,7 @@ def recognise(shapes: Shapes, rows: Iterable[Any]) -> Checkpoint | None:
                     signature.family,
                     {name: count for name, count in counts.items() if count},
                     _size(signature.width, own),
-                    {stream: _size(place, own) for stream, place in signature.others.items()},
+                    {stream: _size(size, own) for stream, size in signature.others.items()},
                     _size(signature.states, own),
                     frozenset(r for r in readers if not any(name.startswith(f"{r}.") for name in own)),
                 )
@@ -89,17 +81,17 @@ def recognise(shapes: Shapes, rows: Iterable[Any]) -> Checkpoint | None:
 
 def _fits(signature: Signature, shapes: Shapes) -> bool:
     return all(name in shapes for name in signature.has) and all(
-        _size(place, shapes) == size for place, size in signature.where.items()
+        _size(size, shapes) == value for size, value in signature.where.items()
     )
 
 
-def _size(place: str, shapes: Shapes) -> int:
-    """What stands at a place; 0 if nothing does."""
-    return math.prod(_dim(factor, shapes) for factor in place.split("*"))
+def _size(size: str, shapes: Shapes) -> int:
+    """The size written as in `Signature`; 0 if a tensor is missing."""
+    return math.prod(_dim(factor, shapes) for factor in size.split("*"))
 
 
-def _dim(place: str, shapes: Shapes) -> int:
-    name, _, dim = place.partition(":")
+def _dim(factor: str, shapes: Shapes) -> int:
+    name, _, dim = factor.partition(":")
     shape = shapes.get(name, ())
     return shape[int(dim)] if dim and len(shape) > int(dim) else 0
 
@@ -110,7 +102,7 @@ def _count(path: str, shapes: Shapes) -> int:
 
 
 def inspect_checkpoint(path: str | os.PathLike[str], rows: Iterable[Any]) -> str:
-    """What a file holds, if it is a checkpoint of a family in `rows`; else an empty string."""
+    """A few lines on a file that is a checkpoint of a family in `rows`; else an empty string."""
     rows = tuple(rows)
     try:
         found = recognise(read_shapes(path), rows)
@@ -120,7 +112,7 @@ def inspect_checkpoint(path: str | os.PathLike[str], rows: Iterable[Any]) -> str
 
 
 def describe_checkpoint(checkpoint: Checkpoint, row: Any) -> str:
-    """A few lines on a recognised checkpoint and where it can be steered. `row`: its family's in the model map."""
+    """A few lines on a recognised checkpoint and its hook points. row: of its family, in the model map."""
     first = next(iter(checkpoint.block_counts.values()), 0)
     names = [name for (width, blocks, _), name in row.names.items() if (width, blocks) == (checkpoint.width, first)]
     lines = [f"family    {checkpoint.family}"]
@@ -143,9 +135,9 @@ def describe_checkpoint(checkpoint: Checkpoint, row: Any) -> str:
 
 
 def _spaces(family: str, hook_point: str, states: Iterable[Any], width: int) -> list[str]:
-    """The spaces of a hook point by the width of the prompt states in the header; 0: the usual ones."""
+    """The spaces of a hook point for prompt states of this width; 0: every space of the family."""
     states = tuple(states)
-    if width and not any(width in state.spaces for state in states):  # no model that the map knows
+    if width and not any(width in state.spaces for state in states):  # not a model of the map
         if any(state.part for state in states):
             return [f"{family}.{state.name} (the header does not tell its width)" for state in states]
         return [f"{family}.{state.name or hook_point}{width} ({width} wide)" for state in states]
@@ -170,12 +162,12 @@ def describe_unknown(path: str | os.PathLike[str]) -> str:
         if gguf:
             return f"'{name}' is a GGUF file, which inspect does not read. Give the model's safetensors file."
         return (
-            f"'{name}' is no whole safetensors file, so it is neither a safety vector nor a model that inspect reads. "
-            "Give another file, or download it again."
+            f"'{name}' is not a complete safetensors file, so it is neither a safety vector nor a model that inspect "
+            "reads. Give another file, or download it again."
         )
     example = shortened(tensors[len(tensors) // 2]) if tensors else ""
     held = f"tensors such as {example} ({len(tensors)} in all)" if tensors else "no tensors"
     return (
-        f"'{name}' is neither a safety vector nor a diffusion model that is known here; it holds {held}. Give a file "
+        f"'{name}' is neither a safety vector nor a known diffusion model; it holds {held}. Give a file "
         "of models/diffusion_models or models/checkpoints; docs/models.md lists the models."
     )

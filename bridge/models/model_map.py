@@ -1,6 +1,6 @@
 """The model map: where hidden states are in each model family that ComfyUI runs.
 
-The rows are in `families`, one declarative row per family; here is what is looked up in them.
+The rows are in `families`, one declarative row per family. This module finds a model's row and reads its sizes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _is_where(model: Any, where: Mapping[str, Any]) -> bool:
 
 
 def follow(root: Any, path: str) -> Any:
-    """What a path of attributes and indices ("blocks.0.norm.weight.shape.0") leads to."""
+    """The value at a path of attributes and indices ("blocks.0.norm.weight.shape.0")."""
     return reduce(lambda at, part: at[int(part)] if part.isdigit() else getattr(at, part), path.split("."), root)
 
 

@@ -17,9 +17,9 @@ import torch
 class TokenRange:
     """`count` tokens from `start` on, None: all; of these only those where `mask` (B or 1, count, 1) holds.
 
-    start: negative if counted from the end of the whole sequence, whatever stands in front.
-    length: tokens of the whole stream, None: up to the end of the range. It counts where another stream follows.
-    frame: tokens of one latent frame, of which the range has whole ones; None where that is not so.
+    start: negative if counted from the end of the whole sequence.
+    length: tokens of the whole stream, where another stream follows; None: up to the end of the range.
+    frame: tokens of one latent frame, if the range consists of whole frames; else None.
     """
 
     start: int

@@ -1,6 +1,6 @@
-"""Does a vector belong to a model? Told before sampling where that is possible, and again at run time.
+"""Whether a vector fits a model, checked before sampling where possible and again in the run; and notices.
 
-Beside what is refused there are notices: things that work and that a user should know.
+A notice is about something that works and that a user should know.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def check_fits(vector: SafetyVector, hook_points: Sequence[HookPoint], shape: Shape | HeaderShape) -> None:
     """Raise MismatchError unless `vector` was made for the spaces that this model has at `hook_points`.
 
-    The one rule for a loaded model and for one that is told from its file's header, which leaves some things open.
+    One rule for a loaded model and for a file's header, which leaves some facts open.
     """
     if vector.info.kind == "source":
         raise MismatchError(
@@ -70,7 +70,7 @@ def _check_blocks(vector: SafetyVector, point: HookPoint, shape: Shape | HeaderS
 def _spaces_at(point: HookPoint, width: int, shape: Shape | HeaderShape) -> tuple[tuple[str, ...], int]:
     """The spaces that the model can have at a hook point for states of this width, and their width.
 
-    No space, and the width asked for, where a header does not tell.
+    Where a header does not show them: no space, and the width asked for.
     """
     if isinstance(shape, Shape):
         if point.is_block:
@@ -85,10 +85,10 @@ def _spaces_at(point: HookPoint, width: int, shape: Shape | HeaderShape) -> tupl
 
 @dataclass(frozen=True)
 class HeaderShape:
-    """What a checkpoint's header tells of its model.
+    """The facts about a model that its checkpoint's header shows.
 
-    family: the row that was recognised; the header does not tell families apart whose names begin alike. names: of the
-    models that it can be; none if its sizes are not those of a model in the map. block_counts, widths: as of Shape; a
+    family: the row that was recognised; families whose names begin alike have the same header. names: of the models
+    that it can be; none if its sizes are not those of a model in the map. block_counts, widths: as of Shape; a
     width is 0 or missing where the header does not show it. states: channels of the conditioning states, 0 if unknown.
     """
 
@@ -158,7 +158,7 @@ def untested_warning(shape: Shape) -> str:
         return ""
     return (
         f"Untested model: {shape.family.class_name} has no row in the model map. Its blocks are steered at every "
-        "token; text or reference tokens among them are not told apart."
+        "token, text and reference tokens included."
     )
 
 
@@ -187,7 +187,7 @@ def never_measured_warning(vector: SafetyVector, shape: Shape) -> str:
 
 
 def poor_fit_warning(vector: SafetyVector) -> str:
-    """A sentence if a transferred vector came by an alignment that is too poor to trust, else an empty string."""
+    """A sentence if a vector was transferred by an alignment that is too poor to trust, else an empty string."""
     complaint = (fit_step(vector) or {}).get("complaint")
     if not complaint:
         return ""
@@ -201,5 +201,5 @@ def strength_warning(vector: SafetyVector, strength: float) -> str:
         return ""
     return (
         f"Strength {strength:g} is beyond what was measured to suit ({info.suggestion.strength:g}): benign "
-        "prompts may suffer more than its card says."
+        "prompts may change more than its card says."
     )

@@ -2,8 +2,8 @@
 
 Three wrappers on a cloned ModelPatcher do the work. OUTER_SAMPLE opens a run, learns which conditioning is positive or
 negative, and judges the run at its end. CALC_COND_BATCH notes whose conditionings core batches. APPLY_MODEL edits one
-model call. Two callbacks find out who uses the model without asking these wrappers. Nothing stays on the shared model,
-and a Steering holds no state of a run but whether one is open, and the traces of ended ones.
+model call. Two callbacks notice uses of the model that skip these wrappers. Nothing stays on the shared model. A
+Steering keeps no state of a run, except for the number of open runs and the traces of ended ones.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def apply_steering(
     settings: SteeringSettings,
     on_trace: Callable[[RunTrace], None] | None = None,
 ) -> ModelPatcher:
-    """A clone of `patcher` that steers every sampler run; the original is not touched. on_trace: hears of each run.
+    """A clone of `patcher` that steers every sampler run; the original is unchanged. on_trace: called after each run.
 
     Raises:
         MismatchError: the model is not supported, or the vector was made for another one.
@@ -86,8 +86,7 @@ class Steering:
     """One vector applied with one set of settings to one model patcher and its clones.
 
     traces: what the last sampler runs did, oldest first. log: its runs by the node that sampled. node_id: of the node
-    that made it. off: the user's choices ask for no steering. warning: goes into every trace, if not empty. on_trace:
-    hears of each ended run.
+    that made it. warning: goes into every trace, if not empty. on_trace: called after each run.
     """
 
     def __init__(
@@ -125,19 +124,19 @@ class Steering:
         return {**asdict(self.settings), "mix": dict(self.vector.mix)}
 
     def tell(self, trace: RunTrace) -> None:
-        """Tell whoever listens to this steering's runs."""
+        """Call `on_trace`, if there is one."""
         if self._on_trace is not None:
             self._on_trace(trace)
 
     def before_run(self, patcher: ModelPatcher) -> None:
-        """The ON_PRE_RUN callback: `patcher` is about to be used, in a run that has asked for its wrappers or not."""
+        """The ON_PRE_RUN callback: a run is about to use `patcher`, with its wrappers or without them."""
         self._asked = self._open_runs > 0
 
     def after_run(self, patcher: ModelPatcher) -> None:
         """The ON_CLEANUP callback: the use of `patcher` is over.
 
         Raises:
-            NotSteeredError: no wrapper was asked all the while, as for the second model of Dual Model CFG Guider.
+            NotSteeredError: the run called none of the wrappers, as for the second model of Dual Model CFG Guider.
         """
         asked, self._asked = self._asked, True
         failed_already = sys.exc_info()[0] is not None
@@ -158,7 +157,7 @@ class Steering:
             return executor(*args, **kwargs)
         guider = executor.class_obj
         run = Run(roles_by_uuid(guider.conds), warnings=[self._warning] if self._warning else [])
-        # core has made this dict for this run alone
+        # core makes this dict anew for each run
         guider.model_options["transformer_options"][self._run_key] = run
         self._open_runs += 1
         try:
@@ -183,7 +182,7 @@ class Steering:
     def calc_cond_batch(
         self, executor: Any, model: Any, conds: Any, x_in: torch.Tensor, timestep: torch.Tensor, model_options: Any
     ) -> Any:
-        """The CALC_COND_BATCH wrapper: which branch each of the lists is that core now batches into model calls."""
+        """The CALC_COND_BATCH wrapper: notes the branch of each list of conditionings that core now batches."""
         run: Run | None = model_options.get("transformer_options", {}).get(self._run_key)
         if run is None:
             return executor(model, conds, x_in, timestep, model_options)
@@ -203,7 +202,7 @@ class Steering:
         if self._off:
             return executor(*args, **kwargs)
         arguments = named(args, kwargs)
-        # the model must not see the run: a compiled graph would hold this run's key and ask later runs for it
+        # hide the run from the model: a compiled graph would keep this run's key and look for it in later runs
         options = arguments["transformer_options"] = dict(arguments["transformer_options"] or {})
         run: Run | None = options.pop(self._run_key, None)
         model = executor.class_obj
@@ -226,17 +225,17 @@ class Steering:
             run.warnings.append(swap_warning(shape.swapped, shape.family.name))
         with self._injection.steered(model_call, call, witnesses) as steered:
             result = proceed(executor, steered)
-        if run is None:  # somebody calls the model outside of a sampler run: judge the call by itself
+        if run is None:  # called outside of a sampler run: the call is judged by itself
             self.log.add(finish(Run(calls=[call]), self.settings.branch, **self._about()))
-        elif call is run.calls[0]:  # nothing was there to be cached: no need to wait for the run's end
+        elif call is run.calls[0]:  # a first call cannot come from a cache: no need to wait for the end of the run
             check_missed(run)
         return result
 
     def _why_not(self, call: Call, model_sampling: Any) -> str:
-        """Why a call is left alone, or an empty string. Sigmas are compared, not steps counted: samplers differ.
+        """Why a call is not steered, or an empty string. Compares sigmas, because samplers differ in their steps.
 
-        No step is taken at sigma 0: an autoregressive model there reads the frames it has made, for all later ones to
-        look back on, so such a call is always in the window.
+        A call at sigma 0 is no denoising step: an autoregressive model reads the frames it has made into its cache, for
+        all later frames. Such a call is always in the window.
         """
         start, end = self.settings.window
         first, last = (float(model_sampling.percent_to_sigma(edge)) for edge in (start, end))

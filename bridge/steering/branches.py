@@ -1,7 +1,7 @@
 """Which branch of guidance each sample of a model call belongs to.
 
-Core numbers the chunks of a call by the list of conditionings they come from, and guiders order these lists as they
-like. The uuid of a list's first conditioning tells which one it is.
+Core numbers the chunks of a call by the list of conditionings that they come from. The order of these lists depends on
+the guider, so a list is identified by the uuid of its first conditioning.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def list_roles(conds: Sequence[Sequence[Mapping[str, Any]] | None], roles: Mappi
 def call_roles(
     transformer_options: Mapping[str, Any], roles: Mapping[Any, str], lists: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """The role of each equal chunk of a model call's batch; one chunk of unknown role if core does not say.
+    """The role of each equal chunk of a model call's batch; one chunk of unknown role if core does not give them.
 
-    `lists` is what `list_roles` said of the batch that the call is a part of; without it the uuids decide.
+    lists: from `list_roles`, for the batch that the call is a part of; without it the uuids decide.
     """
     indices = transformer_options.get("cond_or_uncond")
     if indices and max(indices) < len(lists):
@@ -40,7 +40,7 @@ def call_roles(
 
 
 def is_targeted(role: str, branch: str) -> bool:
-    """Whether a role is steered. What is not known to be negative counts as positive, and the unknown always counts."""
+    """Whether a role is steered. Every role but negative counts as positive; an unknown role is always steered."""
     if branch == "both" or role == UNKNOWN:
         return True
     return (role == "negative") == (branch == "negative")

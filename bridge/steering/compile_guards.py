@@ -1,8 +1,8 @@
-"""Makes torch.compile notice hooks that come after a graph was compiled.
+"""Makes torch.compile notice hooks that are added after a graph was compiled.
 
-A whole-model compile otherwise goes on running a graph that lacks our hooks: `skip_nnmodule_hook_guards` must be off.
-Newer torch keeps what is assigned to its config for the assigning thread alone, and ComfyUI samples in another one
-than it imports us in; the setting's default is what all threads see.
+With `skip_nnmodule_hook_guards` on, a compiled model goes on running a graph without our hooks. Newer torch keeps an
+assigned setting for the assigning thread alone, and ComfyUI imports us in one thread and samples in another; the
+default of the setting holds for all threads.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ NAME = "skip_nnmodule_hook_guards"
 
 
 def guard_hooks() -> None:
-    """Turn the guards on in every thread; a torch that does not let us is warned of.
+    """Turn the guards on in every thread; log a warning if this torch does not allow it.
 
-    Without them nothing passes silently either: a graph that lacks our hooks fires none, and the run stops with
-    NotSteeredError.
+    A compiled graph without our hooks never passes silently: no hook fires, and the run stops with NotSteeredError.
     """
     setattr(config, NAME, False)
     if _seen_by_another_thread() is False:

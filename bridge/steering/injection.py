@@ -20,7 +20,7 @@ from ..models.model_map import WITNESSES, find_list
 from ..models.tokens import TokenRange, from_sequence, to_sequence
 from .branches import is_targeted
 from .model_call import ModelCall
-from .run import REPLACED, Call, Evidence
+from .run import REPLACED, Call, Measured
 from .settings import SteeringSettings
 
 Hooks = Mapping[HookPoint, "BlockHook"]
@@ -68,7 +68,7 @@ class Injection:
             NotSteeredError: the call lacks the states of a hook point.
         """
         device = model_call.x.device
-        arguments, evidence = self._edit_states(model_call, call)
+        arguments, measured = self._edit_states(model_call, call)
         hooks = {name: self._hook(name, model_call) for name in self._blocks}
         try:
             for name, hook in hooks.items():
@@ -80,27 +80,27 @@ class Injection:
                 return
             for name, hook in hooks.items():
                 if hook.edit is not None and hook.effect is not None:
-                    evidence.append(Evidence(name, hook.edit.targets, hook.effect))
+                    measured.append(Measured(name, hook.edit.targets, hook.effect))
                 elif model_call.is_replaced(name):
                     call.note = REPLACED
                 else:
                     call.missed.append(name)
-            call.evidence += evidence
+            call.measured += measured
         finally:
             for hook in hooks.values():
                 hook.edit = hook.effect = None
 
-    def _edit_states(self, model_call: ModelCall, call: Call) -> tuple[dict[str, Any], list[Evidence]]:
+    def _edit_states(self, model_call: ModelCall, call: Call) -> tuple[dict[str, Any], list[Measured]]:
         """The call's arguments with the conditioning states edited; the caller's tensors stay as they are."""
-        arguments, evidence = dict(model_call.arguments), []
+        arguments, measured = dict(model_call.arguments), []
         for name in self._states:
             point = self._vector.at(name)
             states, tokens = model_call.states(name, point.space, point.width)
             edit = self._edit(name, tokens, call, model_call.x.device)
             edited, effect = edit_tokens(states, edit)
             arguments |= model_call.with_states(name, point.space, edited)
-            evidence.append(Evidence(name, edit.targets, effect))
-        return arguments, evidence
+            measured.append(Measured(name, edit.targets, effect))
+        return arguments, measured
 
     def _hook(self, name: HookPoint, model_call: ModelCall) -> BlockHook:
         key = (name, model_call.x.device)
@@ -114,7 +114,7 @@ class Injection:
         rows = None
         if not all(targeted):
             rows = torch.tensor(targeted, device=device).repeat_interleave(call.rows)[:, None, None]
-        # a tensor, so that a compiled graph serves every strength
+        # as a tensor: a compiled graph then serves every strength
         strength = torch.full((1, 1, 1), self._settings.strength_at(name), dtype=torch.float32, device=device)
         return Edit(self._targets_at(name, call.sigma, device), self._settings.intervention, strength, rows, tokens)
 
@@ -127,12 +127,9 @@ class Injection:
         return self._targets[key]
 
 
-# --- The forward hook that edits a block's output.
-
-
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """What to do to a stream in one model call. strength: (B, 1, 1) float32; rows: (B, 1, 1) boolean, None if all."""
+    """The edit of one stream in one model call. strength: (1, 1, 1) float32. rows: (B, 1, 1) boolean, None: all."""
 
     targets: Targets
     how: Intervention
@@ -142,7 +139,7 @@ class Edit:
 
 
 def edit_tokens(h: torch.Tensor, edit: Edit) -> tuple[torch.Tensor, Effect]:
-    """Edit the tokens of `h` (B, N, D) that `edit` names. Every other token of the result is bit-equal.
+    """Edit the tokens of `h` (B, N, D) in `edit.tokens`. Every other token of the result is bit-equal.
 
     Raises:
         NotSteeredError: `h` is not the sequence that the model map expects.
@@ -152,7 +149,7 @@ def edit_tokens(h: torch.Tensor, edit: Edit) -> tuple[torch.Tensor, Effect]:
     if h.ndim != 3 or start < 0 or h.shape[1] < end or h.shape[2] != width:
         raise NotSteeredError(
             f"A hidden state of shape {tuple(h.shape)} came where {end} tokens of width {width} or more were expected. "
-            "This model's tokens are laid out differently from what Safety Steering knows; please report the model."
+            "The token layout of this model is not the one in the model map. Please report the model."
         )
     mask = edit.tokens.mask
     if edit.rows is not None:
@@ -165,10 +162,10 @@ def edit_tokens(h: torch.Tensor, edit: Edit) -> tuple[torch.Tensor, Effect]:
 
 
 class BlockHook:
-    """A forward hook for one block: the one object that stays the same over all calls.
+    """A forward hook for one block, one object for all calls.
 
-    torch.compile guards on the identity of hooks, so what changes from call to call is put in `edit` and read from
-    `effect`, both None outside a steered call. One hook serves one device at a time.
+    torch.compile guards on the identity of hooks, so a call puts its edit in `edit` and reads `effect`; both are None
+    outside of a steered call. One hook serves one device.
     """
 
     def __init__(self, stream: Stream, dims: str = "BND") -> None:
@@ -188,7 +185,7 @@ class BlockHook:
 
 
 class RanHook:
-    """A forward hook that notes that its module ran."""
+    """A forward hook that notes that its module ran. `ran` is reset before each call."""
 
     def __init__(self) -> None:
         self.ran = False

@@ -1,4 +1,4 @@
-"""One call of a diffusion model: what it was given, where its tokens are, and hooks that last as long as the call."""
+"""One call of a diffusion model: its arguments, its token layout, and hooks for the length of the call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..models.model_map import find_block, find_list, find_state
 from ..models.tokens import Layout, TokenRange, editable_states, from_sequence, to_sequence
 
 ForwardHook = Callable[[torch.nn.Module, Any, Any], Any]
-# apply_model's own order, which other packs' wrappers count on
+# the order of apply_model, which wrappers of other packs rely on
 POSITIONAL = ("x", "t", "c_concat", "c_crossattn", "control", "transformer_options")
 
 
@@ -35,7 +35,7 @@ def proceed(executor: Any, arguments: Mapping[str, Any]) -> torch.Tensor:
 
 
 def sigma_of(arguments: Mapping[str, Any]) -> float:
-    """The noise level of a call: the one read of a tensor on the host, before the model runs."""
+    """The noise level of a call. The only value that is read on the host, before the model runs."""
     sigmas = (arguments["transformer_options"] or {}).get("sigmas")
     return float((arguments["t"] if sigmas is None else sigmas).max())
 
@@ -63,7 +63,7 @@ class ModelCall:
     def states(self, name: str, space: str = "", width: int = 0) -> tuple[torch.Tensor, TokenRange]:
         """The conditioning states (B, N, D) at a hook point, on the call's device, and which rows may be edited.
 
-        space, width: which of the spaces at this hook point is meant; without them the first.
+        space, width: one of the spaces at this hook point; without them the first.
 
         Raises:
             NotSteeredError: the call does not carry them, or the model does not read them.
@@ -91,7 +91,7 @@ class ModelCall:
         return states, TokenRange(0, states.shape[1], rows)
 
     def with_states(self, name: str, space: str, edited: torch.Tensor) -> dict[str, Any]:
-        """The call's arguments with the states at a hook point replaced; the caller's tensors stay as they are."""
+        """The call's arguments with the states at a hook point replaced; the caller's tensors are unchanged."""
         source = find_state(self.family, name, space, edited.shape[-1])
         former = self.arguments[source.argument].to(edited.device)
         whole = edited
@@ -122,7 +122,7 @@ class ModelCall:
     def hooked(
         self, hooks: Iterable[tuple[HookPoint, ForwardHook]], entry: ForwardHook | None = None
     ) -> Iterator[None]:
-        """Hang forward hooks on blocks and on the family's entry module for one call."""
+        """Register forward hooks on blocks and on the family's entry module for one call."""
         handles = []
         try:
             if entry is not None:
@@ -136,6 +136,6 @@ class ModelCall:
                 handle.remove()
 
     def is_replaced(self, name: HookPoint) -> bool:
-        """Whether another node answers in a block's place."""
+        """Whether another node has replaced a block through core's `patches_replace`."""
         blocks, _ = find_list(self.family, name)
         return (blocks.replaced_as, name.number) in self.options.get("patches_replace", {}).get("dit", {})

@@ -1,6 +1,6 @@
-"""The state of one sampler run, and the judgement at its end: did steering act?
+"""The state of one sampler run, and the check at its end that steering acted.
 
-Evidence stays on the device while the run lasts; it is read once, when the run ends.
+Measurements stay on the device during the run and are read once, at its end.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ OTHER_BRANCH = "no sample of the steered branch"
 REPLACED = "block replaced by another node"
 MOST = 0.5
 NOT_FINITE = (
-    "led to values that are no finite numbers. Lower the strength or the weights of the mix, or set norm to token; if "
+    "led to values that are not finite numbers. Lower the strength or the weights of the mix, or set norm to token; if "
     "it happens without Apply too, the model itself overflows in this precision."
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
-    """What one edit did at a hook point, still on the device."""
+class Measured:
+    """The effect of one edit at a hook point, on the device."""
 
     hook_point: HookPoint
     targets: Targets
@@ -57,7 +57,7 @@ class Call:
     roles: tuple[str, ...]
     rows: int
     note: str = ""
-    evidence: list[Evidence] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
     missed: list[HookPoint] = field(default_factory=list)
     entered: bool = False
     blocks_ran: float = 0.0
@@ -77,7 +77,7 @@ class Run:
 
 
 def finish(run: Run, branch: str, **about: Any) -> RunTrace:
-    """Read a run's evidence off the device and judge it.
+    """Read a run's measurements off the device and check that it acted.
 
     Raises:
         NotSteeredError: calls lay inside the window, on a steered branch, with something to edit, and none acted; or a
@@ -99,8 +99,8 @@ def finish(run: Run, branch: str, **about: Any) -> RunTrace:
         else:
             raise NotSteeredError(
                 f"Steering was asked for in {len(asked)} model calls and acted in none of them "
-                f"({', '.join(sorted(set(asked)))}). Remove or reorder the node that answers in the block's place, "
-                "or widen the window."
+                f"({', '.join(sorted(set(asked)))}). Remove or reorder the node that replaces the block, or "
+                "widen the window."
             )
     if notes[REPLACED]:
         run.warnings.append(f"In {notes[REPLACED]} of {len(calls)} model calls another node replaced a steered block.")
@@ -115,7 +115,7 @@ def _note_cached(run: Run) -> None:
     if any(call.blocks_ran >= MOST for call in run.calls):
         for call in run.calls:
             if call.entered and call.blocks_ran < MOST and not call.note:
-                call.note, call.evidence, call.missed = CACHED, [], []
+                call.note, call.measured, call.missed = CACHED, [], []
 
 
 def check_missed(run: Run) -> None:
@@ -128,7 +128,7 @@ def check_missed(run: Run) -> None:
 
 
 def check_finite(samples: torch.Tensor) -> None:
-    """Refuse what a steered run ended in, if it is no picture: what overflowed after the edit shows only here.
+    """Check a steered run's latent: an overflow after the last edit shows only here.
 
     Raises:
         NotSteeredError: the latent has values that are not finite.
@@ -150,27 +150,27 @@ def _why_outside(calls: tuple[CallTrace, ...], notes: Counter[str]) -> str:
 def _read(call: Call, branch: str) -> CallTrace:
     rows = dict(Counter(role for role in call.roles for _ in range(call.rows)))
     steered = torch.tensor([is_targeted(role, branch) for role in call.roles]).repeat_interleave(call.rows)
-    hooks = tuple(trace for evidence in call.evidence if (trace := _read_evidence(evidence, steered)) is not None)
-    nothing = call.evidence and not hooks
+    hooks = tuple(trace for measured in call.measured if (trace := _read_measured(measured, steered)) is not None)
+    nothing = call.measured and not hooks
     return CallTrace(call.sigma, rows, hooks, NOTHING_TO_EDIT if nothing else call.note)
 
 
-def _read_evidence(evidence: Evidence, steered: torch.Tensor) -> HookTrace | None:
-    """The mean over the steered samples that had anything to edit; None if none had."""
-    effect, names = evidence.effect, evidence.targets.categories
+def _read_measured(measured: Measured, steered: torch.Tensor) -> HookTrace | None:
+    """The mean over the steered samples with editable tokens; None if there are none."""
+    effect, names = measured.effect, measured.targets.categories
     columns = [effect.before, effect.after, effect.editable, effect.acted, effect.shift]
     table = torch.cat([column.double().reshape(len(steered), -1) for column in columns], dim=1).cpu()
     table = table[steered & (table[:, -3] > 0)]
     if not len(table):
         return None
     if not torch.isfinite(table).all():
-        raise NotSteeredError(f"At {evidence.hook_point} steering {NOT_FINITE}")
+        raise NotSteeredError(f"At {measured.hook_point} steering {NOT_FINITE}")
     means = table.mean(dim=0).tolist()
     before = dict(zip(names, means, strict=False))
     after = dict(zip(names, means[len(names) :], strict=False))
-    gaps = dict(zip(names, evidence.targets.gap.tolist(), strict=True))
+    gaps = dict(zip(names, measured.targets.gap.tolist(), strict=True))
     return HookTrace(
-        hook_point=evidence.hook_point,
+        hook_point=measured.hook_point,
         before=before,
         after=after,
         shift_gaps={name: (after[name] - before[name]) / gap if gap > 0 else 0.0 for name, gap in gaps.items()},

@@ -105,7 +105,7 @@ CASES = {
     ),
     # what overflows in the run: the sampler says it
     "gap that overflows": Case(
-        "At conditioning steering led to values that are no finite numbers. Lower the strength",
+        "At conditioning steering led to values that are not finite numbers. Lower the strength",
         put(small(gap=1e38)),
         {"strength": 50.0, "norm": "none"},
         node="KSampler",

@@ -285,7 +285,7 @@ def test_a_sequence_that_is_too_short_for_its_image_is_refused():
     targets = stack_targets(point, {"violence": 1.0}, 0)
     edit = Edit(targets, Intervention("add", "none"), torch.ones(1, 1, 1), None, TokenRange(-16, 16))
     edit_tokens(torch.randn(1, 16, 8), edit)
-    with pytest.raises(NotSteeredError, match="laid out differently"):
+    with pytest.raises(NotSteeredError, match="token layout of this model is not the one"):
         edit_tokens(torch.randn(1, 15, 8), edit)
 
 

@@ -108,10 +108,10 @@ def test_what_is_neither_model_nor_vector_gets_one_sentence(tmp_path, capsys):
     for name, said in (
         (
             "lora.safetensors",
-            "neither a safety vector nor a diffusion model that is known here; it holds tensors such as",
+            "neither a safety vector nor a known diffusion model; it holds tensors such as",
         ),
         ("model.gguf", "'model.gguf' is a GGUF file, which inspect does not read."),
-        ("page.safetensors", "'page.safetensors' is no whole safetensors file, so it is neither"),
+        ("page.safetensors", "'page.safetensors' is not a complete safetensors file, so it is neither"),
         ("", f"'{tmp_path.name}' is a folder. Name one file in it."),  # with a / at its end, as shells complete it
     ):
         assert main(["inspect", f"{tmp_path}/{name}"]) == 1
@@ -138,5 +138,5 @@ def test_what_is_neither_model_nor_vector_gets_one_sentence(tmp_path, capsys):
 def test_a_damaged_file_is_one_sentence(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    with pytest.raises(SafetySteeringError, match="is no safetensors file"):
+    with pytest.raises(SafetySteeringError, match="is not a safetensors file"):
         read_shapes(path)

@@ -132,7 +132,7 @@ def test_the_command_line_prints_a_card_or_one_sentence(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "b.safetensors")]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("'b.safetensors' is no whole safetensors file")
+    assert printed.err.startswith("'b.safetensors' is not a complete safetensors file")
     assert len(printed.err.splitlines()) == 1
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:-8])
     assert main(["inspect", str(tmp_path / "cut.safetensors")]) == 1

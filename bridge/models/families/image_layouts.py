@@ -1,7 +1,7 @@
 """Token layouts of the image families.
 
-Where the image is the last thing in a sequence it is counted from the end: what stands in front may be padded, repeated
-or, for a cached prefix, missing.
+An image at the end of a sequence is counted from the end, because the tokens before it may be padded, repeated or, for
+a cached prefix, missing.
 """
 
 from __future__ import annotations

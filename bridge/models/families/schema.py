@@ -1,4 +1,4 @@
-"""What a row of the model map can say. Plain data; functions are referred to by their names in `layout`."""
+"""The fields of the model map's rows. Plain data; functions are given by their names in `LAYOUTS` and `PARTS`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Stream:
-    """Where one stream is in a block's output.
+    """One stream of a block's output.
 
-    item: its place if the block returns a tuple, None if the block returns one tensor.
-    after: the streams that stand before it in the same tensor ("text" in front of "image" in Flux's single blocks).
+    item: its index if the block returns a tuple, None if the block returns one tensor.
+    after: the streams before it in the same tensor ("text" in front of "image" in Flux's single blocks).
     width: attribute path on the diffusion model; empty: the family's width.
     in_last: False if the list's last block does not return it.
     """
@@ -29,11 +29,11 @@ class BlockList:
     """A list of blocks on the diffusion model (ModuleList, ModuleDict or Sequential) and the streams they return.
 
     path: attribute path of the list, if that is not its name.
-    replaced_as: the key ("double_block", i) under which core lets other nodes replace block i; empty if it does not.
+    replaced_as: core's key ("double_block", i) for replacing block i; empty if core does not offer it.
     dims: letters for the output's dims: B the batch, D the channels, any others count tokens, in their order.
     last_child: core runs the children of each block one by one and never the block: the last child is hooked.
-    beside: runs beside the others, so that a depth does not count it.
-    block_widths: attributes of the hooked module, the first it has is the width (UNets: the width differs by block).
+    beside: runs in parallel to the other lists, so depths do not count it.
+    block_widths: attributes of the hooked module; the first that it has is its width (UNets: widths differ by block).
     """
 
     name: str
@@ -52,10 +52,10 @@ class StateArgument:
 
     argument, mask: names of apply_model's arguments; mask is the model's own token mask, if it takes one.
     spaces: width -> space id; another width gets an id made from the family's name and `name`.
-    name: tells parts of one hook point apart, where there are several.
-    part: name of a function in `layout.PARTS` that says which rows and channels of the argument are meant.
+    name: of the part, where one hook point has several.
+    part: name of a function in `PARTS` that selects the rows and channels of the argument.
     dims: as of BlockList.
-    read_by: the diffusion model's attribute that reads the states; a model that has None there ignores them.
+    read_by: the diffusion model's attribute that reads the states; a model with None there ignores them.
     """
 
     argument: str
@@ -73,15 +73,15 @@ class Family:
 
     class_name: the class of `model.diffusion_model`, matched exactly among ComfyUI's own classes, whose subclasses lay
         their tokens out otherwise; a class that another node derives from it counts as it.
-    where: attribute path -> value that the model must have there besides, if one class serves several families.
+    where: attribute path -> required value, if several families share one class.
     lists: in running order; those that a model lacks are left out.
     width, channels: attribute paths of the hidden state's width and the number of input channels. Parts of a path are
         attributes or indices ("blocks.0.norm.weight.shape.0").
-    entry: path of a module that runs once whenever the transformer really runs (not when a cache answers in its place).
-    layout: name of a function in `layout.LAYOUTS`.
-    states: hook point -> the spaces it can be in; the first is meant where nothing else is said.
-    names: (width, blocks in the first list, input channels) -> model name; other sizes are named by their numbers.
-    tested: False for a model without a row, of which only the generic shape is known.
+    entry: path of a module that runs once in each forward pass (not if a cache answers without one).
+    layout: name of a function in `LAYOUTS`.
+    states: hook point -> its state arguments; the first is the default.
+    names: (width, blocks in the first list, input channels) -> model name; other models are named by these numbers.
+    tested: False for the generic shape of a model without a row.
     """
 
     name: str

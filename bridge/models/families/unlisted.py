@@ -1,4 +1,4 @@
-"""The generic shape, for models without a row: one list of blocks that return (B, N, D)."""
+"""Models without a row in the map: the generic shape (one list of blocks that return (B, N, D)), and refusals."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from torch import nn
 from .schema import BlockList, Family, StateArgument
 
 _WIDTHS = ("dim", "hidden_size", "inner_dim", "model_dim", "model_channels")
-
-
 _CHANNELS = ("in_channels", "in_dim", "out_channels")
 
 
 def generic_family(model: nn.Module, class_name: str) -> Family | None:
-    """A row for an unlisted model that has one list of alike blocks and tells its width; None for any other.
+    """A row for an unlisted model with one list of blocks of one class and a width attribute; None for any other.
 
-    Every token counts as generated, because nothing is known of them.
+    Every token counts as generated, because their layout is not known.
     """
     lists = [
         name
@@ -39,25 +37,11 @@ def generic_family(model: nn.Module, class_name: str) -> Family | None:
     )
 
 
-# --- Models that are refused by name: what they make is no picture or video, they restore what another model made, or
-# the model map has no row for them yet.
-
-
 _AUDIO = "{} makes sound. Safety Steering steers image and video models; run it without Apply Safety Steering."
-
-
 _3D = "{} makes 3D shapes. Safety Steering steers image and video models; run it without Apply Safety Steering."
-
-
-_RESTORES = "{} sharpens what another model made. Apply Safety Steering to that model."
-
-
+_RESTORES = "{} restores what another model has made. Apply Safety Steering to that model."
 _NOT_YET = "{} is not supported yet: its blocks have no row in the model map. Choose another model to steer."
-
-
-_SEES = "{} reads images and makes none. Apply Safety Steering to the model that makes the picture."
-
-
+_SEES = "{} reads images and does not generate any. Apply Safety Steering to the model that makes the picture."
 # class of `model.diffusion_model` -> why it is refused
 REFUSED = {
     class_name: sentence.format(name)

@@ -28,7 +28,7 @@ def wan(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
 
 
 def wan_ar(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
-    """Causal Wan: the frames of one block, which does not tell which. Start frames pass alone, before all others."""
+    """Causal Wan: the frames of one block, at an unknown position. Start frames have calls of their own, first."""
     options = arguments["transformer_options"] or {}
     shown, state = options.get("ar_config", {}).get("initial_latent"), options.get("ar_state")
     if shown is not None and state is not None and state["start_frame"] < shown.shape[2]:
@@ -129,7 +129,7 @@ def mochi(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
 
 
 def cosmos(model: Any, x: torch.Tensor, arguments: Mapping[str, Any]) -> Layout:
-    """Cosmos: video; an image-to-video model is told its start frames in a channel, 1 where they are."""
+    """Cosmos: video; an image-to-video model has a mask channel that is 1 at start frames."""
     patch = (model.patch_temporal, model.patch_spatial, model.patch_spatial)
     shown = arguments.get("c_concat")
     mask = None if shown is None else denoised(1 - shown[:, :1], patch)
