@@ -82,14 +82,9 @@ def sharpened(
     (name, point), *_ = vector.hook_points.items()
     u = torch.nn.functional.normalize(_directions(point), dim=1)
     pooled, token = benign.pooled.double(), benign.token.double()
-    w = _sharp(u, pooled, anchors, shrinkage)
-    apart_pooled, apart_token = torch.empty(2, len(pooled), len(u), dtype=torch.float64)
-    for fold in _folds(len(pooled)):
-        kept = torch.ones(len(pooled), dtype=torch.bool)
-        kept[fold] = False
-        without = _sharp(u, pooled[kept], anchors, shrinkage)
-        apart_pooled[fold] = (pooled[fold] - pooled[kept].mean(dim=0)) @ without.T
-        apart_token[fold] = (token[fold] - token[kept].mean(dim=0)) @ without.T
+    rows = pooled if anchors is None else torch.cat([pooled, anchors.pooled.double()])
+    w = _sharp(u, rows, len(pooled), shrinkage)
+    apart_pooled, apart_token = _apart(u, rows, token, shrinkage)
     std_pooled, std_token = (apart.square().mean(dim=0).sqrt() for apart in (apart_pooled, apart_token))
     gaps = torch.cat([direction.gap for direction in point.categories.values()]).double() * (u * w).sum(dim=1)
     numbers = (gaps, w @ pooled.mean(dim=0), std_pooled, std_token)
@@ -110,16 +105,54 @@ def _directions(point: HookPointDirections) -> torch.Tensor:
     return torch.stack([direction.direction[0].double() for direction in point.categories.values()])
 
 
-def _sharp(u: torch.Tensor, pooled: torch.Tensor, anchors: AnchorStates | None, shrinkage: float) -> torch.Tensor:
-    """w (C, D) of this module's equation, from u (C, D) and own benign states (n, D)."""
+def _sharp(u: torch.Tensor, rows: torch.Tensor, own: int, shrinkage: float) -> torch.Tensor:
+    """w (C, D) of this module's equation, from u (C, D) and benign states (N, D), the `own` ones first."""
     if math.isinf(shrinkage):
         return u
-    rows = pooled - pooled.mean(dim=0)
-    if anchors is not None:
-        others = anchors.pooled.double()
-        groups = ((STYLE_WEIGHT, rows), (1 - STYLE_WEIGHT, others - others.mean(dim=0)))
-        rows = torch.cat([math.sqrt(weight / (len(group) - 1)) * group for weight, group in groups])
-    return torch.nn.functional.normalize(shrunk_solve(u, rows, shrinkage), dim=1)
+    x = _centred(rows.T, torch.ones(len(rows), dtype=torch.bool), own).T
+    return torch.nn.functional.normalize(shrunk_solve(u, x, shrinkage), dim=1)
+
+
+def _apart(
+    u: torch.Tensor, rows: torch.Tensor, token: torch.Tensor, shrinkage: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Projections (n, C) of own pooled and token states, less their center, on a w made without each prompt's fold.
+
+    With X^T X = S, w is proportional to u - X^T c, c = (X X^T + lambda I)^-1 X u. So the states' products with each
+    other are enough, and those are made once for all folds.
+    """
+    own, width = len(token), u.shape[1]
+    products, along = rows @ rows.T, rows @ u.T
+    sides = ((products, along), (token @ rows.T, token @ u.T))
+    apart = torch.empty(2, own, len(u), dtype=torch.float64)
+    for fold in _folds(own):
+        kept = torch.ones(len(rows), dtype=torch.bool)
+        kept[fold] = False
+        gram = _centred(_centred(products, kept, own).T, kept, own)
+        x_u = _centred(along.T, kept, own).T
+        c = torch.zeros_like(x_u)
+        if not math.isinf(shrinkage):
+            penalty = shrinkage * gram.trace() / width
+            c = torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=gram.dtype), x_u)
+        length = (1 + (c * (gram @ c - 2 * x_u)).sum(dim=0)).sqrt()
+        for side, (with_rows, with_u) in enumerate(sides):
+            below, below_u = (values[fold] - values[:own][kept[:own]].mean(dim=0) for values in (with_rows, with_u))
+            apart[side, fold] = (below_u - _centred(below, kept, own) @ c) / length
+    return apart[0], apart[1]
+
+
+def _centred(values: torch.Tensor, kept: torch.Tensor, own: int) -> torch.Tensor:
+    """Values (..., N) of benign prompts, the `own` ones first, at those that are kept: less the mean of their group
+    (own prompts, anchors), and weighted so that their products sum to S."""
+    groups = [values[..., :own][..., kept[:own]], values[..., own:][..., kept[own:]]]
+    weights = (STYLE_WEIGHT, 1 - STYLE_WEIGHT) if groups[1].shape[-1] else (1.0,)
+    return torch.cat(
+        [
+            math.sqrt(weight / (group.shape[-1] - 1)) * (group - group.mean(dim=-1, keepdim=True))
+            for weight, group in zip(weights, groups, strict=False)
+        ],
+        dim=-1,
+    )
 
 
 def _folds(rows: int) -> tuple[torch.Tensor, ...]:

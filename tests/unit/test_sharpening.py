@@ -57,6 +57,31 @@ def test_a_sharpened_direction_is_shrunk_ldas_with_the_carried_difference(fitted
         assert float(after.std_pooled) > float(along.std())
 
 
+@pytest.mark.parametrize("shrinkage", [0.2, float("inf")])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_spreads_are_measured_on_each_fold_along_a_direction_made_without_it(fitted, pooled, shrinkage):
+    vector, alignment = fitted
+    carried, benign = transfer(vector, alignment), alignment.benign
+    anchors = alignment.target_anchors if pooled else None
+    found = sharpened(carried, benign, shrinkage, anchors)
+    names = carried.categories
+    apart = {name: torch.empty(2, len(benign.pooled), dtype=torch.float64) for name in names}
+    for fold in torch.randperm(300, generator=torch.Generator().manual_seed(0)).chunk(5):
+        kept = [row for row in range(300) if row not in set(fold.tolist())]
+        others = AnchorStates(benign.pooled[kept], benign.token[kept])
+        without = sharpen(carried, others, shrinkage, anchors).at("conditioning").categories
+        for name in names:
+            w = without[name].direction[0].double()
+            for side, states in enumerate((benign.pooled.double(), benign.token.double())):
+                apart[name][side, fold] = (states[fold] - states[kept].mean(dim=0)) @ w
+    for name, direction in found.vector.at("conditioning").categories.items():
+        std_pooled, std_token = apart[name].square().mean(dim=1).sqrt()
+        assert float(direction.std_pooled) == pytest.approx(float(std_pooled), rel=1e-4)
+        assert float(direction.std_token) == pytest.approx(float(std_token), rel=1e-4)
+    z = torch.stack([apart[name][0] / apart[name][0].square().mean().sqrt() for name in names])
+    torch.testing.assert_close(found.lowest, z.min(dim=0).values, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("count", [16, 30, 300])
 def test_spreads_are_those_of_prompts_that_the_direction_was_not_made_from(world, fitted, count):
     vector, alignment = fitted
