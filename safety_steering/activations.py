@@ -161,7 +161,7 @@ class Activations:
             raise SafetySteeringError(f"{self.folder.name} holds no activations yet.")
         shape = (sum(counts), self.source.bins, self.source.hook_points[hook_point][1])
         states = States(torch.empty(shape), torch.empty(shape))
-        # straight into place: with the shards kept beside what they are joined to, memory would hold all of it twice
+        # shard by shard into the result: concatenating all shards would need twice the memory
         start = 0
         for shard, count in zip(shards, counts, strict=True):
             with safe_open(shard, framework="pt") as file:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 
@@ -104,11 +104,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class _Reading:
-    """What a model was found to be: its own class, shape, and the modules to hook by the list's name."""
+    """What a model was found to be: its own class, its shape, and the modules to hook by the list's name.
+
+    Weak references to the modules: a reading must not keep its model in memory.
+    """
 
     kind: type
     shape: Shape
-    blocks: Mapping[str, Sequence[torch.nn.Module]]
+    blocks: Mapping[str, Sequence[ref[torch.nn.Module]]]
 
 
 WITNESSES = 5  # blocks that show whether the blocks ran in a model call
@@ -165,7 +168,8 @@ def _read(model: Any, former: Mapping[str, Any]) -> _Reading:
     first = next(iter(counts.values()), 0)
     channels = int(follow(model, family.channels))
     name = family.names.get((width, first, channels), f"{family.name}-{first}x{width}-{channels}ch")
-    return _Reading(core_class(kind), Shape(family, name, width, counts, widths, " and ".join(lost)), blocks)
+    weak = {name: [ref(block) for block in modules] for name, modules in blocks.items()}
+    return _Reading(core_class(kind), Shape(family, name, width, counts, widths, " and ".join(lost)), weak)
 
 
 def _with_swaps(model: Any, known: _Reading, kind: type, patches: Mapping[str, Any]) -> Shape:
@@ -258,12 +262,18 @@ def find_block(diffusion_model: torch.nn.Module, hook_point: HookPoint) -> torch
     """The module to hook for a hook point that `block_space` has accepted.
 
     Where another node has replaced the list, that is the model's own block, which the replacement may still run.
+
+    Raises:
+        MismatchError: the model's own block no longer exists.
     """
     model = unwrap(diffusion_model)
     known = _reading(model, {})
     entry, _ = find_list(known.shape.family, hook_point)
     own, live = known.blocks[entry.name], _hooked_modules(_list_of(model, entry, {}), entry)
-    return (live if len(live) == len(own) else own)[hook_point.number]
+    block = live[hook_point.number] if len(live) == len(own) else own[hook_point.number]()
+    if block is None:
+        raise MismatchError(f"Another node has replaced {entry.name} and with it {hook_point}. Take that node out.")
+    return block
 
 
 def witness_points(shape: Shape) -> tuple[HookPoint, ...]:

@@ -1,4 +1,4 @@
-"""Pictures of what was measured. matplotlib is imported inside, so that loading the pack stays quick."""
+"""Charts of sampler runs. matplotlib is imported inside, so that loading the pack stays quick."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ With p_c = <h, u_c> for each category c, strength s, weight w_c:
     ablate   h + s U^T G^-1 (w * d),  d_c = center_c - p_c
     clamp    h + s U^T G^-1 (w * d),  d_c = max(0, center_c - p_c)     (leaves alone what is already safe)
 
-G is the matrix of overlaps <u_a, u_b> with its off-diagonal divided by (1 + RIDGE): what categories share is corrected
-once, a single category (and orthogonal ones) exactly as if alone, and nearly parallel ones stay bounded. Then norm:
+G is the matrix of overlaps <u_a, u_b> with its off-diagonal divided by (1 + RIDGE). A component that categories share
+is corrected once, single and orthogonal categories are corrected exactly, and nearly parallel ones stay bounded. Then
+norm:
 
     none     nothing
     token    each token is rescaled to its former L2 norm
@@ -57,7 +58,7 @@ class Intervention:
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """The active categories of one hook point in one sigma bin, stacked: `directions` (C, D), the others (C,).
+    """The active categories of one hook point in one sigma bin, stacked: `directions` (C, D), other fields (C,).
 
     `solve` (C, C) is G^-1 of this module's equation.
     """
@@ -194,7 +195,7 @@ def intervene(
         >>> bool((effect.after > effect.before).all())  # moved from unsafe to safe
         True
     """
-    # one wide copy, edited in place: what a hook costs is how often it passes over the hidden states
+    # one copy, edited in place: the cost of a hook is the number of passes over the hidden states
     moved = h.to(targets.directions.dtype, copy=True)
     p = project(moved, targets)
     acts = gate_open(p, targets, how, mask)

@@ -1,4 +1,4 @@
-"""The trace: what steering did in one sampler run, as plain data."""
+"""The trace of one sampler run: what steering did in each model call, as plain data."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The safety vector's file, `*.safetensors`, format version 1.
 
 Tensors are named as in `SafetyVector.tensors`; metadata values are strings, those of structured fields JSON. Unknown
-metadata keys and tensors are ignored, a minimum set is demanded, and everything is checked before a vector exists.
+metadata keys and tensors are ignored. Required ones are checked, with all values, before a vector is made.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def save_vector(vector: SafetyVector, path: str | os.PathLike[str], *, overwrite
 
 
 def _compact(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Anchors, by far the largest tensor, in half precision where that holds their values exactly."""
+    """The tensors, with the anchors (by far the largest) in half precision if that is exact."""
     kept = dict(tensors)
     states = kept.get("anchors/activations")
     if states is not None and torch.equal(states.half().float(), states):
@@ -66,7 +66,7 @@ def _compact(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _check_readable(metadata: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raise VectorFileError for what `load_vector` would refuse for its size."""
+    """Raise VectorFileError if `load_vector` would refuse the file for its size."""
     read_info(metadata)
     read_json(metadata, "anchor_texts", list, [])
     header = len(json.dumps(dict(metadata))) + sum(len(name) + 128 for name in tensors)
@@ -138,9 +138,9 @@ def read_label(path: str | os.PathLike[str]) -> str:
     with one_sentence(path):
         metadata = _read_metadata(path)
         info, spaces = read_info(metadata), read_json(metadata, "spaces", dict)
-    places = [name for name in info.suggestion.hook_points if name in spaces] or list(spaces)
+    names = [name for name in info.suggestion.hook_points if name in spaces] or list(spaces)
     more = f" +{len(spaces) - 1}" if len(spaces) > 1 else ""
-    return f"{info.model_name or info.family or info.kind}, {spaces[places[0]]}{more}" if places else info.kind
+    return f"{info.model_name or info.family or info.kind}, {spaces[names[0]]}{more}" if names else info.kind
 
 
 def _metadata(vector: SafetyVector) -> dict[str, str]:
@@ -200,7 +200,7 @@ def _assemble(metadata: Mapping[str, str], file: Any) -> SafetyVector:
     }
     anchors = None
     if "anchors/activations" in names:
-        # a file that does not say where its anchors were taken means its first, mostly its only, hook point
+        # older files do not give the anchors' hook point: it is their first, mostly their only one
         anchors = Anchors(
             hook_point=HookPoint(metadata.get("anchor_hook_point", next(iter(spaces), ""))),
             texts=tuple(map(str, read_json(metadata, "anchor_texts", list))),

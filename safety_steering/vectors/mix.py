@@ -1,6 +1,6 @@
 """A mix: weights over a vector's categories, written as one string, `violence=1, sexual=0.5`.
 
-The string is the truth: what it names has the weight it gives. What it does not name has the weight that the vector
+The string gives the weights of the categories that it names. Every other category has the weight that the vector
 suggests for it, times the preset:
 
     weight(c) = string(c) if named, else preset * suggested(c)
@@ -23,7 +23,7 @@ PRESETS: Mapping[str, float] = MappingProxyType({"off": 0.0, "light": 0.5, "stan
 
 @dataclass(frozen=True)
 class Mix:
-    """What a preset and a mix string come to for one vector.
+    """The weights that a preset and a mix string give for one vector.
 
     weights: category -> weight, for every category of the vector. unknown: the string's weights for names that the
         vector lacks; they steer nothing.
@@ -33,7 +33,7 @@ class Mix:
     unknown: Mapping[str, float]
 
     def summary(self) -> str:
-        """What is steered, what is left alone and what the vector cannot do: up to three lines for people."""
+        """Which categories are steered, which are not, and which the vector lacks: up to three lines."""
         steered = {name: weight for name, weight in self.weights.items() if weight}
         alone = [name for name, weight in self.weights.items() if not weight]
         lines = [f"Steers {format_mix(steered)}." if steered else "Off: every category weighs 0, nothing is steered."]
@@ -80,7 +80,7 @@ def parse_mix(text: str) -> dict[str, float]:
     """Parse a mix string into weights, in the order written.
 
     Raises:
-        SafetySteeringError: a part is not `category=number`, a number is not finite, or a category stands twice.
+        SafetySteeringError: a part is not `category=number`, a number is not finite, or a category is named twice.
     """
     weights: dict[str, float] = {}
     for part in (piece.strip() for piece in text.split(",")):

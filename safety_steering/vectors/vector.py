@@ -243,7 +243,9 @@ def check_vector(vector: SafetyVector) -> None:
     _require(len(names) == 1 and names != {()}, "its hook points do not all have the same, non-empty categories")
     for category in next(iter(names)):
         # '=', ',' are the mix string's syntax and '/' separates the names of tensors
-        _require(bool(category.strip()) and not set(category) & set("=,/"), f"'{category}' is no category name")
+        _require(
+            bool(category.strip()) and not set(category) & set("=,/"), f"'{category}' is not a valid category name"
+        )
     for name, tensor in vector.tensors().items():
         _require(tensor.dtype == torch.float32, f"tensor {name} is {tensor.dtype}, expected torch.float32")
         _require(bool(torch.isfinite(tensor).all()), f"tensor {name} holds NaN or infinite values")

@@ -291,7 +291,7 @@ def test_a_vector_is_frozen_and_checked_when_made():
     point = one.at("conditioning")
     for name in ("a=b", "a,b", "a/b", " ", ""):
         renamed = replace(point, categories={name: point.categories["violence"]})
-        with pytest.raises(SafetySteeringError, match="is no category name"):
+        with pytest.raises(SafetySteeringError, match="is not a valid category name"):
             SafetyVector({"conditioning": renamed}, one.info)
     doubled = replace(point.categories["violence"], **{name: torch.ones(1).double() for name in STATISTICS})
     with pytest.raises(SafetySteeringError, match=r"torch.float64, expected torch.float32"):
