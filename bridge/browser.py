@@ -237,6 +237,7 @@ def condense(trace: RunTrace) -> dict[str, Any]:
     hooks = [hook for call in trace.calls for hook in call.hooks]
     return {
         "status": trace.status,
+        "summary": trace.summary(),
         "reason": trace.reason,
         "warnings": list(trace.warnings),
         "prompt_id": trace.prompt_id,

@@ -48,10 +48,11 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """frames: uint8 (T, H, W, 3). report: the trace's summary."""
+    """frames: uint8 (T, H, W, 3). report: the trace's summary. found: whether any gate let a token through."""
 
     frames: np.ndarray
     report: str
+    found: bool
 
 
 def make_sampling(
@@ -169,13 +170,31 @@ def _last_steering(model: ModelPatcher) -> Steering:
 def _render(model: ModelPatcher, scene: Scene, progress: Progress, number: int) -> Rendering:
     sampling = scene.sampling
     samples = sample_prompt(model, scene.positive, scene.negative, sampling, sampling.seed, progress.of_run(number))
-    reports = [steering.traces[-1].summary() for steering in steerings_of(model) if steering.traces]
-    return Rendering(decode_video(scene.vae, samples), " ".join(reports) or "Not steered.")
+    traces = [steering.traces[-1] for steering in steerings_of(model) if steering.traces]
+    report = " ".join(trace.summary() for trace in traces) or "Not steered."
+    found = any(hook.acted > 0 for trace in traces for call in trace.calls for hook in call.hooks)
+    return Rendering(decode_video(scene.vae, samples), report, found)
 
 
 def _caption(steering: Steering, name: str, strength: float) -> str:
     varied_by = "strength" if steering.settings.level is None else "level"
     return f"{name}, {varied_by} {strength:g}" if name else "unsteered"
+
+
+def describe_difference(unsteered: np.ndarray, steered: np.ndarray, found: bool) -> str:
+    """How different two sides uint8 (T, H, W, 3) are, in a sentence. found: steering acted on the prompt.
+
+    The difference is the mean absolute difference of pixels in percent of their range.
+    """
+    if not np.array_equal(unsteered, steered):
+        share = 100 * float(np.abs(unsteered.astype(np.int16) - steered).mean()) / 255
+        return f"The sides differ by {share:.1f} % of the pixels' range."
+    if found:
+        return (
+            "Warning: the sides are identical, though steering acted on this prompt. Its effect is too small to be "
+            "seen: raise the level or strength."
+        )
+    return "The sides are identical."
 
 
 def to_image(frames: np.ndarray) -> torch.Tensor:

@@ -127,8 +127,10 @@ def _rank(vector: SafetyVector, shape: Shape) -> tuple[int, str]:
     """How good a vector is for a model, 0 is best, and why. MismatchError if it does not fit."""
     if vector.info.kind == PORTABLE:
         return 3, "portable, fitted to this model on harmless captions; no vector made for this model was found"
-    suggestion = recommended(vector)
-    check_fits(vector, suggestion.hook_points, shape)
+    suggestion, counts = recommended(vector), dict(vector.info.block_counts)
+    check_fits(vector, recommended_settings(vector).hook_points, shape)
+    if counts and counts != dict(shape.block_counts):  # at the prompt a vector fits models of any size
+        raise MismatchError("The vector was made for a model of another size.")
     if suggestion.basis == CALIBRATED and suggestion.basis_model == shape.name:
         return 0, f"calibrated on this model, {shape.name}"
     if vector.info.kind == "native":

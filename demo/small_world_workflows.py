@@ -1,7 +1,8 @@
 """Workflows on the small world: its files in a ComfyUI folder, and a workflow's small variant.
 
-What differs from the shipped file is written here: file names, the text encoder's stand-in, sizes, steps, prompts, the
-judge, and how strongly this world has to be steered. The graph is the shipped one.
+What differs from the shipped file is written here: file names, the text encoder's stand-in, sizes, steps, prompts and
+the judge; and harmless captions of this world at `benign_prompts`, where a vector is carried over. How to steer is left
+to the recommended settings. The rest of the graph is the shipped one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ Workflow = dict[str, Any]
 PREFIX = "SafetySteering_"
 SOURCE_FILE = WEIGHTS / "small_source.safetensors"
 PAIRS_FILE, START_FILE = "small_world_pairs.csv", "small_world_start.png"
+HARMLESS_FILE, HARMLESS = "small_world_harmless.csv", 400
 PAIRS = {"train": 15, "validation": 9}
 SEED = 3
 SCENE = Scene("fox", "knives", "falling", "blue", seed=4)  # of the test split: no pair to learn from shows these two
@@ -51,7 +53,6 @@ WIDGETS: dict[str, dict[int, Any]] = {
     f"{PREFIX}SafetyAB": {0: SCENE.seed, 2: SAMPLER["steps"], 3: SAMPLER["cfg"], 4: SAMPLER["sampler"], 7: 4},
     f"{PREFIX}LoadSafetyPrompts": {0: PAIRS_FILE, 7: 0},
     f"{PREFIX}CaptureActivations": {3: 6, 4: SAMPLER["cfg"], 5: SAMPLER["sampler"]},
-    f"{PREFIX}ApplySafetySteering": {0: 4, 1: "clamp", 2: "none", 4: 1},
     # the pairs of `small_world_folder` have no test split; two of them and few steps will do
     f"{PREFIX}EvaluateSafety": {1: "validation", 2: 2, 3: 8, 4: SAMPLER["cfg"]},
     f"{PREFIX}CalibrateSteering": {
@@ -68,18 +69,54 @@ WIDGETS: dict[str, dict[int, Any]] = {
 # what differs for a vector that is carried over, from SmolLM2: see `small_world.measuring.steered`
 CARRIED_WIDGETS = {
     f"{PREFIX}LoadSafetyVector": {0: f"{SOURCE_FILE.name} (smollm2-135m, smollm2-135m/source.16)"},
-    f"{PREFIX}ApplySafetySteering": {0: 8, 1: "clamp", 2: "token", 4: 1},
 }
 
 NATIVE_FILE = WEIGHTS / "small_wan_native.safetensors"
 NATIVE_WIDGETS = {f"{PREFIX}LoadSafetyVector": {0: f"{NATIVE_FILE.name} (small world Wan, wan.conditioning384 +8)"}}
 CARRYING = (f"{PREFIX}FitBenignAlignment", f"{PREFIX}TransferDirection")
 BYPASSED = 4  # a node's mode
+BENIGN = "benign_prompts"
 
 
 def small_comparison(workflow: Workflow) -> Workflow:
     """The workflow that compares both sides, as the small world runs it, with a vector that is carried over."""
-    return small_world_variant(workflow, SKULLS, WIDGETS | CARRIED_WIDGETS)
+    return with_harmless_captions(small_world_variant(workflow, SKULLS, WIDGETS | CARRIED_WIDGETS))
+
+
+def with_harmless_captions(workflow: Workflow) -> Workflow:
+    """The workflow with a Load Safety Prompts node, of this world's harmless captions, wired to `benign_prompts`."""
+    links, nodes = workflow["links"], workflow["nodes"]
+    takers = [(node, number) for node in nodes for number, one in enumerate(node["inputs"]) if one["name"] == BENIGN]
+    if not takers:
+        return workflow
+    first = workflow["last_link_id"] + 1
+    numbers = range(first, first + len(takers))
+    id_ = workflow["last_node_id"] + 1
+    for number, (node, slot) in zip(numbers, takers, strict=True):
+        node["inputs"][slot]["link"] = number
+        links.append([number, id_, 0, node["id"], slot, "SAFETY_PROMPTS"])
+    x = nodes[0]["pos"][0]
+    nodes.append(
+        {
+            "id": id_,
+            "type": f"{PREFIX}LoadSafetyPrompts",
+            "pos": [x, max(node["pos"][1] + node["size"][1] for node in nodes) + 120],
+            "size": [420, 420],
+            "flags": {},
+            "order": len(nodes),
+            "mode": 0,
+            "inputs": [],
+            "outputs": [
+                {"name": "safety_prompts", "type": "SAFETY_PROMPTS", "links": list(numbers)},
+                {"name": "preview", "type": "STRING", "links": None},
+            ],
+            "title": "Harmless prompts of your own",
+            "properties": {"Node name for S&R": f"{PREFIX}LoadSafetyPrompts"},
+            "widgets_values": [HARMLESS_FILE, "", "safe", "", 0.6, 0.2, 0, 0],
+        }
+    )
+    workflow["last_link_id"], workflow["last_node_id"] = numbers[-1], id_
+    return workflow
 
 
 def small_evaluation(workflow: Workflow) -> Workflow:
@@ -128,6 +165,7 @@ def small_world_folder(base_directory: Path) -> None:
     for one in (prompts, base_directory / "input"):
         one.mkdir(parents=True, exist_ok=True)
     (prompts / PAIRS_FILE).write_text(pairs_table(), encoding="utf-8")
+    (prompts / HARMLESS_FILE).write_text(harmless_table(), encoding="utf-8")
     Image.fromarray(start_frame(SCENE)).save(base_directory / "input" / START_FILE)
 
 
@@ -139,4 +177,14 @@ def pairs_table() -> str:
     for split, count in PAIRS.items():
         for number, pair in enumerate(prompt_pairs(split, count, SEED)):
             table.writerow([f"{split}-{number}", pair.category, *pair.prompts, split])
+    return text.getvalue()
+
+
+def harmless_table() -> str:
+    """Harmless captions of the train split as csv: what an artist's own prompts are to a real model."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["id", "category", "safe"])
+    for number, pair in enumerate(prompt_pairs("train", HARMLESS, SEED)):
+        table.writerow([f"harmless-{number}", "harmless", caption(pair.safe)])
     return text.getvalue()

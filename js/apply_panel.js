@@ -1,4 +1,5 @@
 // Apply Safety Steering: where and when it will act, whether the vector fits the model, and what it did in the last run.
+// Safe Model: what it chose and why, and what it did.
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
@@ -6,21 +7,27 @@ import { drawDepth, drawWindow } from "./lib/depth_strip.js";
 import { element } from "./lib/dom.js";
 import { addPanel, chain, lastOutput, soon, widgetOf } from "./lib/panel.js";
 import { askHookPoints } from "./lib/server.js";
-import { drawTrace, whatHappened } from "./lib/sparkline.js";
+import { drawTrace } from "./lib/sparkline.js";
 import { showPanels, showWarnings } from "./settings.js";
 import {
     APPLY,
     MIXER,
+    SAFE,
     decidingWidget,
     nodeOf,
     serverId,
+    steers,
     upstreamApplies,
     upstreamModel,
     upstreamVector,
 } from "./lib/upstream.js";
 
 const TRACE = "safety_steering.trace";
-const WATCHED = ["hook_points", "window_start", "window_end", "strength"];
+const WATCHED = ["settings", "hook_points", "window_start", "window_end", "strength"];
+const UNTIL_RUN = {
+    [APPLY]: "As recommended for the vector, times level. A run shows what that is and why.",
+    [SAFE]: "A run shows which vector and settings were taken, and why.",
+};
 const panels = new WeakMap();
 
 app.registerExtension({
@@ -34,22 +41,27 @@ app.registerExtension({
     },
 });
 
-function addStrip(node) {
-    const parts = { points: element("div"), window: element("div"), notices: element("div"), trace: element("div") };
+export function addStrip(node) {
+    const names = ["choice", "points", "window", "notices", "trace"];
+    const parts = Object.fromEntries(names.map((name) => [name, element("div")]));
     let asked;
     let points = null;
     const value = (name) => (decidingWidget(node, name) ?? widgetOf(node, name))?.value;
-    const notice = (output) => {
+    const manual = () => node.type === APPLY && value("settings") === "manual";
+    const told = (output) => {
         const lines = [output?.text ?? []].flat().flatMap((text) => String(text).split("\n"));
-        const warnings = lines.filter((line) => line.startsWith("Warning"));
+        const [warnings, choice] = [true, false].map((is) => lines.filter((line) => line.startsWith("Warning") === is));
         parts.notices.replaceChildren(...warnings.map((line) => element("p", { class: "ss-note ss-caution" }, line)));
+        const shown = choice.some(Boolean) || manual() ? choice : [UNTIL_RUN[node.type]];
+        parts.choice.replaceChildren(...shown.map((line) => element("p", { class: "ss-quiet ss-choice" }, line)));
     };
     const panel = addPanel(node, "Steering", async (force = false) => {
-        notice(lastOutput(node));
+        told(lastOutput(node));
         draw();
+        if (node.type === SAFE) return;
         const vector = upstreamVector(node, [MIXER]);
         const model = upstreamModel(node);
-        const choice = vector?.made ? vector.at : String(value("hook_points") ?? "auto");
+        const choice = vector?.made ? vector.at : manual() ? String(value("hook_points") ?? "auto") : "auto";
         const question = JSON.stringify([vector, model, choice]);
         if (question === asked && !force) return;
         asked = question;
@@ -63,8 +75,9 @@ function addStrip(node) {
 
     const number = (name) => Number(value(name) ?? 0);
     const draw = () => {
-        parts.points.replaceChildren(...(points ? drawDepth(points, number("strength") === 0) : []));
-        parts.window.replaceChildren(drawWindow(number("window_start"), number("window_end")));
+        const off = number(manual() ? "strength" : node.type === SAFE ? "level" : "settings.level") === 0;
+        parts.points.replaceChildren(...(points ? drawDepth(points, off) : []));
+        parts.window.replaceChildren(...(manual() ? [drawWindow(number("window_start"), number("window_end"))] : []));
         const trace = recall(node);
         parts.trace.replaceChildren(...(trace ? drawTrace(trace) : []));
     };
@@ -72,20 +85,20 @@ function addStrip(node) {
         const widget = widgetOf(node, name);
         if (widget) chain(widget, "callback", () => soon(() => panel.refresh()));
     }
-    chain(node, "onExecuted", notice);
+    chain(node, "onExecuted", told);
 }
 
 /** The server's message at the end of a sampler run. */
 function receiveTrace(trace) {
     const node = nodeOf(trace.node);
-    if (node?.comfyClass !== APPLY) return; // of a workflow that is not open now
+    if (!node || !steers(node)) return; // of a workflow that is not open now
     remember(node, trace);
     panels.get(node)?.refresh();
     if (!["acted", "off"].includes(trace.status) && showWarnings()) {
         app.extensionManager?.toast?.add({
             severity: "warn",
             summary: "Steering did not act",
-            detail: whatHappened(trace),
+            detail: trace.summary,
             life: 10_000,
         });
     }

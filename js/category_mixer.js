@@ -1,5 +1,6 @@
-// Category Mixer: a slider for each category, drawn over the mix string and the preset. The string stays the truth:
-// nothing is written on load, and what is typed into it moves the sliders.
+// Category Mixer and Safe Model: a slider for each category, drawn over the mix string and the preset (Safe Model has
+// none: what the string does not name weighs as the vector suggests). The string stays the truth: nothing is written on
+// load, and what is typed into it moves the sliders.
 
 import { app } from "../../scripts/app.js";
 import { element, short } from "./lib/dom.js";
@@ -8,8 +9,9 @@ import { addPanel, chain, noteChange, setWidget, soon, widgetOf } from "./lib/pa
 import { askCard } from "./lib/server.js";
 import { makeSlider } from "./lib/slider.js";
 import { showPanels } from "./settings.js";
-import { MIXER, TRANSFER, decidingWidget, upstreamVector } from "./lib/upstream.js";
+import { AUTO, BUNDLED, MIXER, TRANSFER, decidingWidget, upstreamVector } from "./lib/upstream.js";
 
+const STANDARD = Object.freeze({ value: "standard" });
 const RANGE = { min: 0, max: 2, step: 0.05, mark: 1 };
 
 app.registerExtension({
@@ -19,8 +21,13 @@ app.registerExtension({
     },
 });
 
-function addSliders(node) {
-    const own = { preset: widgetOf(node, "preset"), mix: widgetOf(node, "mix") };
+export function addSliders(node) {
+    const own = { preset: widgetOf(node, "preset") ?? STANDARD, mix: widgetOf(node, "mix") };
+    const vectorOf = () => {
+        if (node.comfyClass === MIXER) return upstreamVector(node, [MIXER, TRANSFER]);
+        const file = (decidingWidget(node, "vector") ?? widgetOf(node, "vector")).value;
+        return { file: file === AUTO ? BUNDLED : file };
+    };
     const deciding = (name) => decidingWidget(node, name) ?? own[name]; // asked anew: links come and go
     const written = () => parseMix(String(deciding("mix").value ?? ""));
     let [file, suggested, writing, rows, shown, seen] = [undefined, new Map(), false, null, null, undefined];
@@ -34,7 +41,7 @@ function addSliders(node) {
     const write = (text, choice = deciding("preset").value) => {
         writing = true;
         setWidget(deciding("mix"), text);
-        if (deciding("preset").value !== choice) setWidget(deciding("preset"), choice);
+        if (own.preset !== STANDARD && deciding("preset").value !== choice) setWidget(deciding("preset"), choice);
         writing = false;
         draw();
     };
@@ -82,7 +89,7 @@ function addSliders(node) {
 
     const panel = addPanel(node, "Category weights", async (force = false) => {
         chosenOutside();
-        const vector = upstreamVector(node, [MIXER, TRANSFER]);
+        const vector = vectorOf();
         if (vector?.file !== file || force) {
             file = vector?.file;
             const card = file ? await askCard(file) : null;
@@ -93,7 +100,7 @@ function addSliders(node) {
     });
 
     chain(own.mix, "callback", () => writing || soon(draw));
-    chain(own.preset, "callback", (choice) => writing || chosen(choice));
+    if (own.preset !== STANDARD) chain(own.preset, "callback", (choice) => writing || chosen(choice));
     chain(node, "onConfigure", () => (seen = undefined));
     chain(node, "onExecuted", (output) => {
         const ran = output?.mix?.[0];

@@ -27,7 +27,8 @@ function addComparer(node) {
         if (!steered || key === shown) return;
         shown = key;
         const film = output.safety_ab?.[0]?.film;
-        panel.body.replaceChildren(compare(unsteered, steered, film), caption(output.text?.[0]));
+        const [report, difference] = output.text ?? [];
+        panel.body.replaceChildren(compare(unsteered, steered, film), told(difference), caption(report));
     };
     const panel = addPanel(node, "Unsteered and steered", () => show(lastOutput(node)));
     panel.body.append(element("p", { class: "ss-quiet" }, "Run the workflow to compare."));
@@ -112,6 +113,12 @@ function play(film, [right, left], failed) {
     mark();
     if (autoplay()) video.play().catch(() => {});
     return button;
+}
+
+/** How different the sides are, beside the divider. */
+function told(difference) {
+    const kind = difference?.startsWith("Warning") ? "ss-note ss-caution" : "ss-difference";
+    return difference ? element("p", { class: kind, role: "status" }, difference) : "";
 }
 
 function caption(report) {

@@ -4,11 +4,11 @@ import { app } from "../../scripts/app.js";
 import { element } from "./lib/dom.js";
 import { addPanel, chain } from "./lib/panel.js";
 import { showPanels } from "./settings.js";
-import { APPLY, LOADER, MIXER } from "./lib/upstream.js";
+import { APPLY, LOADER, MIXER, SAFE } from "./lib/upstream.js";
 
 const OWN = "SafetySteering_";
-// the first four draw what a run tells; the report is a picture that holds its words
-const OTHERS = [LOADER, MIXER, APPLY, "SafetySteering_SafetyAB", "SafetySteering_SteeringReport"];
+// all but the last draw what a run tells; the report is a picture that holds its words
+const OTHERS = [LOADER, MIXER, APPLY, SAFE, "SafetySteering_SafetyAB", "SafetySteering_SteeringReport"];
 
 app.registerExtension({
     name: "SafetySteering.Text",

@@ -82,7 +82,7 @@ def sampling_links() -> list[io.Input]:
 def ksampler_inputs() -> list[io.Input]:
     """What KSampler asks for, a VAE to decode the result, and a frame rate."""
     return [
-        io.Model.Input("model", tooltip="The steered model, from Apply Safety Steering."),
+        io.Model.Input("model", tooltip="The steered model, from Safe Model or Apply Safety Steering."),
         io.Conditioning.Input("positive", tooltip="The prompt, as it goes into the sampler."),
         io.Conditioning.Input("negative", tooltip="The negative prompt, as it goes into the sampler."),
         io.Latent.Input(

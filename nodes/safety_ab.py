@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..bridge.browser import traces_for_cache
-from ..bridge.comparison import preview_pair, render_both, to_image, to_video
+from ..bridge.comparison import describe_difference, preview_pair, render_both, to_image, to_video
 from ..bridge.steering.apply import steerings_of
 from ..safety_steering.pictures import draw_grid
 from .inputs import ksampler_inputs, scene_of
@@ -30,7 +30,7 @@ class SafetyAB(io.ComfyNode):
                 io.Video.Output("video", tooltip="The same as a video. Connect to Save Video."),
                 io.Image.Output("unsteered", tooltip="The result without steering."),
                 io.Image.Output("steered", tooltip="The result with steering."),
-                io.String.Output("report", tooltip="What steering did, in a sentence."),
+                io.String.Output("report", tooltip="What steering did, and how different the sides are."),
             ],
             is_output_node=True,
         )
@@ -39,12 +39,13 @@ class SafetyAB(io.ComfyNode):
     def execute(cls, model: io.Model.Type, fps: float, **inputs: Any) -> io.NodeOutput:
         unsteered, steered = render_both(model, scene_of(model, **inputs))
         both = draw_grid([[unsteered.frames, steered.frames]], [["unsteered", "steered"]])
-        shown = {**preview_pair(unsteered.frames, steered.frames, fps), "text": (steered.report,)}
+        difference = describe_difference(unsteered.frames, steered.frames, steered.found)
+        shown = {**preview_pair(unsteered.frames, steered.frames, fps), "text": (steered.report, difference)}
         return io.NodeOutput(
             to_image(both),
             to_video(both, fps),
             to_image(unsteered.frames),
             to_image(steered.frames),
-            steered.report,
+            f"{steered.report}\n{difference}",
             ui=shown | traces_for_cache(s.traces[-1] for s in steerings_of(model) if s.traces),
         )

@@ -34,8 +34,8 @@ class StrengthGrid(io.ComfyNode):
                 io.String.Input(
                     "strengths",
                     default="0, 1, 2, 4",
-                    tooltip="The columns: strengths separated by commas. They replace the strength of Apply Safety "
-                    "Steering; its other settings stay.",
+                    tooltip="The columns: numbers separated by commas. They replace the strength of Apply Safety "
+                    "Steering, or the level of recommended settings and of Safe Model; the rest stays.",
                 ),
                 io.String.Input(
                     "categories",

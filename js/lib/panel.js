@@ -4,6 +4,7 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { element } from "./dom.js";
 
+const NAME = "safety_steering_panel";
 const MARGIN = 6;
 const WIDTH = 360; // of a new node; a saved one keeps its own
 const panels = new Set();
@@ -12,7 +13,7 @@ let count = 0;
 api.addEventListener("graphChanged", () => refreshPanels());
 
 /**
- * Adds a panel. It is the node's last widget and is never saved, so a workflow is the same with and without it.
+ * Adds a panel. It comes after the node's own widgets and is never saved, so a workflow is the same with and without it.
  * `refresh` is called whenever something in the graph may have changed; it should return quickly when nothing has.
  */
 export function addPanel(node, label, refresh) {
@@ -20,7 +21,8 @@ export function addPanel(node, label, refresh) {
     const host = element("div", { class: "safety-steering-host" }, body);
     let height = 40;
     // Vue nodes tell widgets apart by name and type: with a type of its own, a node that undo has made anew is drawn anew
-    const widget = node.addDOMWidget("safety_steering_panel", `safety_steering_${count++}`, host, {
+    const number = node.widgets?.filter(({ name }) => name.startsWith(NAME)).length ?? 0;
+    const widget = node.addDOMWidget(`${NAME}${number || ""}`, `safety_steering_${count++}`, host, {
         serialize: false,
         hideInPanel: true,
         margin: MARGIN,

@@ -5,25 +5,11 @@ import { element, shape, short } from "./dom.js";
 const [WIDTH, HEIGHT, BARS] = [300, 54, 16];
 const CACHED = "Nothing ran anew: this is the earlier run that the result in the cache comes from.";
 
-/** "Acted on 12 of 20 steps, 1 block, shift 0.8 gaps (2 % of norm)", or why it did not act. */
-export function whatHappened(trace) {
-    if (trace.status === "off") return `Off: ${trace.reason}`;
-    if (trace.status !== "acted") return `Did not act (${trace.status}): ${trace.reason}`;
-    const blocks = trace.hook_points.filter((point) => point.startsWith("block.")).length;
-    const where = [
-        blocks ? `${blocks} block${blocks > 1 ? "s" : ""}` : "",
-        trace.hook_points.includes("conditioning") ? "prompt" : "",
-        trace.hook_points.includes("clip_vision") ? "start image" : "",
-    ].filter(Boolean);
-    const shift = `shift ${short(trace.gaps ?? 0)} gaps (${short(100 * (trace.shift ?? 0), 1)} % of norm)`;
-    return `Acted on ${trace.steered_steps} of ${trace.steps} steps, ${where.join(" and ")}, ${shift}`;
-}
-
 /** The elements for a trace. */
 export function drawTrace(trace) {
     const acted = trace.status === "acted";
     const kind = acted ? "ss-good" : trace.status === "off" ? "ss-quiet" : "ss-note ss-caution";
-    const parts = [element("p", { class: `ss-happened ${kind}`, role: "status" }, whatHappened(trace))];
+    const parts = [element("p", { class: `ss-happened ${kind}`, role: "status" }, trace.summary)];
     if (trace.cached) parts.push(element("p", { class: "ss-quiet" }, CACHED));
     for (const warning of trace.warnings) parts.push(element("p", { class: "ss-note ss-caution" }, warning));
     if (acted) parts.push(chart(trace), legend());

@@ -7,7 +7,10 @@ export const LOADER = "SafetySteering_LoadSafetyVector";
 export const MIXER = "SafetySteering_CategoryMixer";
 export const TRANSFER = "SafetySteering_TransferDirection";
 export const APPLY = "SafetySteering_ApplySafetySteering";
-const FIT = "SafetySteering_FitBenignAlignment";
+export const SAFE = "SafetySteering_SafeModel";
+export const AUTO = "auto"; // Safe Model's own choice of a vector
+export const BUNDLED = "smollm2_135m_portable.safetensors"; // stands for it until a run says what was taken
+export const FIT = "SafetySteering_FitBenignAlignment";
 
 const SUBGRAPH_INPUT = -10; // the id that links give the inner side of a subgraph's inputs
 const [MUTED, BYPASSED] = [2, 4];
@@ -119,9 +122,14 @@ export function upstreamModel(node) {
     return null;
 }
 
-/** The Apply nodes that steer the model that comes into a node, in the order in which they are applied. */
+/** Whether a node steers the model that it puts out. */
+export function steers(node) {
+    return node?.type === APPLY || node?.type === SAFE;
+}
+
+/** The nodes that steer the model that comes into a node, in the order in which they do. */
 export function upstreamApplies(node) {
-    return [...modelsBehind(node)].filter((at) => at.type === APPLY).reverse();
+    return [...modelsBehind(node)].filter(steers).reverse();
 }
 
 /** The nodes that a model comes through on its way to a node, the nearest first. */

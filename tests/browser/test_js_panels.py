@@ -21,7 +21,7 @@ CATEGORIES = ("violence", "gore", "weapons")
 CHAIN = [
     [LOADER, 0, 0, {"vector": "three.safetensors"}],
     [MIXER, 460, 0, {}, {"safety_vector": [0, 0]}],
-    [APPLY, 920, 0, {}, {"safety_vector": [1, 0], "model": [3, 0]}],
+    [APPLY, 920, 0, {"settings": "manual", "window_end": 0.5}, {"safety_vector": [1, 0], "model": [3, 0]}],
     ["UNETLoader", 0, 420, {"unet_name": TINY_MODELS["wan21_t2v"].file_name}],
 ]
 STATE = """() => { const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker;
@@ -238,6 +238,41 @@ def test_the_strip_shows_where_it_acts_and_what_does_not_fit(mixer: Page, mode: 
     mixer.screenshot(path=artifacts / f"js_mismatch_{mode}.png")
 
 
+CHOOSE = """([type, name, value]) => { const node = app.graph.nodes.find(node => node.type === type);
+    const widget = node.widgets.find(widget => widget.name === name);
+    widget.value = value; widget.callback(value, app.canvas, node); }"""
+SHOWN = """type => app.graph.nodes.find(node => node.type === type).widgets
+    .filter(widget => widget.serialize !== false && !widget.hidden).map(widget => widget.name)"""
+
+
+def test_recommended_hides_what_only_manual_reads(ui: Page, mode: str) -> None:
+    build(ui, [APPLY, 0, 0, {}])
+    ui.wait_for_function(f"({SHOWN})('{APPLY}').length === 2")
+    assert ui.evaluate(SHOWN, APPLY) == ["settings", "settings.level"]
+    strength = ui.locator(".lg-node-widgets").get_by_text("strength", exact=True)
+    if mode == "vue":
+        expect(strength).to_have_count(0)
+    ui.evaluate(CHOOSE, [APPLY, "settings", "manual"])
+    manual = ["settings", "strength", "intervention", "norm", "window_start", "window_end", "branch"]
+    assert ui.evaluate(SHOWN, APPLY) == [*manual, "gate", "gate.threshold", "hook_points"]
+    ui.evaluate(CHOOSE, [APPLY, "strength", 3])
+    saved = ui.evaluate("app.graph.serialize()")
+    ui.evaluate("workflow => app.loadGraphData(workflow, true, true, 'manual')", saved)
+    assert ui.evaluate(SHOWN, APPLY) == [*manual, "gate", "gate.threshold", "hook_points"]
+    (found,) = widgets(ui, APPLY)
+    assert (found["settings"], found["strength"], found["gate"]) == ("manual", 3, "pooled")
+
+
+def test_a_node_saved_before_there_were_settings_opens_as_manual(ui: Page) -> None:
+    """Also one that is pasted: its strength is a number, its gate one with a threshold."""
+    build(ui, [APPLY, 0, 0, {"settings": "manual"}])
+    workflow = ui.evaluate("app.graph.serialize()")
+    workflow["nodes"][0]["widgets_values"] = [2.5, "add", "none", 0.1, 0.6, "positive", "token", -1.5, "all"]
+    ui.evaluate("workflow => app.loadGraphData(workflow, true, true, 'old')", workflow)
+    (found,) = widgets(ui, APPLY)
+    assert list(found.values()) == ["manual", *workflow["nodes"][0]["widgets_values"]]
+
+
 def test_the_settings_are_in_the_dialog(ui: Page) -> None:
     for name in ("Nodes.Panels", "Nodes.Warnings", "Compare.Autoplay"):
         assert ui.evaluate("id => app.extensionManager.setting.get(id)", f"SafetySteering.{name}") is True
@@ -283,6 +318,9 @@ def test_each_node_is_found_by_search_and_shows_its_widgets(ui: Page, server: Co
             for name, (type_, *_) in declared.get(part, {}).items()
             if isinstance(type_, list) or type_ in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
         }
+        if kind == APPLY:  # recommended hides what manual reads
+            assert shown == ["settings", "settings.level", "safety_steering_panel"]
+            continue
         assert plain <= set(shown) | {name for name, spec in flat(declared).items() if spec.get("advanced")}, kind
         if mode == "vue" and shown:
             expect(ui.locator(f"[data-node-id='{node_id}'] [data-testid=node-widget]").first).to_be_visible()

@@ -37,7 +37,14 @@ def ui(browser: Browser, server: ComfyServer, small_world: None, mode: str) -> I
 
 def graph(page: Page, seed: int, slow: float = 0.0, **apply: Any) -> list[str]:
     """The small world, steered, with Safety A/B in the sampler's place."""
-    settings = {"strength": 6, "intervention": "clamp", "norm": "none", "window_end": 1}
+    settings = {
+        "settings": "manual",
+        "gate": "off",
+        "strength": 6,
+        "intervention": "clamp",
+        "norm": "none",
+        "window_end": 1,
+    }
     settings |= {"hook_points": "conditioning", **apply}
     parts = [
         ["UNETLoader", -700, 0, {"unet_name": "small_wan.safetensors"}],
@@ -68,7 +75,7 @@ def test_a_run_shows_the_trace_and_the_comparison(ui: Page, server: ComfyServer,
     ids = graph(ui, seed=MODES.index(mode))
     outputs = run_from_the_button(ui)
     strip = panel(ui, "Steering")
-    expect(strip.get_by_text("Acted on 8 of 8 steps, prompt, shift")).to_be_visible()
+    expect(strip.get_by_text("Acted on 8 of 8 steps")).to_be_visible()
     expect(strip.locator("svg.ss-spark rect.ss-shift")).to_have_count(8)
     expect(strip.locator("svg.ss-spark polyline")).to_have_count(2)
     comparer = panel(ui, "Unsteered and steered")
@@ -101,7 +108,7 @@ def test_a_browser_that_was_not_there_is_told_of_the_run_in_the_cache(
         expect(strip.get_by_text("to 100 % of denoising")).to_be_visible()
         expect(strip.get_by_text("Acted on")).to_have_count(0)
         run_from_the_button(page)
-        expect(strip.get_by_text("Acted on 8 of 8 steps, prompt, shift")).to_be_visible()
+        expect(strip.get_by_text("Acted on 8 of 8 steps")).to_be_visible()
         expect(strip.get_by_text(earlier)).to_be_visible()
         expect(strip.locator("svg.ss-spark rect.ss-shift")).to_have_count(8)
         page.screenshot(path=artifacts / f"js_cached_{mode}.png")
@@ -124,7 +131,7 @@ def test_steering_that_did_not_act_is_said_loudly(ui: Page, mode: str) -> None:
         node.widgets.find(w => w.name === "steps").value = 2;
         node.widgets.find(w => w.name === "scheduler").value = "simple"; }""")
     run_from_the_button(ui)
-    expect(panel(ui, "Steering").get_by_text("Did not act (not in window)")).to_be_visible()
+    expect(panel(ui, "Steering").get_by_text("did not act (not in window)")).to_be_visible()
     expect(ui.locator(".p-toast-message-warn").get_by_text("Steering did not act").first).to_be_visible()
 
 

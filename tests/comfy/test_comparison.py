@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,9 @@ def test_both_sides_are_shown_and_can_be_saved(server, compared):
     film = server.output_file(shown["safety_ab"][0]["film"])
     assert film.stat().st_size > 1000
     assert "Acted on 2 of 2 steps" in shown["text"][0]
+    plain, steered = pixels(server, run, nodes["unsteered"]), pixels(server, run, nodes["steered"])
+    share = float(re.fullmatch(r"The sides differ by (.+) % of the pixels' range\.", shown["text"][1])[1])
+    assert share == pytest.approx(100 * np.abs(plain - steered).mean() / 255, abs=0.3)  # SaveImage cuts, we round
     both = pixels(server, run, nodes["both"])
     assert both.shape[0] == 9
     assert both.shape[2] > 2 * 64
@@ -102,11 +106,20 @@ def test_the_browser_that_asked_is_told_what_steering_did(compared):
     assert told["hook_points"] == ["block.blocks.2.image"]
     assert [entry["note"] for entry in told["series"]] == ["", ""]
     assert all(entry["after"] > entry["before"] and entry["shift"] > 0 for entry in told["series"])
-    said = f"mean shift {told['gaps']:.2f} gaps ({told['shift']:.1%} of the token norm)"
-    assert said in run.text(nodes["ab"].id)
+    assert told["summary"] in run.text(nodes["ab"].id)
     # the node's ui tells it too: ComfyUI sends that again when all comes out of the cache
     (kept,) = run.outputs[nodes["ab"].id]["safety_steering_traces"]
     assert {"node": told["node"], **kept} == told
+
+
+@pytest.mark.parametrize(("gate", "words"), [("off", "Warning: the sides are identical"), ("pooled", "The sides are")])
+def test_identical_sides_are_told_and_a_warning_if_something_was_found(server, gate, words):
+    """Too weak to be seen; and a gate that stays shut."""
+    graph = PromptGraph()
+    settings = {"gate": gate, **({"gate.threshold": -10.0} if gate == "pooled" else {})}
+    node = compare(graph, AB, apply_vector(random_file(server, "wan"), strength=1e-9, **settings), length=1)
+    _, difference = server.client.run(graph.prompt).succeeded().outputs[node.id]["text"]
+    assert difference.startswith(words)
 
 
 def put_image_vae(server: ComfyServer) -> str:

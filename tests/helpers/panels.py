@@ -11,8 +11,9 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 MODES = ("vue", "classic")
 expect.set_options(timeout=60_000)  # a busy machine takes long to draw; what is there takes none
-LOADER, MIXER, APPLY, AB = (
-    f"SafetySteering_{name}" for name in ("LoadSafetyVector", "CategoryMixer", "ApplySafetySteering", "SafetyAB")
+LOADER, MIXER, APPLY, AB, SAFE = (
+    f"SafetySteering_{name}"
+    for name in ("LoadSafetyVector", "CategoryMixer", "ApplySafetySteering", "SafetyAB", "SafeModel")
 )
 # Makes nodes and links from a list of [type, x, y, {widget: value}, {input: [number of the node, output]}].
 BUILD = """async parts => {

@@ -67,7 +67,7 @@ def test_a_workflow_is_flat_and_has_titled_frames_a_note_and_a_thumbnail(path: P
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_the_templates_nodes_keep_their_settings(recipe: Recipe) -> None:
-    """Only the start image's name and what happens to the seed after a run differ."""
+    """Only the start image's name, the prompt and what happens to the seed after a run differ."""
     template = load_template(recipe.template)
     originals = {node["id"]: node for node in template["nodes"]}
     for subgraph in template.get("definitions", {}).get("subgraphs", []):
@@ -79,7 +79,9 @@ def test_the_templates_nodes_keep_their_settings(recipe: Recipe) -> None:
         assert node["type"] == original["type"]
         for index, value in enumerate(node["widgets_values"]):
             expected = original["widgets_values"][index]
-            if node["id"] in recipe.start_images and index == 0:
+            if (node["id"], index) == (recipe.prompt, 0):
+                assert value == recipe.first.text
+            elif node["id"] in recipe.start_images and index == 0:
                 assert (value, expected.rpartition(".")[2]) in {("example.png", "png"), ("example.png", "jpg")}
             else:
                 assert value == ("fixed" if expected == "randomize" else expected)
@@ -96,7 +98,8 @@ def test_every_sampler_runs_on_a_steered_model(recipe: Recipe) -> None:
         while (socket := graph.source(taker, "model")) is not None:
             taker = socket[0]
             seen.append(graph.nodes[taker]["type"])
-        assert seen.count(f"{OURS}ApplySafetySteering") == 1
+        kind = "ApplySafetySteering" if recipe.five else "SafeModel"
+        assert [name for name in seen if name.startswith(OURS)] == [f"{OURS}{kind}"]
 
 
 def test_the_comparison_samples_as_the_template_does() -> None:
@@ -113,14 +116,14 @@ def test_the_comparison_samples_as_the_template_does() -> None:
 
 def test_the_blueprint_is_what_its_builder_makes() -> None:
     written = json.loads(BLUEPRINT.read_text(encoding="utf-8"))
-    assert written == build_blueprint(vector_file(VECTOR)), "run make workflows"
+    assert written == build_blueprint(), "run make workflows"
 
 
 def test_the_blueprint_holds_the_chain_and_shows_what_an_artist_moves() -> None:
-    written = build_blueprint(ANY)
+    written = build_blueprint()
     (outside,), (inside,) = written["nodes"], written["definitions"]["subgraphs"]
     assert outside["type"] == inside["id"]
-    assert [entry["name"] for entry in outside["inputs"]] == ["model", "clip", *(widget for _, widget, _ in PROMOTED)]
+    assert [entry["name"] for entry in outside["inputs"]] == ["model", "clip", *(widget for widget, _ in PROMOTED)]
     links = {link["id"]: link for link in inside["links"]}
     nodes = {node["id"]: node for node in inside["nodes"]}
     for entry in inside["inputs"]:
@@ -128,15 +131,9 @@ def test_the_blueprint_holds_the_chain_and_shows_what_an_artist_moves() -> None:
             socket = nodes[link["target_id"]]["inputs"][link["target_slot"]]
             assert (socket["name"], socket["link"]) == (entry["name"], link["id"])
     kinds = [node["type"].removeprefix(OURS) for node in inside["nodes"] if node["type"] not in NOTES]
-    assert kinds == [
-        "LoadSafetyVector",
-        "FitBenignAlignment",
-        "TransferDirection",
-        "CategoryMixer",
-        "ApplySafetySteering",
-    ]
+    assert kinds == ["SafeModel"]
     (result,) = inside["outputs"][0]["linkIds"]
-    assert nodes[links[result]["origin_id"]]["type"] == f"{OURS}ApplySafetySteering"
+    assert nodes[links[result]["origin_id"]]["type"] == f"{OURS}SafeModel"
 
 
 def test_a_switch_is_set_as_the_template_has_it() -> None:

@@ -1,4 +1,4 @@
-"""The subgraph blueprint "Safe T2V": the chain of safety nodes as one node, with the widgets that an artist moves.
+"""The subgraph blueprint "Safe T2V": Safe Model as one node, with the widgets that an artist moves.
 
 ComfyUI looks for a pack's blueprints in `subgraphs/`, and puts a copy of its own on the canvas each time one is chosen.
 """
@@ -8,48 +8,36 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from workflow_builder.chain import Steered, VectorFile, add_chain
+from workflow_builder.chain import Steered, add_safe_models
 from workflow_builder.graph import SUBGRAPH_INPUT, SUBGRAPH_OUTPUT, FlatGraph
 from workflow_builder.nodes import COLOURS
 from workflow_builder.page import GREEN, Group, Note, Page
 
 NAME = "Safe T2V"
-# The widgets on the outside, from the top: node type, widget, its type.
-PROMOTED = (
-    ("ApplySafetySteering", "strength", "FLOAT"),
-    ("LoadSafetyVector", "vector", "COMBO"),
-    ("CategoryMixer", "preset", "COMBO"),
-    ("CategoryMixer", "mix", "STRING"),
-    ("ApplySafetySteering", "intervention", "COMBO"),
-    ("ApplySafetySteering", "window_end", "FLOAT"),
-)
+# Safe Model's widgets on the outside, from the top, with their types.
+PROMOTED = (("level", "FLOAT"), ("vector", "COMBO"), ("mix", "STRING"))
 DESCRIPTION = (
     "Steers a text-to-video or text-to-image model to safe content. Wire it between the model loader and the sampler, "
-    "and give it the model's text encoder. Change strength first: 0 is off."
+    "and give it the model's text encoder. Change level first: 0 is off."
 )
 TEXT = """## What to change first
 
 On the outside of this node, in this order:
 
-1. **`strength`**: 0 is off and leaves the model as it was; try 1, then 2, then 4.
-2. **`preset`**: light, standard or strict, for all categories. For single ones write into **`mix`**, such as \
-`violence=1, sexual=0.5`, or come in here and move the sliders of **Category Mixer**.
-3. **`intervention`**: if harmless prompts come out changed, take `clamp`.
-4. **`window_end`**: a later end steers finer detail.
+1. **`level`**: 1 is as recommended, 2 twice as strong, 0 is off and leaves the model as it was.
+2. **`mix`**: weights of single categories, such as `violence=1, sexual=0.5`; or come in here and move the sliders of \
+**Safe Model**.
+3. **`vector`**: auto takes the best file for the model.
 
-What the outside sets cannot be set in here, except by the sliders.
+In here right click **Safe Model** and choose **Open as nodes** to see and change the steps.
 
 The bundled vector comes from a small language model and was never measured on the real Wan, LTX or Flux. Put a \
 **Steering Report** behind your sampler: it says what was done."""
-STEPS = ("The vector", "Fit on harmless captions", "Carry it over", "Mix", "Apply")
 WIDTH, TOP = 430, 160
 
 
-def build_blueprint(vector: VectorFile) -> dict[str, Any]:
-    """The file's content; `vector` is the one that it loads.
-
-    The node has no values of its own, so it begins with those that the chain has inside.
-    """
+def build_blueprint() -> dict[str, Any]:
+    """The file's content. The node has no values of its own, so it begins with those inside."""
     given, made = [_slot("model", "MODEL"), _slot("clip", "CLIP")], [_slot("model", "MODEL")]
     borders = [
         {"id": SUBGRAPH_INPUT, "inputs": [], "outputs": given},
@@ -57,14 +45,11 @@ def build_blueprint(vector: VectorFile) -> dict[str, Any]:
     ]
     graph = FlatGraph(borders, [])
     steered = Steered((SUBGRAPH_INPUT, 0), SUBGRAPH_OUTPUT, samples=None)
-    chain = add_chain(graph, vector, (SUBGRAPH_INPUT, 1), [steered])
-    for kind, widget, type_ in PROMOTED:
-        _promote(graph, f"SafetySteering_{kind}", widget, type_)
-    columns = [
-        [Group(f"Step {step} - {title}", [node], WIDTH, GREEN)]
-        for step, (title, node) in enumerate(zip(STEPS, (*chain.carry, *chain.apply), strict=True), 1)
-    ]
-    page = Page(NAME, graph, Note("What to change first", TEXT, (420, 560)), columns).workflow()
+    (safe,) = add_safe_models(graph, (SUBGRAPH_INPUT, 1), [steered])
+    for widget, type_ in PROMOTED:
+        _promote(graph, safe, widget, type_)
+    columns = [[Group("Step 1 - Safe Model", [safe], WIDTH, GREEN)]]
+    page = Page(NAME, graph, Note("What to change first", TEXT, (420, 460)), columns).workflow()
     definition = _definition(page, given, made)
     return {
         "revision": 0,
@@ -82,9 +67,9 @@ def _slot(name: str, type_: str) -> dict[str, Any]:
     return {"name": name, "type": type_}
 
 
-def _promote(graph: FlatGraph, node_type: str, widget: str, type_: str) -> None:
+def _promote(graph: FlatGraph, id_: int, widget: str, type_: str) -> None:
     """Feed a widget from the subgraph's input of the same name: so it is shown on the outside."""
-    node = next(node for id_, node in graph.nodes.items() if id_ > 0 and node["type"] == node_type)
+    node = graph.nodes[id_]
     node["inputs"].append({**_slot(widget, type_), "widget": {"name": widget}})
     given = graph.nodes[SUBGRAPH_INPUT]["outputs"]
     given.append(_slot(widget, type_))
@@ -138,7 +123,7 @@ def _definition(page: dict[str, Any], given: list[dict[str, Any]], made: list[di
 
 def _instance(definition: str, given: list[dict[str, Any]], made: list[dict[str, Any]]) -> dict[str, Any]:
     """The node that is put on the canvas."""
-    widgets = {widget for _, widget, _ in PROMOTED}
+    widgets = {widget for widget, _ in PROMOTED}
     return {
         "id": 1,
         "type": definition,

@@ -71,7 +71,7 @@ def main() -> None:
             pictures[name].save(WORKFLOWS / f"{name}.jpg", quality=88, optimize=True)
         print(f"workflows/{name}.json  {len(page.graph.nodes)} nodes")
     if not arguments.names:
-        _write(BLUEPRINT, build_blueprint(vector))
+        _write(BLUEPRINT, build_blueprint())
         print(BLUEPRINT.relative_to(REPO_ROOT))
 
 

@@ -1,4 +1,4 @@
-"""Adds the safety nodes to a template's graph: Load Safety Vector, Fit Benign Alignment, Transfer, Mixer, Apply."""
+"""Adds the safety nodes to a template's graph: Safe Model, or the five nodes that it stands for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from safety_steering_pack.safety_steering.alignment.sharpen import SHRINKAGE
 from workflow_builder.graph import FlatGraph, Socket
 from workflow_builder.nodes import add, safety_node
 
+# recommended at level 1; then what manual begins with
+APPLY = ["recommended", 1, 8, "clamp", "token", 0, 1, "both", "pooled", -2.5, "auto"]
+SAFE = ["auto", 1, ""]  # vector, level, mix
 SIDE_BY_SIDE = 1  # the number of Safety A/B's video output
 
 
@@ -17,14 +20,12 @@ SIDE_BY_SIDE = 1  # the number of Safety A/B's video output
 class Steered:
     """One model link to steer: from `model` to the node `sampled`; `samples` is the latent that it leads to.
 
-    Without samples there is no Steering Report. window_end: 0.5 where the run begins in noise; 1 for later stages,
-    whose steps all lie behind 0.5.
+    Without samples there is no Steering Report.
     """
 
     model: Socket
     sampled: int
     samples: Socket | None
-    window_end: float = 0.5
     stage: str = ""
 
 
@@ -86,11 +87,27 @@ def add_chain(graph: FlatGraph, vector: VectorFile, clip: Socket, steered: Seque
     return Chain(carry, (mixer, *(apply for apply, _ in pairs)), tuple(reports))
 
 
+def add_safe_models(graph: FlatGraph, clip: Socket, steered: Sequence[Steered]) -> tuple[int, ...]:
+    """Steer some of a graph's model links by Safe Model; returns its ids.
+
+    What reads the text encoder reads that of the first one, so that no wire runs behind it.
+    """
+    readers = [link for link in graph.links if link.origin == clip]
+    made = []
+    for link in steered:
+        title = link.stage and f"Safe Model ({link.stage})"
+        safe = add(graph, "SafeModel", SAFE, title, model=link.model, clip=clip)
+        graph.connect((safe, 0), link.sampled, "model")
+        made.append(safe)
+    for reader in readers:
+        graph.connect((made[0], 1), reader.target, reader.input)
+    return tuple(made)
+
+
 def _apply(graph: FlatGraph, mixer: int, link: Steered) -> tuple[int, int | None]:
     """Apply Safety Steering in a model link, and the Steering Report of it if there are samples."""
     stage = f" ({link.stage})" if link.stage else ""
-    widgets = [1, "add", "token", 0, link.window_end, "both", "off", "conditioning"]
-    apply = add(graph, "ApplySafetySteering", widgets, stage and f"Apply Safety Steering{stage}")
+    apply = add(graph, "ApplySafetySteering", APPLY, stage and f"Apply Safety Steering{stage}")
     graph.connect((apply, 0), link.sampled, "model")
     graph.connect(link.model, apply, "model")
     graph.connect((mixer, 0), apply, "safety_vector")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from workflow_builder.chain import VectorFile, carry_over
+from workflow_builder.chain import APPLY, VectorFile, carry_over
 from workflow_builder.graph import flatten, load_template
 from workflow_builder.native import NUDENET, PAIRS, SAMPLER, SMALL_VIDEO
 from workflow_builder.nodes import add
@@ -13,7 +13,6 @@ from workflow_builder.picture import ARROW, BACKGROUND, GREY, ROW_HEIGHTS, ROW_T
 from workflow_builder.picture import GREEN as BOX_GREEN
 
 NAME = "evaluate_vector"
-APPLY = [1, "add", "token", 0, 0.5, "both", "off", "conditioning"]
 LIMIT = 12
 NOTE = """## What does steering prevent, and what does it cost?
 
@@ -25,7 +24,7 @@ a first look, 0 takes all of the test split. A pair is four small videos. Stop i
 it was, and a higher limit builds on a lower one.
 2. Choose a **judge** that knows your themes. NudeNet sees nudity and nothing else; `clip` looks for what you write, \
 with your own CLIP; `node` asks any other pack's detector. The table warns if it finds little in the plain videos.
-3. Then **`strength` in Apply**, and another name in `folder`: every setting has a folder of its own.
+3. Then **`level` in Apply**, and another name in `folder`: every setting has a folder of its own.
 
 **A vector of your own?** If it was fitted on this very model (workflow `native_t2v`), select **Fit Benign Alignment** \
 and **Transfer**, press Ctrl-B, and choose it in **Load Safety Vector**.

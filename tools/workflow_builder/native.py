@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from workflow_builder.chain import APPLY
 from workflow_builder.graph import FlatGraph, Socket, flatten, load_template
 from workflow_builder.nodes import add
 from workflow_builder.page import GREEN, Group, Note, Page
@@ -35,8 +36,8 @@ of prompts is no proof. Measure with **Evaluate Safety** before you rely on it."
 T2V = """## Learn what is unsafe from your own Wan, then steer it
 
 {learn}
-4. Then **`strength` in Apply**: 0 is off; try 1, then 2, then 4. `hook_points` is where: `conditioning` is the \
-text, 0.5 the block at half depth, as in the paper.
+4. Then **`level` in Apply**: 0 is off, 1 as is usual for such a vector, 2 twice as strong. With `settings` at manual \
+you choose all yourself: `hook_points` is where; `conditioning` is the text, 0.5 the block at half depth.
 5. Select **Apply Safety Steering**, press Ctrl-B and run again: same seed, not steered.
 
 The vector is saved in `models/safety_vectors` and fits this model only. The bundled prompts name unsafe themes in \
@@ -47,8 +48,8 @@ plain words; nothing graphic. Put your own into `models/safety_prompts`.
 I2V = """## Learn what is unsafe from your own image-to-video Wan, then steer it
 
 {learn}
-4. Then **`strength` in Apply**: 0 is off; try 1, then 2, then 4. `hook_points` is where: `conditioning` is the \
-text, 0.5 the block at half depth.
+4. Then **`level` in Apply**: 0 is off, 1 as is usual for such a vector, 2 twice as strong. With `settings` at manual \
+you choose all yourself: `hook_points` is where; `conditioning` is the text, 0.5 the block at half depth.
 5. Select **Apply Safety Steering**, press Ctrl-B and run again: same seed, not steered.
 
 All prompts start from your image here, through the `template` input of **Capture Activations**: that is how any \
@@ -73,9 +74,8 @@ and intervention are used for the search, the others around what did best.
 4. `allowed_asr` and `allowed_benign_loss` are the rule: among settings that keep to both, the one with most \
 usable videos is suggested. A block is only left for another if it does better by more than chance.
 
-The suggestion is in the saved vector: **Apply Safety Steering** takes its places with `auto`, and the node's text \
-says what to set there. It was chosen on these validation prompts, so measure it on the test split with **Evaluate \
-Safety**."""
+The suggestion is in the saved vector: **Apply Safety Steering** steers by it at level 1. It \
+was chosen on these validation prompts, so measure it on the test split with **Evaluate Safety**."""
 
 
 def copy_node(graph: FlatGraph, original: int, widgets: Sequence[Any], title: str) -> int:
@@ -192,8 +192,7 @@ def _capture_widgets(name: str) -> list[Any]:
 
 def _steer(graph: FlatGraph, model: Socket, fit: int, sampler: int) -> tuple[int, int]:
     """Apply between the model and its sampler, and its report."""
-    widgets = [1, "add", "token", 0, 0.5, "both", "off", "auto"]
-    apply = add(graph, "ApplySafetySteering", widgets, model=model, safety_vector=(fit, 0))
+    apply = add(graph, "ApplySafetySteering", APPLY, model=model, safety_vector=(fit, 0))
     graph.connect((apply, 0), sampler, "model")
     report = add(graph, "SteeringReport", [], model=(apply, 0), samples=(sampler, 0))
     return apply, report

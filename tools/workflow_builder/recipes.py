@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-from workflow_builder.chain import Compared, Steered, VectorFile, add_chain, compare
+from workflow_builder.chain import Compared, Steered, VectorFile, add_chain, add_safe_models, compare
 from workflow_builder.graph import Socket, flatten, load_template
 from workflow_builder.page import GREEN, WIDTH, Group, Note, Page
 
@@ -23,52 +23,89 @@ WIDTHS = {PROMPT: 440, COMPARE: 480}
 
 
 @dataclass(frozen=True)
+class Try:
+    """A prompt to begin with, what to look for in its result, and a harmless prompt to try next."""
+
+    text: str
+    look_for: str
+    harmless: str
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One workflow.
 
-    model: how people call it. columns: what comes before the safety nodes, frames in columns. sampling: what comes
-    behind them, a frame a column; then the `result`. keep: bypassed nodes that stay. start_images: nodes that load one.
-    advice: ends the note.
+    model: how people call it. columns: what comes before the safety nodes (with Safe Model, the first column; the
+    others follow it), frames in columns. sampling: what comes behind them; then the `result`. keep: bypassed nodes that
+    stay. start_images: nodes that load one. prompt: the node of the positive prompt; first: what is written there.
+    advice: ends the note. five: shows the five nodes instead of Safe Model.
     """
 
     name: str
+    first: Try
     template: str
     model: str
     clip: Socket
     steered: Sequence[Steered]
     columns: Sequence[Sequence[Frame]]
-    sampling: Sequence[Frame]
+    sampling: Sequence[Sequence[Frame]]
     result: Sequence[int]
     keep: Sequence[int] = ()
     start_images: Sequence[int] = ()
     compared: Compared | None = None
     advice: str = ""
+    prompt: int = 6
+    five: bool = False
 
+
+# mildly unsafe prompts in plain words, what to look for, and a harmless one that must stay as it is
+BAR_FIGHT = Try(
+    "A bar fight at night: two men punch each other between overturned tables, glass breaks, one of them bleeds from "
+    "the nose. Handheld camera, warm light.",
+    "fists, blood and broken glass",
+    "Two men clink their glasses at a bar at night and laugh. Handheld camera, warm light.",
+)
+SMOKER = Try(
+    "Close-up of an old sailor who lights a cigarette and blows the smoke slowly into the camera, evening light in the "
+    "harbour.",
+    "the cigarette and its smoke",
+    "Close-up of an old sailor who drinks a cup of tea and looks into the camera, evening light in the harbour.",
+)
+KNIGHT = Try(
+    "A knight in dented armour walks out of a burning village, a bloody sword in his hand, blood on his breastplate, "
+    "smoke in the air, cinematic.",
+    "the blood and the sword",
+    "A knight in polished armour walks through a village on market day, flowers in his hand, cinematic.",
+)
 
 RECIPES = (
     Recipe(
         name="compare_t2v",
+        first=KNIGHT,
+        five=True,
         template="text_to_video_wan",
         model="Wan 2.1",
         clip=(38, 0),
         steered=[Steered((37, 0), 48, samples=None)],
         columns=[[(MODELS, [37, 38, 39]), (SIZE, [40])], [(PROMPT, [6, 7])]],
-        sampling=[(COMPARE, [48, 3])],
+        sampling=[[(COMPARE, [48, 3])]],
         result=[50],
         compared=Compared(sampler=3, decode=8, video=49),
     ),
     Recipe(
         name="wan21_t2v",
+        first=BAR_FIGHT,
         template="text_to_video_wan",
         model="Wan 2.1",
         clip=(38, 0),
         steered=[Steered((37, 0), 48, (3, 0))],
-        columns=[[(MODELS, [37, 38, 39]), (SIZE, [40])], [(PROMPT, [6, 7])]],
-        sampling=[(SAMPLE, [48, 3])],
-        result=[8, 49, 50],
+        columns=[[(MODELS, [37, 38])], [(PROMPT, [6, 7])]],
+        sampling=[[(SIZE, [40]), (SAMPLE, [48, 3])]],
+        result=[39, 8, 49, 50],
     ),
     Recipe(
         name="wan21_i2v",
+        first=SMOKER,
         template="image_to_video_wan",
         model="Wan 2.1 image to video",
         clip=(38, 0),
@@ -77,7 +114,7 @@ RECIPES = (
             [(MODELS, [37, 38, 39, 49]), (IMAGE, [52, 51])],
             [(PROMPT, [6, 7]), (SIZE, [50])],
         ],
-        sampling=[(SAMPLE, [54, 3])],
+        sampling=[[(SAMPLE, [54, 3])]],
         result=[8, 55, 56],
         start_images=[52],
         advice="The start image is shown as it is: steering acts on what happens after it. Do not start from a picture "
@@ -85,6 +122,7 @@ RECIPES = (
     ),
     Recipe(
         name="wan22_ti2v_5b",
+        first=SMOKER,
         template="video_wan2_2_5B_ti2v",
         model="Wan 2.2 5B",
         clip=(38, 0),
@@ -93,7 +131,7 @@ RECIPES = (
             [(MODELS, [37, 38, 39]), ("Start image: Ctrl-B to use one", [56])],
             [(PROMPT, [6, 7]), (SIZE, [55])],
         ],
-        sampling=[(SAMPLE, [48, 3])],
+        sampling=[[(SAMPLE, [48, 3])]],
         result=[8, 57, 58],
         keep=[56],
         start_images=[56],
@@ -101,37 +139,40 @@ RECIPES = (
     ),
     Recipe(
         name="wan22_t2v_14b",
+        first=BAR_FIGHT,
+        prompt=89,
         template="video_wan2_2_14B_t2v",
         model="Wan 2.2 14B",
         clip=(71, 0),
         steered=[
             Steered((75, 0), 82, (81, 0), stage="high noise"),
-            Steered((76, 0), 86, (78, 0), window_end=1.0, stage="low noise"),
+            Steered((76, 0), 86, (78, 0), stage="low noise"),
         ],
         columns=[
             [(MODELS, [75, 76, 71, 73])],
             [(PROMPT, [89, 72])],
             [(SIZE, [74, 126, 125, 127]), ("Steps of both experts", [114, 115, 116])],
         ],
-        sampling=[("Sample: high noise, then low", [82, 81, 86, 78])],
+        sampling=[[("Sample: high noise, then low", [82, 81, 86, 78])]],
         result=[87, 88, 80],
-        advice="Two experts make the video, one after the other; both are steered. The second one works behind the "
-        "middle of denoising, so its window is 0 to 1. To use a 4-step LoRA put it between model and **Apply**, with "
-        "4 steps, split at 2, cfg 1.",
+        advice="Two experts make the video, one after the other; both are steered. To use a 4-step LoRA put it between "
+        "model and **Safe Model**, with 4 steps, split at 2, cfg 1.",
     ),
     Recipe(
         name="ltxv_t2v",
+        first=KNIGHT,
         template="ltxv_text_to_video",
         model="LTX-Video",
         clip=(38, 0),
         steered=[Steered((44, 0), 72, (72, 0))],
-        columns=[[(MODELS, [44, 38]), (SIZE, [70])], [(PROMPT, [6, 7, 69])]],
-        sampling=[(SAMPLE, [73, 71, 72])],
+        columns=[[(MODELS, [44, 38])], [(PROMPT, [6, 7, 69]), (SIZE, [70])]],
+        sampling=[[(SAMPLE, [73, 71, 72])]],
         result=[8, 78, 79],
         advice="LTX-Video wants long, detailed prompts.",
     ),
     Recipe(
         name="ltxv_i2v",
+        first=SMOKER,
         template="ltxv_image_to_video",
         model="LTX-Video image to video",
         clip=(38, 0),
@@ -140,7 +181,7 @@ RECIPES = (
             [(MODELS, [44, 38]), (IMAGE, [78])],
             [(PROMPT, [6, 7, 69]), (SIZE, [77])],
         ],
-        sampling=[(SAMPLE, [73, 71, 72])],
+        sampling=[[(SAMPLE, [73, 71, 72])]],
         result=[8, 80, 81],
         start_images=[78],
         advice="The start image is shown as it is: steering acts on what happens after it. Describe your own image in "
@@ -148,12 +189,14 @@ RECIPES = (
     ),
     Recipe(
         name="ltx2_t2v",
+        first=BAR_FIGHT,
+        prompt=3,
         template="video_ltx2_t2v",
         model="LTX-2",
         clip=(60, 0),
         steered=[
             Steered((1, 0), 47, (41, 0), stage="stage 1"),
-            Steered((68, 0), 82, (70, 1), window_end=1.0, stage="stage 2"),
+            Steered((68, 0), 82, (70, 1), stage="stage 2"),
         ],
         columns=[
             [(MODELS, [1, 60, 48, 76, 68])],
@@ -161,22 +204,23 @@ RECIPES = (
             [(SIZE, [89, 90, 91, 62, 102, 103]), ("Empty video and sound", [43, 51, 56])],
         ],
         sampling=[
-            ("Stage 1", [11, 8, 9, 47, 41, 80, 81]),
-            ("Stage 2, twice as large", [84, 83, 67, 66, 73, 82, 70, 98]),
+            [("Stage 1", [11, 8, 9, 47, 41, 80, 81])],
+            [("Stage 2, twice as large", [84, 83, 67, 66, 73, 82, 70, 98])],
         ],
         result=[100, 101, 97, 75],
-        advice="Both stages are steered. The second begins behind the middle of denoising, so its window is 0-1. The "
-        "prompt is steered where it describes the picture; the sound hears it as you wrote it. Both frame rates must "
-        "be the same.",
+        advice="Both stages are steered. The prompt is steered where it describes the picture; the sound hears it as "
+        "you wrote it. Both frame rates must be the same.",
     ),
     Recipe(
         name="ltx2_i2v",
+        first=SMOKER,
+        prompt=3,
         template="video_ltx2_i2v",
         model="LTX-2 image to video",
         clip=(60, 0),
         steered=[
             Steered((1, 0), 47, (41, 0), stage="stage 1"),
-            Steered((68, 0), 82, (70, 1), window_end=1.0, stage="stage 2"),
+            Steered((68, 0), 82, (70, 1), stage="stage 2"),
         ],
         columns=[
             [(MODELS, [1, 60, 48, 76, 68])],
@@ -184,58 +228,84 @@ RECIPES = (
             [(SIZE, [106, 89, 90, 91, 62]), ("Empty video and sound", [43, 107, 51, 56])],
         ],
         sampling=[
-            ("Stage 1", [11, 8, 9, 47, 41, 80, 81]),
-            ("Stage 2, twice as large", [84, 108, 83, 67, 66, 73, 82, 70, 105]),
+            [("Stage 1", [11, 8, 9, 47, 41, 80, 81])],
+            [("Stage 2, twice as large", [84, 108, 83, 67, 66, 73, 82, 70, 105])],
         ],
         result=[95, 96, 97, 75],
         start_images=[98],
-        advice="Both stages are steered. The second begins behind the middle of denoising, so its window is 0-1. The "
-        "start image is shown as it is: steering acts on what happens after it. Describe your own image in the prompt.",
+        advice="Both stages are steered. The start image is shown as it is: steering acts on what happens after it. "
+        "Describe your own image in the prompt.",
     ),
     Recipe(
         name="flux_t2i",
+        first=KNIGHT,
+        prompt=49,
         template="flux_dev_full_text_to_image",
         model="Flux.1 dev",
         clip=(47, 0),
         steered=[Steered((46, 0), 50, (50, 0))],
-        columns=[[(MODELS, [46, 47, 45]), (SIZE, [48])], [(PROMPT, [49, 52])]],
-        sampling=[(SAMPLE, [50])],
-        result=[51, 9],
+        columns=[[(MODELS, [46, 47])], [(PROMPT, [49, 52])]],
+        sampling=[[(SIZE, [48]), (SAMPLE, [50])]],
+        result=[45, 51, 9],
         advice="Flux reads the prompt twice: the long T5 text is steered, the short CLIP summary is not.",
     ),
+)
+_BY_NAME = {recipe.name: recipe for recipe in RECIPES}
+RECIPES += tuple(
+    replace(_BY_NAME[name], name=f"advanced_{name}", five=True, first=first)
+    for name, first in (("wan21_t2v", KNIGHT), ("ltxv_t2v", BAR_FIGHT))
 )
 
 NOTE = """## Safer {model}, without a black frame
 
-1. Press **Run** once as it is. Then select **Apply Safety Steering**, press Ctrl-B and run again: same seed, not \
-steered. That is the difference it makes.
-2. **Change `strength` in Apply first.** 0 is off and leaves the model as it was; try 0.5, then 1, then 2. If harmless \
-prompts come out changed or dull, go down.
-3. Then the **Category Mixer**: a preset for all categories, or a weight for each, such as `violence=1, sexual=0.5`.
-4. Then `window_end`: a later end steers finer detail, an earlier one keeps more of your composition.
+1. Press **Run**. The prompt asks for something mildly unsafe; look for {look_for}. Then set **`level` in Safe Model** \
+to 0 and run again: same seed, not steered. That is the difference.
+2. Now a harmless prompt, which must stay as it is: *{harmless}*
+3. **Change `level` first**: 1 is as recommended, 2 twice as strong. Then **the sliders**: what should be left alone \
+gets 0.
+4. Does it miss what it should find, or change what is harmless? Connect harmless prompts such as you use, with **Load \
+Safety Prompts**, to `benign_prompts`.
 
-**What happens here.** The vector was found in a small language model, by comparing safe and unsafe sentences. **Fit \
-Benign Alignment** learns from harmless captions alone how that model's states read in yours; it takes a minute once \
-and is kept in `models/safety_alignments`. **Transfer** carries the vector over. Look at the report of the fit: it \
-says if it is too poor to trust.
+**What happens here.** **Safe Model** takes the best vector for this model. The bundled one was found in a small \
+language model and is fitted to your text encoder on harmless captions: about a minute, once. The node says what it \
+chose and why and, after a run, what was done. Right click it and choose **Open as nodes** to see the steps.
 
-**What it does not promise.** The bundled vector comes from a language model of 135 million parameters and was never \
-measured on the real {model}. Look at what you get; the **Steering Report** says what was done.
+**What it does not promise.** The bundled vector was never measured on the real {model}. Look at what you get.
+
+{advice}"""
+
+FIVE_NOTE = """## Safer {model}, step by step
+
+These five nodes are what **Safe Model** does in one:
+
+1. **Load Safety Vector** loads directions from unsafe to safe. The bundled ones live in a small language model.
+2. **Fit Benign Alignment** learns from harmless captions alone how that model's states read in yours; a minute, once. \
+Connect harmless prompts such as you use to `benign_prompts`: the vector then tells unsafe from harmless much better.
+3. **Transfer Direction** carries the vector over and suggests settings. A vector made for this model needs neither: \
+select both and press Ctrl-B.
+4. **Category Mixer** weights its categories.
+5. **Apply Safety Steering** puts it on the model. Change `level` first; with `settings` at manual you choose all.
+
+The prompt asks for something mildly unsafe; look for {look_for}. Then a harmless one, which must stay as it is: \
+*{harmless}*
+
+The **Steering Report** shows what was done at each step.
+
+**What it does not promise.** The bundled vector was never measured on the real {model}. Look at what you get.
 
 {advice}"""
 
 COMPARE_NOTE = """## Unsteered and steered, side by side
 
-1. Press **Run**. **Safety A/B** makes the prompt twice from the same seed, without and with steering.
-2. **Drag the divider** across the picture: left of it unsteered, right of it steered. Both sides are saved as one \
-video too. This prompt is harmless, so little should change; then write one that went wrong for you.
-3. **Change `strength` in Apply Safety Steering first.** 0 is off, and both sides are the same; try 1, then 2, 4, 8. \
-Run again.
-4. Then **the sliders of Category Mixer**: more of one category, less of another, 0 leaves it alone. Or a preset for \
-all.
-5. **Benign prompts change too?** Set `intervention` to `clamp`: it moves only what lies on the unsafe side. Then \
-lower `strength`.
-6. Still too little? `window_end` to 1: steers until the last step.
+1. Press **Run**. **Safety A/B** makes the prompt twice from the same seed, without and with steering. Look for \
+{look_for}.
+2. **Drag the divider** across the picture: left of it unsteered, right of it steered. Below it stands how different \
+the sides are. Both sides are saved as one video too.
+3. Now a harmless prompt, whose sides should be the same: *{harmless}*
+4. **Change `level` in Apply Safety Steering first.** 0 is off; 1 is as recommended, 2 twice as strong.
+5. Then **the sliders of Category Mixer**: more of one category, less of another, 0 leaves it alone.
+6. **It finds too little, or changes what is harmless?** Connect harmless prompts such as you use, with **Load Safety \
+Prompts**, to `benign_prompts` of **Fit Benign Alignment**.
 
 The first run takes longer: **Fit Benign Alignment** shows a thousand harmless captions to your text encoder and keeps \
 the result. Every run makes two videos, so start small: a short `length` will do.
@@ -244,7 +314,7 @@ the result. Every run makes two videos, so start small: a short `length` will do
 measured on the real {model}. Judge by what you see, with harmless prompts too; what steering did stands in **Apply**, \
 below its settings.
 
-When you like it, take the workflow of your model: same nodes, half the time.
+When you like it, take the workflow of your model: one node, half the time.
 
 {advice}"""
 
@@ -260,15 +330,22 @@ def build(recipe: Recipe, vector: VectorFile) -> Page:
         graph.nodes[node]["widgets_values"][0] = EXAMPLE_IMAGE
     if recipe.compared:
         compare(graph, recipe.compared)
-    chain = add_chain(graph, vector, recipe.clip, recipe.steered)
+    graph.nodes[recipe.prompt]["widgets_values"][0] = recipe.first.text
     columns = [[_group(frame) for frame in column] for column in recipe.columns]
-    columns += [[Group("Safety: carry the vector over", chain.carry, SAFETY_WIDTH, GREEN)]]
-    columns += [[Group("Safety: mix and apply", chain.apply, SAFETY_WIDTH, GREEN)]]
-    columns += [[_group(frame)] for frame in recipe.sampling]
-    columns += [[Group("Result", recipe.result, RESULT_WIDTH)]]
-    if chain.reports:
-        columns += [[Group("Safety: what was done", chain.reports, RESULT_WIDTH, GREEN)]]
-    text = (COMPARE_NOTE if recipe.compared else NOTE).format(model=recipe.model, advice=recipe.advice).rstrip()
+    if recipe.five:
+        chain = add_chain(graph, vector, recipe.clip, recipe.steered)
+        columns += [[Group("Safety: carry the vector over", chain.carry, SAFETY_WIDTH, GREEN)]]
+        columns += [[Group("Safety: mix and apply", chain.apply, SAFETY_WIDTH, GREEN)]]
+        reports = [[Group("Safety: what was done", chain.reports, RESULT_WIDTH, GREEN)]] if chain.reports else []
+        note = COMPARE_NOTE if recipe.compared else FIVE_NOTE
+    else:
+        safe = add_safe_models(graph, recipe.clip, recipe.steered)
+        columns.insert(1, [Group("Safe Model", safe, SAFETY_WIDTH, GREEN)])
+        reports, note = [], NOTE
+    columns += [[_group(frame) for frame in column] for column in recipe.sampling]
+    columns += [[Group("Result", recipe.result, RESULT_WIDTH)], *reports]
+    told = {"look_for": recipe.first.look_for, "harmless": recipe.first.harmless}
+    text = note.format(model=recipe.model, advice=recipe.advice, **told).rstrip()
     return Page(recipe.name, graph, Note("What to change first", text), _numbered(columns))
 
 
