@@ -144,7 +144,7 @@ def _own_first() -> list[str]:
 
 
 def _fitted(chosen: Chosen, model: ModelPatcher, clip: Any, benign: PromptSet | None) -> tuple[SafetyVector, list[str]]:
-    """The vector in the model's own states, and lines about the fit; a vector that is not portable as it is."""
+    """The vector in the model's own states, and a line about the fit; a vector that is not portable as it is."""
     if chosen.vector.info.kind != PORTABLE:
         return chosen.vector, []
     if clip is None:
@@ -153,9 +153,8 @@ def _fitted(chosen: Chosen, model: ModelPatcher, clip: Any, benign: PromptSet | 
             "a vector made for this model."
         )
     alignment = align(Inputs(chosen.vector, clip=clip, model=model, benign=benign), TARGET, ALIGNMENT)
-    told = [] if benign is not None else ["Fit: harmless prompts in your own style, at benign_prompts, make it better."]
     carried = carry_over(chosen.vector, alignment, SHRINKAGE)
-    return carried, [*told, f"Fit: {report_alignment(alignment, chosen.vector).splitlines()[0]}"]
+    return carried, [f"Fit: {report_alignment(alignment, chosen.vector).splitlines()[0]}"]
 
 
 def vector_versions(choice: str) -> str:

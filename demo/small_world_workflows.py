@@ -95,12 +95,13 @@ def with_harmless_captions(workflow: Workflow) -> Workflow:
     for number, (node, slot) in zip(numbers, takers, strict=True):
         node["inputs"][slot]["link"] = number
         links.append([number, id_, 0, node["id"], slot, "SAFETY_PROMPTS"])
-    x = nodes[0]["pos"][0]
+    x = takers[0][0]["pos"][0] - 480
+    above = [node["pos"][1] + node["size"][1] for node in nodes if x - node["size"][0] < node["pos"][0] < x + 420]
     nodes.append(
         {
             "id": id_,
             "type": f"{PREFIX}LoadSafetyPrompts",
-            "pos": [x, max(node["pos"][1] + node["size"][1] for node in nodes) + 120],
+            "pos": [x, max(above) + 120],
             "size": [420, 420],
             "flags": {},
             "order": len(nodes),

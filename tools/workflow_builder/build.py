@@ -48,7 +48,9 @@ def pages(vector: VectorFile) -> dict[str, Callable[[], Page]]:
 def diagrams() -> dict[str, Image.Image]:
     """Name -> thumbnail of the workflows that have a diagram. The others show a run, from the browser tests."""
     drawn = {
-        recipe.name: draw_workflow(recipe.name, recipe.model, [link.stage.capitalize() for link in recipe.steered])
+        recipe.name: draw_workflow(
+            recipe.name, recipe.model, [link.stage.capitalize() for link in recipe.steered], recipe.five
+        )
         for recipe in RECIPES
         if not recipe.compared
     }

@@ -16,7 +16,8 @@ LARGE, MEDIUM, SMALL = 80, 46, 38  # of letters
 BACKGROUND, TEXT, GREEN, GREY, ARROW = "#17191c", "#f4f6f7", "#2a7d54", "#3a424b", "#57d08b"
 QUIET_ARROW = "#9aa5ae"
 TASKS = {"t2v": "text to video", "i2v": "image to video", "ti2v": "text or image to video", "t2i": "text to image"}
-CARRY = ("Safety\nvector", "Fit and\ncarry", "Mix")
+FIVE = (("Safety\nvector", "Fit and\ncarry", "Mix"), "Apply Safety Steering")
+SAFE = (("Takes the\nbest vector", "Fits it\nonce", "Applies\nit"), "Safe Model")
 ROW_TOPS, ROW_HEIGHTS = (252, 444, 606), (118, 88, 118)  # of a diagram's three rows
 PICTURES_TOP, PICTURES_BOTTOM = 230, 40  # above and below the pictures of a run
 
@@ -83,17 +84,18 @@ class Canvas:
         self._draw.polygon([(px * SHARPER, py * SHARPER) for px, py in head], colour)
 
 
-def draw_workflow(name: str, model: str, stages: Sequence[str]) -> Image.Image:
-    """A diagram of a workflow. name: ends in its task. stages: the steered samplers, in order."""
+def draw_workflow(name: str, model: str, stages: Sequence[str], five: bool = False) -> Image.Image:
+    """A diagram of a workflow. name: ends in its task. stages: the steered samplers, in order. five: the five nodes."""
+    carry, steering = FIVE if five else SAFE
     task = next(words for key, words in TASKS.items() if key in name.split("_"))
     canvas = Canvas()
     canvas.title(model.removesuffix(f" {task}"), task)
-    above = canvas.row(ROW_TOPS[0], ROW_HEIGHTS[0], CARRY, [GREEN] * len(CARRY), ARROW)
+    above = canvas.row(ROW_TOPS[0], ROW_HEIGHTS[0], carry, [GREEN] * len(carry), ARROW)
     given = "Image,\nprompt" if "image to" in task else "Prompt"
     steps = [given, *(stage.replace(" ", "\n") or "Sample" for stage in stages), task.split()[-1].capitalize()]
     below = canvas.row(ROW_TOPS[2], ROW_HEIGHTS[2], steps, [GREY] * len(steps), QUIET_ARROW)
     canvas.line([(above[-1], ROW_TOPS[0] + ROW_HEIGHTS[0]), (above[-1], ROW_TOPS[1])])
-    canvas.box(MARGIN, ROW_TOPS[1], SIZE - MARGIN, ROW_TOPS[1] + ROW_HEIGHTS[1], "Apply Safety Steering", GREEN, MEDIUM)
+    canvas.box(MARGIN, ROW_TOPS[1], SIZE - MARGIN, ROW_TOPS[1] + ROW_HEIGHTS[1], steering, GREEN, MEDIUM)
     for middle in below[1:-1]:
         canvas.line([(middle, ROW_TOPS[1] + ROW_HEIGHTS[1]), (middle, ROW_TOPS[2])])
     return canvas.picture()
