@@ -23,8 +23,9 @@ from ..safety_steering.steering.trace import CallTrace, RunTrace
 from ..safety_steering.vectors.file import load_vector, read_label
 from ..safety_steering.vectors.vector import SafetyVector
 from .folders import VECTORS, cached_by_file_version, find, sha256_of, vector_name
-from .models.checkpoint import read_shapes, recognise
+from .models.checkpoint import recognise
 from .models.families import FAMILIES
+from .models.header import read_header
 from .models.vector_fit import HeaderShape, check_fits, header_shape
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _chosen(vector: SafetyVector | None, hook_points: str) -> tuple[tuple[HookPo
 @cached_by_file_version(64)
 def _recognised(path: Path) -> HeaderShape | None:
     try:
-        found = recognise(read_shapes(path), FAMILIES)
+        found = recognise(read_header(path).shapes, FAMILIES)
     except SafetySteeringError:  # not safetensors: unknown until it is loaded
         return None
     return None if found is None else header_shape(found, next(row for row in FAMILIES if row.name == found.family))

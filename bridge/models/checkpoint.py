@@ -5,7 +5,6 @@ Needs neither ComfyUI nor torch. The caller passes the rows of the model map, wh
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -14,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...safety_steering.errors import SafetySteeringError, shortened
+from .header import Shapes, Shard, read_model, shard_of
 from .signatures import SIGNATURES, Signature
 
-MAX_HEADER_BYTES = 64 * 1024 * 1024
 # prefixes of the diffusion model's tensors in checkpoints; the empty one is that of a file of the model alone
 PREFIXES = ("", "model.diffusion_model.", "diffusion_model.", "net.", "core.", "model.diffusion_model.core.", "model.")
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -37,25 +35,6 @@ class Checkpoint:
     widths: Mapping[str, int]
     states: int
     unread: frozenset[str] = frozenset()
-
-
-def read_shapes(path: str | os.PathLike[str]) -> Shapes:
-    """Names and shapes of the tensors of a safetensors file, from its header.
-
-    Raises:
-        SafetySteeringError: the file is not a safetensors file.
-    """
-    complaint = f"'{os.fspath(path)}' is not a safetensors file, so its model cannot be recognised."
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if not 2 <= size <= MAX_HEADER_BYTES:
-            raise SafetySteeringError(complaint)
-        text = file.read(size)
-    try:
-        header = json.loads(text)
-        return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise SafetySteeringError(complaint) from error
 
 
 def recognise(shapes: Shapes, rows: Iterable[Any]) -> Checkpoint | None:
@@ -105,10 +84,25 @@ def inspect_checkpoint(path: str | os.PathLike[str], rows: Iterable[Any]) -> str
     """A few lines on a file that is a checkpoint of a family in `rows`; else an empty string."""
     rows = tuple(rows)
     try:
-        found = recognise(read_shapes(path), rows)
+        header = read_model(path)
+        found = recognise(header.shapes, rows)
     except SafetySteeringError:
         return ""
-    return "" if found is None else describe_checkpoint(found, next(row for row in rows if row.name == found.family))
+    if found is None:
+        return ""
+    lines = [describe_checkpoint(found, next(row for row in rows if row.name == found.family))]
+    if header.formats:
+        lines.append(f"weights   {', '.join(f'{name} ({count} tensors)' for name, count in header.formats.items())}")
+    if shard := shard_of(path):
+        lines.append(f"shard     {_described(shard)}")
+    return "\n".join(lines)
+
+
+def _described(shard: Shard) -> str:
+    if shard.missing:
+        missing = ", ".join(map(str, shard.missing[:8])) + (" ..." if len(shard.missing) > 8 else "")
+        return f"{shard.number} of {shard.count}; not here: {missing}. Blocks are counted over what is here"
+    return f"{shard.number} of {shard.count}; described with the others, which are beside it"
 
 
 def describe_checkpoint(checkpoint: Checkpoint, row: Any) -> str:
@@ -155,7 +149,7 @@ def describe_unknown(path: str | os.PathLike[str]) -> str:
     if os.path.isdir(path):
         return f"'{name}' is a folder. Name one file in it."
     try:
-        tensors = sorted(read_shapes(path))
+        tensors = sorted(read_model(path).shapes)
     except SafetySteeringError:
         with open(path, "rb") as file:
             gguf = file.read(4) == b"GGUF"
@@ -166,6 +160,8 @@ def describe_unknown(path: str | os.PathLike[str]) -> str:
             "reads. Give another file, or download it again."
         )
     example = shortened(tensors[len(tensors) // 2]) if tensors else ""
+    if (shard := shard_of(path)) and shard.missing:
+        return f"'{name}' is shard {shard.number} of {shard.count} of a model. Put all its shards into one folder."
     held = f"tensors such as {example} ({len(tensors)} in all)" if tensors else "no tensors"
     return (
         f"'{name}' is neither a safety vector nor a known diffusion model; it holds {held}. Give a file "

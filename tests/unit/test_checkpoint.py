@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from safety_steering_pack.bridge.models.checkpoint import inspect_checkpoint, read_shapes, recognise
+from safety_steering_pack.bridge.models.checkpoint import inspect_checkpoint, recognise
 from safety_steering_pack.bridge.models.families import FAMILIES
+from safety_steering_pack.bridge.models.header import read_header
 from safety_steering_pack.bridge.models.signatures import SIGNATURES
 from safety_steering_pack.commands.main import main
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
@@ -139,4 +140,118 @@ def test_a_damaged_file_is_one_sentence(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(SafetySteeringError, match="is not a safetensors file"):
-        read_shapes(path)
+        read_header(path)
+
+
+def write_quantised(path, shapes, marks=None, metadata=None):
+    """As `write_header`; `shapes` maps names to (dtype, shape), `marks` names to the JSON that a tensor holds."""
+    entries = {
+        name: {"dtype": dtype, "shape": shape, "data_offsets": [0, 0]} for name, (dtype, shape) in shapes.items()
+    }
+    data = b""
+    for name, value in (marks or {}).items():
+        text = json.dumps(value).encode()
+        offsets = [len(data), len(data) + len(text)]
+        entries[name] = {"dtype": "U8", "shape": [len(text)], "data_offsets": offsets}
+        data += text
+    text = json.dumps({"__metadata__": metadata or {}, **entries}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def wan(dtype="BF16", **changed):
+    shapes = {name: (dtype, shape) for name, shape in WAN.items()}
+    return shapes | {name.replace("__", "."): value for name, value in changed.items()}
+
+
+LAYER = "text_embedding.0"
+PACKED = ("U8", (1536, 2048))
+NVFP4 = {f"{LAYER}.weight": PACKED, f"{LAYER}.weight_scale": ("F8_E4M3", (1536, 256))}
+NF4 = {f"{LAYER}.weight": ("U8", (1536 * 2048, 1)), f"{LAYER}.weight.absmax": ("F32", (98304,))}
+CONVROT = {f"{LAYER}.weight": ("I8", (1536, 2048)), f"{LAYER}.weight_scale": ("F32", (1536, 64))}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "marks", "metadata", "weights"),
+    [
+        (NVFP4, {f"{LAYER}.comfy_quant": {"format": "nvfp4"}}, {}, "nvfp4 (1 tensors)"),
+        (
+            NVFP4,
+            {},
+            {"_quantization_metadata": json.dumps({"layers": {LAYER: {"format": "nvfp4"}}})},
+            "nvfp4 (1 tensors)",
+        ),
+        (NVFP4 | {f"{LAYER}.weight_scale_2": ("F32", ())}, {}, {}, "nvfp4 (1 tensors)"),
+        (
+            NF4,
+            {f"{LAYER}.weight.quant_state.bitsandbytes__nf4": {"quant_type": "nf4", "shape": [1536, 4096]}},
+            {},
+            "bitsandbytes nf4 (1 tensors)",
+        ),
+        (CONVROT, {f"{LAYER}.comfy_quant": {"format": "convrot_w4a4"}}, {}, "convrot_w4a4 (1 tensors)"),
+        (
+            {f"{LAYER}.weight": ("F8_E4M3", (1536, 4096))},
+            {f"{LAYER}.comfy_quant": {"format": "float8_e4m3fn"}},
+            {},
+            "float8_e4m3fn (1 tensors)",
+        ),
+        (
+            {f"{LAYER}.weight": ("F8_E4M3", (1536, 4096)), "scaled_fp8": ("F8_E4M3", (2,))},
+            {},
+            {},
+            "float8 E4M3 (1 tensors)",
+        ),
+        (
+            {f"{LAYER}.weight": ("I8", (1536, 4096)), f"{LAYER}.weight_scale": ("F32", ())},
+            {f"{LAYER}.comfy_quant": {"format": "int8_tensorwise"}},
+            {},
+            "int8_tensorwise (1 tensors)",
+        ),
+        ({f"{LAYER}.weight": ("U8", (1536, 1111))}, {}, {}, "packed in an unknown way (1 tensors)"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_quantised_weights_have_the_models_sizes(tmp_path, shapes, marks, metadata, weights, prefix):
+    layers = json.loads(metadata.get("_quantization_metadata", "{}")).get("layers", {})
+    metadata = {key: json.dumps({"layers": {prefix + n: m for n, m in layers.items()}}) for key in metadata}
+    path = write_quantised(
+        tmp_path / "model.safetensors",
+        {prefix + name: value for name, value in (wan() | shapes).items()},
+        {prefix + name: value for name, value in marks.items()},
+        metadata,
+    )
+    assert inspect_checkpoint(path, FAMILIES).splitlines() == [
+        "family    wan",
+        "model     wan2.1-1.3b",
+        "blocks    30 blocks: image (1536 wide)",
+        "spaces    conditioning: umt5xxl.last (4096 wide)",
+        f"weights   {weights}",
+    ]
+
+
+@pytest.mark.parametrize("mark", [b"[]", b"{", b'{"shape": "x"}', b'{"shape": [null]}', b"x" * 70_000])
+def test_a_damaged_mark_is_one_sentence(tmp_path, mark):
+    name = f"{LAYER}.weight.quant_state.bitsandbytes__nf4"
+    entry = {"dtype": "U8", "shape": [len(mark)], "data_offsets": [0, len(mark)]}
+    shapes = {f"{LAYER}.weight": {"dtype": "U8", "shape": [8, 1], "data_offsets": [0, 8]}, name: entry}
+    text = json.dumps(shapes).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + mark)
+    with pytest.raises(SafetySteeringError, match="is not a safetensors file"):
+        read_header(path)
+
+
+def test_a_shard_is_described_with_the_others_and_says_which_it_is(tmp_path, capsys):
+    parts = [dict(list(WAN.items())[i::3]) for i in range(3)]
+    files = [write_header(tmp_path / f"wan-0000{i}-of-00003.safetensors", part) for i, part in enumerate(parts, 1)]
+    told = inspect_checkpoint(files[1], FAMILIES).splitlines()
+    assert told[2] == "blocks    30 blocks: image (1536 wide)"
+    assert told[-1] == "shard     2 of 3; described with the others, which are beside it"
+    files[0].unlink()
+    assert main(["inspect", str(files[1])]) == 1
+    assert "is shard 2 of 3 of a model. Put all its shards into one folder" in capsys.readouterr().err
+    write_header(files[1], WAN)
+    told = inspect_checkpoint(files[1], FAMILIES).splitlines()
+    assert told[-1] == "shard     2 of 3; not here: 1. Blocks are counted over what is here"
+    whole = write_header(tmp_path / "wan-00001-of-00001.safetensors", WAN)
+    assert "shard" not in inspect_checkpoint(whole, FAMILIES)
