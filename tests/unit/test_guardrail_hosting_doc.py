@@ -59,3 +59,13 @@ def test_every_field_word_and_counter_is_explained(guide):
     assert all(f"`{name}`" in audit for name in JobRecord.__dataclass_fields__)
     assert all(f"`{word}`" in audit for word in (*VERDICTS, *DECISIONS))
     assert all(f"_{name}_total`" in guide for name in COUNTERS)
+
+
+def test_start_commands_name_the_packs_folder_as_every_installer_does(repo_root):
+    """git's name and the registry's; a pack under another name is skipped, and nobody is guarded."""
+    project = re.search(r'^name = "(.+)"', (repo_root / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    for name in ("README.md", "docs/hosting.md"):
+        text = (repo_root / name).read_text(encoding="utf-8")
+        (command,) = re.findall(r"^ *python main.py .*--whitelist-custom-nodes ([^\n]+)", text, re.MULTILINE)
+        assert command.split()[:2] == ["ComfyUI-Safety-Steering", project]
+        assert "/safety_steering/status | grep -q '\"serving\": true'" in text
