@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from safety_steering_pack.bridge.steering.settings import recommended_settings
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Row
 from safety_steering_pack.safety_steering.calibration.calibrate import calibrate
 from safety_steering_pack.safety_steering.calibration.choice import Rule, front_of, hook_points_p_value, pareto_front
@@ -34,6 +35,7 @@ from safety_steering_pack.safety_steering.hook_point import HookPoint
 from safety_steering_pack.safety_steering.judges.verdict import Verdict
 from safety_steering_pack.safety_steering.steering.interventions import Intervention
 from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
+from safety_steering_pack.safety_steering.vectors.suggestion import describe_choice, recommended
 from tiny.vectors import random_vector
 
 BLOCKS = tuple(HookPoint(f"block.blocks.{i}.image") for i in range(8))
@@ -306,6 +308,11 @@ def test_the_suggestion_is_in_the_vector_and_its_file(tmp_path):
     assert again.info.suggestion.intervention == setting.intervention.kind
     assert dict(again.info.suggestion.mix) == {"violence": 1.0}
     assert again.info.validated_on == ("tiny wan",)
+    found_settings = recommended_settings(again)
+    assert found_settings.intervention == setting.intervention
+    assert (found_settings.strength, found_settings.window) == (setting.strength, setting.window)
+    count = found.chosen.unsafe + found.chosen.benign
+    assert describe_choice(recommended(again)).endswith(f": calibrated on tiny wan with a judge on {count} prompts")
     step = again.info.provenance[-1]
     assert step["judge"] == "a judge"
     assert step["vector"] == vector.sha256
