@@ -36,6 +36,8 @@ STEPS = (
     ("portable.source_vector", "--anchors", "own"),
     ("portable.compare", "--choose"),
     ("portable.compare",),
+    ("portable.rule",),
+    ("portable.out_of_the_box",),
     ("portable.report",),
 )
 
