@@ -57,6 +57,7 @@ soak: install  ## a guarded server under many clients, policy changes and interr
 
 test-matrix: install  ## the tests on an older ComfyUI too, and whether a newer one is offered
 	@$(RUN) tools/start.py matrix
+	@$(RUN) tools/start.py matrix lowest
 
 workflows: install  ## build the workflows from ComfyUI's own templates again
 	@$(RUN) tools/start.py workflow_builder.build

@@ -115,7 +115,7 @@ def test_safesora(tmp_path, suffix):
     read = load_prompts(write(tmp_path / f"config-train{suffix}", rows))
     assert read.source_format == "SafeSora"
     assert [row.prompts for row in read.rows] == [{"unsafe": "a fight"}, {"safe": "a lake"}]
-    assert [row.categories for row in read.rows] == [("violence", "hate", "other_harmful"), ("benign",)]
+    assert [set(row.categories) for row in read.rows] == [{"violence", "hate", "other_harmful"}, {"benign"}]
     assert not read.paired
 
 
