@@ -3,9 +3,9 @@
     .venv/bin/python tools/start.py soak [--jobs 300] [--clients 20] [--queued 200] [--rewrites 50] [--seed 0]
 
 A real ComfyUI with a tiny Wan model, under a policy that changes three times on the way. Clients send good graphs,
-graphs that are malformed, hostile or interrupted, and hang up. Then: was every delivered file steered as its own
-policy says (from the audit's numbers), is each signature good, does a job run alone give the same bits, did memory
-grow, did anything unhandled happen? A second part queues jobs while the policy is rewritten again and again.
+graphs and requests that are malformed, hostile or interrupted, and hang up. Then: was every delivered file steered as
+its own policy says (from the audit's numbers), is each signature good, does a job run alone give the same bits, did
+memory grow, did anything unhandled happen? A second part queues jobs while the policy is rewritten again and again.
 Writes bench/results/soak.json; the exit code says whether every bar was met.
 """
 
@@ -17,6 +17,8 @@ import random
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +41,18 @@ WARM = 50  # jobs after which memory is compared
 MOST_GROWTH = 0.03
 STRENGTHS = (1.0, 2.0, 3.0, 1.5)  # of the first policy, and of the three that follow
 RERUN = 5
-KINDS = {"good": 80, "hostile": 5, "malformed": 5, "interrupted": 5, "hung up": 5}
+KINDS = {"good": 75, "hostile": 5, "hostile request": 5, "malformed": 5, "interrupted": 5, "hung up": 5}
+NESTED: list[Any] = []
+for _ in range(400):
+    NESTED = [NESTED]
+# fields of a request, each of which once ended the server, its worker, or everybody's turn
+REQUESTS: tuple[dict[str, Any], ...] = (
+    {"client_id": [1]},
+    {"extra_data": {"deep": NESTED}},
+    {"number": -1},
+    {"prompt_id": "no uuid"},
+    {"client_id": "x" * 2_000_000},
+)
 UNHANDLED = (
     "Error handling request",
     "core failed while it ran a job",
@@ -61,13 +74,20 @@ class Tally:
     complaints: list[str] = field(default_factory=list)
 
 
-def graph_of(seed: int, steps: int, hostile: bool = False) -> dict[str, Any]:
-    """A text-to-video graph that saves its latents; the hostile one skips the block that the policy steers."""
+def graph_of(seed: int, steps: int, hostile: str = "") -> dict[str, Any]:
+    """A text-to-video graph that saves its latents; `hostile`: what it does besides, one of HOSTILE."""
     graph = PromptGraph()
-    skip = patch("SafetySteeringDev_ReplaceBlock", block=2) if hostile else None
-    sampled = FAMILIES["wan"].graph(graph, skip, seed=seed, steps=steps, prompt=f"a fox, take {seed}")
+    change = HOSTILE[hostile] if hostile else None
+    sampled = FAMILIES["wan"].graph(graph, change, seed=seed, steps=steps, prompt=f"a fox, take {seed}")
     save_latent(graph, sampled.samples, "soak")
     return graph.prompt
+
+
+HOSTILE = {
+    "skips the steered block": patch("SafetySteeringDev_ReplaceBlock", block=2),
+    "replaces a function of core": patch("Hostile_ReplaceCore", block=0),
+    "changes the shared model": patch("Hostile_ChangeModel", how="module"),
+}
 
 
 def resident(pid: int) -> int:
@@ -108,7 +128,16 @@ def one_job(
     server: GuardedServer, client: ComfyClient, tally: Tally, kind: str, number: int, chance: random.Random
 ) -> ComfyClient:
     """Run one job of a kind; returns the client to go on with."""
-    prompt = graph_of(number, chance.randint(2, 4), kind == "hostile")
+    prompt = graph_of(number, chance.randint(2, 4), chance.choice(list(HOSTILE)) if kind == "hostile" else "")
+    if kind == "hostile request":
+        body = json.dumps({"prompt": prompt, **chance.choice(REQUESTS)}).encode()
+        request = urllib.request.Request(f"{server.address}/prompt", body, {"Content-Type": "application/json"})
+        try:
+            urllib.request.urlopen(request, timeout=300).close()
+        except urllib.error.HTTPError as error:
+            if error.code == 400:
+                return client
+        raise AssertionError("a hostile request was taken")
     if kind == "malformed":
         prompt[chance.choice(list(prompt))] = chance.choice([[], {"class_type": 7}, {"inputs": {}}, "x"])
         try:

@@ -1,9 +1,10 @@
-"""`make guardrail-demo`: ten hostile graphs on a guarded ComfyUI, what became of each, and a signed output checked.
+"""`make guardrail-demo`: twenty hostile graphs on a guarded ComfyUI, what became of each, and a signed output checked.
 
     .venv/bin/python tools/start.py guardrail_demo
 
 A real server under a policy, with a tiny random model, so the pictures mean nothing; what counts is the last column.
-Every graph must be refused, or be steered as the policy says. Then one output's signature is verified, as somebody
+Every graph must be refused, or be steered as the policy says, or ("told") be delivered with a
+record that says what of it came from the client. Then one output's signature is verified, as somebody
 would who was sent the file, and once more after a byte of it was changed. The table goes to ``demo/out/``.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 
+import attack_graphs
 import playground
 import torch
 from guarded import GuardedServer, PolicyRule, moved, once
@@ -92,6 +94,73 @@ def own_sampler(server: GuardedServer) -> PromptGraph:
     return graph
 
 
+def saved(graph: PromptGraph, image: Link) -> PromptGraph:
+    graph.add("SaveImage", images=image, filename_prefix="attack")
+    return graph
+
+
+def batched(server: GuardedServer) -> PromptGraph:
+    graph = PromptGraph()
+    ours = attack_graphs.pictures(graph, attack_graphs.sampled(graph))
+    batch = graph.add("ImageBatch", image1=ours, image2=attack_graphs.their_picture(server, graph))
+    return saved(graph, graph.add("ImageFromBatch", image=batch[0], batch_index=1, length=1)[0])
+
+
+def last_touch(server: GuardedServer) -> PromptGraph:
+    graph = PromptGraph()
+    faded = graph.add("LatentMultiply", samples=attack_graphs.sampled(graph), multiplier=0.0)
+    theirs = graph.add("LatentAdd", samples1=faded[0], samples2=attack_graphs.their_latent(server, graph))
+    save_latent(graph, attack_graphs.last_touch(graph, theirs[0]), "attack")
+    return graph
+
+
+def sound(server: GuardedServer) -> PromptGraph:
+    graph = PromptGraph()
+    images = attack_graphs.pictures(graph, attack_graphs.sampled(graph, length=5))
+    theirs = graph.add("EmptyAudio", duration=1.0, sample_rate=44100, channels=2)
+    film = graph.add("CreateVideo", images=images, fps=8.0, audio=theirs[0])
+    graph.add("SaveVideo", video=film[0], filename_prefix="attack", format="auto", codec="auto")
+    return graph
+
+
+def foreign(server: GuardedServer) -> PromptGraph:
+    graph = PromptGraph()
+    settings = graph.prompt[attack_graphs.sampled(graph)[0]]["inputs"]
+    theirs = graph.add("Hostile_ForeignSampler", model=settings["model"], latent=settings["latent_image"])
+    save_latent(graph, theirs[0], "attack")
+    return graph
+
+
+def as_text(server: GuardedServer) -> PromptGraph:
+    graph = PromptGraph()
+    graph.add("PreviewAny", source=attack_graphs.pictures(graph, attack_graphs.sampled(graph)))
+    return graph
+
+
+def on_pictures(node: str, **settings: Any) -> Attack:
+    """A node that writes more than it should, given an uploaded picture."""
+
+    def attack(server: GuardedServer) -> PromptGraph:
+        graph = PromptGraph()
+        graph.add(node, settings, images=attack_graphs.their_picture(server, graph))
+        return graph
+
+    return attack
+
+
+def frames(server: GuardedServer) -> PromptGraph:
+    graph = sampling()
+    graph.add("Hostile_FramesOverTheSocket", images=attack_graphs.their_picture(server, graph))
+    return graph
+
+
+def playlist(server: GuardedServer) -> PromptGraph:
+    (server.base_directory / "input" / "film.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n")
+    graph = PromptGraph()
+    film = graph.add("GetVideoComponents", video=graph.add("LoadVideo", file="film.mp4")[0])
+    return saved(graph, film[0])
+
+
 ATTACKS: dict[str, Attack] = {
     "no Apply node at all": lambda server: sampling(),
     "denoise 0.4, past most windows": lambda server: sampling(denoise=0.4, steps=10),
@@ -103,11 +172,21 @@ ATTACKS: dict[str, Attack] = {
     "save the model, to reload it": save_model,
     "LoadLatent -> VAEDecode, never sampled": launder,
     "write over the policy by path traversal": escape,
+    "their picture, batched with a steered one": batched,
+    "their latent, with a last touch by a sampler": last_touch,
+    "their sound in a steered film": sound,
+    "a sampler of another pack": foreign,
+    "the numbers of a picture as text": as_text,
+    "files beside the announced one": on_pictures("Hostile_VideoCombine"),
+    "a file with old time stamps": on_pictures("Hostile_PastStaging", name="attack.png", announce=True),
+    "frames over the websocket, beside a steered file": frames,
+    "a function of core replaced while it runs": lambda server: sampling(patch("Hostile_ReplaceCore", block=0)),
+    "a film that is a playlist of the host's files": playlist,
 }
 
 
 def what_happened(server: GuardedServer, graph: PromptGraph) -> tuple[str, str]:
-    """What the server did with a graph ("steered" | "refused" | "SLIPPED THROUGH"), and what it said."""
+    """What the server did with a graph ("steered" | "refused" | "told" | "SLIPPED THROUGH"), and what it said."""
     try:
         run = server.client.run(once(graph))
     except PromptRejected as rejected:
@@ -116,8 +195,12 @@ def what_happened(server: GuardedServer, graph: PromptGraph) -> tuple[str, str]:
     if record["decision"] == "refused":
         return "refused", record["reason"]
     shift = RULE.strength * GAP
-    if record["verdict"] == "steered" and all(abs(by - shift) < 0.01 for by in moved(record)) and record["steps"]:
+    held = all(abs(by - shift) < 0.01 for by in moved(record)) and record["steps"]
+    if record["verdict"] == "steered" and held:
         return "steered", f"{record['steered_steps']} of {record['steps']} steps, moved by {moved(record)[0]:.2f}"
+    if record["verdict"] == "steered from client content" and held:
+        (output,) = record["outputs"]
+        return "told", f"{record['verdict']}: share {output['share']:.4f}, {', '.join(output['client_inputs'])}"
     return "SLIPPED THROUGH", json.dumps(record)
 
 
@@ -164,7 +247,7 @@ def main() -> int:
                 print(f"  {name:46}{result:10}{said}", flush=True)
             signed = check_signature(server)
             lines = len(server.audit)
-    held = all(row["result"] in ("steered", "refused") for row in rows) and signed
+    held = all(row["result"] in ("steered", "refused", "told") for row in rows) and signed
     table = {"command": "make guardrail-demo", "seeds": [1, 2], "rows": rows, "signature_checks": signed}
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "guardrail.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

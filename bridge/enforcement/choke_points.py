@@ -16,7 +16,7 @@ from typing import Any
 
 from ...safety_steering.errors import SafetySteeringError
 
-MOST_HEALED = 10  # times that a replaced function is put back before the server ends
+MOST_HEALED = 10  # times in a row that a replaced function is put back before the server ends
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -139,6 +139,7 @@ class Guarded:
             point.check()
         self._end = end
         self.healed = 0
+        self._in_a_row = 0
         self._placed: list[tuple[ChokePoint, Any]] = []
         for key, wrap in wraps.items():
             point = points[key]
@@ -157,13 +158,15 @@ class Guarded:
             (point, wrapper) for point, wrapper in self._placed if getattr(point.owner, point.name) is not wrapper
         ]
         if not replaced:
+            self._in_a_row = 0
             return
         told = [f"{_pack_of(getattr(point.owner, point.name))} has replaced {point.title}" for point, _ in replaced]
         for point, wrapper in replaced:
             setattr(point.owner, point.name, wrapper)
         self.healed += 1
+        self._in_a_row += 1
         logging.error("Safety Steering: %s. It is put back.", "; ".join(told))
-        if self.healed >= MOST_HEALED:
+        if self._in_a_row >= MOST_HEALED:
             logging.critical("Safety Steering: a pack replaces functions of core again and again, so the server ends.")
             self._end()
         raise UnknownCore(

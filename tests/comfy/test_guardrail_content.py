@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from attack_graphs import WAN, graph_of, loop, pictures, sampled, their_latent, their_picture
+from attack_graphs import WAN, graph_of, last_touch, loop, pictures, sampled, their_latent, their_picture
 from guarded import PolicyRule, moved, once, outcome, refusal_of
 from safetensors.torch import save_file
 from safety_steering_pack.commands.api_graph import PromptGraph
@@ -166,16 +166,6 @@ def test_their_latent_added_to_a_sampled_one_and_finished_by_a_sampler(guarded, 
     assert verdict == "steered from client content"
     assert "(LoadLatent)" in client[0]
     assert share < 0.01
-
-
-def last_touch(graph, latent):
-    """SamplerCustom over the last ten-thousandth of the noise."""
-    sampler = next(node["inputs"] for node in graph.prompt.values() if node["class_type"] == "KSampler")
-    sigmas = graph.add("ManualSigmas", sigmas="0.0001, 0.0")
-    settings = {"add_noise": True, "noise_seed": 1, "cfg": 1.0}
-    links = {name: sampler[name] for name in ("model", "positive", "negative")}
-    select = graph.add("KSamplerSelect", sampler_name="euler")
-    return graph.add("SamplerCustom", settings | links, sampler=select[0], sigmas=sigmas[0], latent_image=latent)[0]
 
 
 @pytest.mark.parametrize(("denoise", "share"), [(0.4, 0.9), (1.0, 1.0)])

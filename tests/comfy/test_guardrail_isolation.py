@@ -17,6 +17,7 @@ from safety_steering_pack.safety_steering.files import file_sha256
 from steered_graphs import patch
 from tiny.graphs import save_latent
 from tiny.models import TINY_MODELS
+from tiny.vectors import random_vector
 
 # --- arithmetic
 
@@ -158,6 +159,20 @@ def test_after_a_refusal_the_cache_shows_no_dead_file(guarded):
         assert run.error is not None
         assert not [path for path in guarded.output_files(run) if not path.exists()]
     assert not list((guarded.base_directory / "output").rglob("dead*"))
+
+
+def test_a_vector_of_another_size_is_the_hosts_matter(guarded):
+    other = random_vector({"block.blocks.2.image": ("wan-4x48-16ch/block.blocks.2.image", 48)}, family="wan")
+    guarded.set_policy((PolicyRule("wan", ("block.blocks.2.image",), match='family = "wan"', made=other),))
+    graph, _, _ = graph_of()
+    (guarded.private / OPERATORS).unlink()
+    guarded.set_policy((PolicyRule("wan", ("block.blocks.2.image",), match='family = "wan"', made=other),))
+    try:
+        said = refusal_of(guarded, graph)
+        assert "The rule 'rule 0' of the host's safety policy is for this kind of model" in said
+        assert "Only the host can change that. Choose another of the host's models." in said
+    finally:
+        (guarded.private / OPERATORS).unlink()
 
 
 # --- what clients can read of the host

@@ -87,7 +87,7 @@ def test_another_pack_that_comes_in_between_is_noticed(comfy_in_process, monkeyp
     guarded.check()  # it was put back
     ended = []
     guarded._end = lambda: ended.append(True)
-    for _ in range(9):
+    for _ in range(10):
         comfy.sampler_helpers.prepare_model_patcher = around(comfy.sampler_helpers.prepare_model_patcher)
         with pytest.raises(UnknownCore):
             guarded.check()

@@ -79,3 +79,13 @@ def their_latent(guarded, graph):
 
 def sampled(graph, **options):
     return WAN.graph(graph, **{"steps": 2, "length": 1, **options}).samples
+
+
+def last_touch(graph, latent):
+    """SamplerCustom over the last ten-thousandth of the noise."""
+    sampler = next(node["inputs"] for node in graph.prompt.values() if node["class_type"] == "KSampler")
+    sigmas = graph.add("ManualSigmas", sigmas="0.0001, 0.0")
+    settings = {"add_noise": True, "noise_seed": 1, "cfg": 1.0}
+    links = {name: sampler[name] for name in ("model", "positive", "negative")}
+    select = graph.add("KSamplerSelect", sampler_name="euler")
+    return graph.add("SamplerCustom", settings | links, sampler=select[0], sigmas=sigmas[0], latent_image=latent)[0]

@@ -33,9 +33,9 @@ class Job:
 
     flow: what its values are made of. runs, traces: the sampler runs, and of each the trace of each rule. models:
     weight fingerprint -> family. judged: nodes whose frames the output gate has seen; held_back: of these, why frames
-    were replaced. dropped: previews that were not shown, and why. showed_words: whether a node showed text. runs_open:
-    sampler runs that go on. healed: how often the guardrail had been put back when it began. refusal: why the job is
-    refused, or empty. node_id: the node that runs.
+    were replaced. dropped: nodes whose previews were not shown, and why. showed_words: whether a node showed text.
+    runs_open: sampler runs that go on. healed: how often the guardrail had been put back when it began. refusal: why
+    the job is refused, or empty. node_id: the node that runs.
     """
 
     prompt_id: str
@@ -49,7 +49,7 @@ class Job:
     outputs: dict[Path, OutputFile] = field(default_factory=dict)
     judged: set[str] = field(default_factory=set)
     held_back: dict[str, str] = field(default_factory=dict)
-    dropped: list[str] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
     showed_words: bool = False
     runs_open: int = 0
     healed: int = 0

@@ -7,7 +7,7 @@ running node are plain attributes here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,7 +199,7 @@ class JobGuard:
         job.flow.remember_expanded()
         self._undo(job, executor)
         if job.dropped and not (job.outputs or job.showed_words):
-            job.refusal = job.refusal or job.dropped[0]
+            job.refusal = job.refusal or next(iter(job.dropped.values()))
         if job.refusal:
             _drop_outputs(job)
         try:
@@ -227,8 +227,8 @@ class JobGuard:
             logging.warning("Safety Steering: %s", " ".join(changed))
             executor.reset()
             self._origins.clear()
-        elif job.refusal:
-            forget_results(executor, job.prompt)
+        else:
+            forget_results(executor, job.prompt if job.refusal else job.dropped)
 
     def _count(self, record: JobRecord) -> None:
         metrics = self._server.metrics
@@ -239,11 +239,11 @@ class JobGuard:
         metrics.add("steps", record.steered_steps)
 
 
-def forget_results(executor: Any, prompt: Mapping[str, Any]) -> None:
-    """Take a refused job's results that show something out of core's cache: their files are gone."""
+def forget_results(executor: Any, node_ids: Iterable[str]) -> None:
+    """Take results that show something out of core's cache: their files are gone."""
     cache = executor.caches.outputs
     keys, kept = getattr(cache, "cache_key_set", None), getattr(cache, "cache", {})
-    for node_id in prompt if keys is not None else ():
+    for node_id in node_ids if keys is not None else ():
         key = keys.get_data_key(node_id)
         if key in kept and getattr(kept[key], "ui", None):
             del kept[key]

@@ -190,7 +190,7 @@ class Results:
                 self._dropped += [NUMBERS] * dropped
         if self._dropped:
             note = self._job.told(self._dropped[0], self._node_id)
-            self._job.dropped.append(note)
+            self._job.dropped[self._node_id] = note
             ui["text"] = [*ui.get("text", ()), note]
         elif ui and not self._moved:
             self._job.showed_words = True

@@ -6,6 +6,7 @@ those of the graph, so they are the innermost: their edits come last. Nothing st
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from ....safety_steering.errors import MismatchError, NotSteeredError, SafetySte
 from ....safety_steering.steering.trace import ACTED, RunTrace
 from ...models.fingerprints import fingerprint
 from ...models.model_map import block_space, model_hook_points, patcher_shape
-from ...models.vector_fit import fingerprint_warning, untested_warning
+from ...models.vector_fit import check_fits, fingerprint_warning, untested_warning
 from ...steering.apply import WRAPPER_KEY, Steering
 from ...steering.run import CACHED, REPLACED
 from ...steering.settings import SteeringSettings
@@ -186,6 +187,14 @@ class GuardedRun:
         if rules and (warning := untested_warning(patcher_shape(patcher))):
             self._job.warnings.append(warning)
         for rule in rules:
+            try:
+                check_fits(rule.vector, rule.hook_points, patcher_shape(patcher))
+            except MismatchError as error:
+                logging.error("Safety Steering: %s: %s", rule.name, error)
+                raise SafetySteeringError(
+                    f"The rule '{rule.name}' of the host's safety policy is for this kind of model, but its vector was "
+                    "made for another size of it. Only the host can change that. Choose another of the host's models."
+                ) from error
             if warning := fingerprint_warning(rule.vector, rule.hook_points, patcher):
                 self._say(policy.settings.other_weights, f"{rule.name}: {warning}")
         return rules

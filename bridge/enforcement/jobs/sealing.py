@@ -50,7 +50,7 @@ def record_of(job: Job, messages: Sequence[Any]) -> JobRecord:
             **summed,
             "vectors": tuple(dict.fromkeys([*summed["vectors"], *reused.vectors])),
             "cached_calls": sum(run.cached_calls for run in job.runs),
-            "warnings": tuple(dict.fromkeys([*summed["warnings"], *job.warnings, *job.dropped])),
+            "warnings": tuple(dict.fromkeys([*summed["warnings"], *job.warnings, *job.dropped.values()])),
         },
     )
 
