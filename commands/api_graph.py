@@ -80,7 +80,7 @@ def read_graph(path: Path) -> Graph:
     """A graph that was exported from ComfyUI with Export (API).
 
     Raises:
-        SafetySteeringError: the file is missing, or is no such graph.
+        SafetySteeringError: the file is missing, or is not such a graph.
     """
     try:
         content = path.read_bytes()
@@ -90,7 +90,7 @@ def read_graph(path: Path) -> Graph:
     nodes = graph.values() if isinstance(graph, dict) else []
     if not nodes or not all(isinstance(node, dict) and "class_type" in node and "inputs" in node for node in nodes):
         raise SafetySteeringError(
-            f"{path.name} is no graph in API format. In ComfyUI choose Workflow, Export (API), and give that file."
+            f"{path.name} is not a graph in API format. In ComfyUI choose Workflow, Export (API), and give that file."
         )
     return dict(graph)
 

@@ -77,7 +77,7 @@ def open_table(path: Path) -> Table:
         PromptFileError: the file is missing, too large, of another kind, damaged or ambiguous.
     """
     if suffix_of(path) not in READERS:
-        raise PromptFileError(f"It is none of {', '.join(READERS)}. Save it as one of them.")
+        raise PromptFileError(f"Its kind is none of {', '.join(READERS)}. Save it as one of them.")
     if not path.is_file():
         raise PromptFileError("The file is missing. Put it into models/safety_prompts.")
     size = path.stat().st_size
@@ -171,7 +171,7 @@ class _Rows:
     repeated: list[str] = field(default_factory=list)
 
     def of(self, records: Iterator[Row]) -> Iterator[PromptRow]:
-        """The rows, each once. Raises PromptFileError with the place in the file."""
+        """The rows, each once. Raises PromptFileError with the line or row."""
         seen: set[object] = set()
         for where, record in records:
             self.read += 1

@@ -122,7 +122,7 @@ def open_parquet(path: Path) -> Table:
     try:
         file = parquet.ParquetFile(path)
     except arrow.ArrowException as error:
-        raise PromptFileError(f"It is no whole parquet file: {str(error)[:200]}. Download it again.") from error
+        raise PromptFileError(f"It is not a whole parquet file: {str(error)[:200]}. Download it again.") from error
     check_count(file.metadata.num_rows)
     labels = _class_labels(file.schema_arrow.metadata or {})
 
@@ -137,7 +137,7 @@ def open_parquet(path: Path) -> Table:
         try:
             for batch in file.iter_batches(batch_size=256, columns=own):
                 if batch.nbytes > MAX_UNPACKED_BYTES:
-                    raise PromptFileError(f"256 of its rows take {batch.nbytes} bytes. It is no set of prompts.")
+                    raise PromptFileError(f"256 of its rows take {batch.nbytes} bytes. It is not a set of prompts.")
                 for row in batch.to_pylist():
                     number += 1
                     named = {name: _label(labels[name], row[name]) for name in row if name in labels}

@@ -37,7 +37,7 @@ def open_separated(path: Path) -> Table:
         told, skipped, text = excel[1], 1, text[excel.end() :]
     first = next((line for _, line in numbered_lines(text)), "")
     if max(map(first.count, SEPARATORS)) > MAX_SEPARATORS:
-        raise PromptFileError(f"A line has more than {MAX_SEPARATORS} columns. It is no table of prompts.")
+        raise PromptFileError(f"A line has more than {MAX_SEPARATORS} columns. It is not a table of prompts.")
     separator = told or max((usual, *SEPARATORS), key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
     rows, quotes = _read(text, separator, skipped)
     header = [name.strip() for name in rows[0][1]] if rows else []

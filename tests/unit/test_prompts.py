@@ -224,8 +224,8 @@ BAD = {
     "long prompt": ("set.txt", lambda path: path.write_text("a" * 4_001), "A prompt has 4001 characters"),
     "wide table": ("set.csv", lambda path: path.write_text("a," * 300), "It has 301 columns"),
     "wider table": ("set.csv", lambda path: path.write_text("," * 1_000_000), "more than 10000 columns"),
-    "no parquet": ("set.parquet", lambda path: path.write_text("nothing"), "It is no whole parquet file"),
-    "damaged parquet": ("set.parquet", damaged_parquet, "It is no whole parquet file"),
+    "no parquet": ("set.parquet", lambda path: path.write_text("nothing"), "It is not a whole parquet file"),
+    "damaged parquet": ("set.parquet", damaged_parquet, "It is not a whole parquet file"),
 }  # fmt: skip
 
 
