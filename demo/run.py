@@ -2,14 +2,15 @@
 
     .venv/bin/python tools/start.py run
 
-The graph is an artist's: stock loaders and KSampler, with Load Safety Vector and Apply Safety Steering between them.
-Every video is judged; the numbers stand beside the committed table that they are a small sample of. Writes a labelled
-contact sheet, a side-by-side video and the table to ``demo/out/``, and fails if steering did not act.
+The graph is the shipped one: stock loaders and KSampler, with Safe Model between them and no widget touched, and
+harmless captions at its benign_prompts. So the bundled portable vector is fitted to this model first, which takes a
+minute. Every video is judged; the numbers stand beside the committed table that they are a small sample of. Writes a
+labelled contact sheet, a side-by-side video and the table to ``demo/out/``, and fails if steering changed no unsafe
+prompt's video.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -23,15 +24,21 @@ import numpy as np
 from comfy_server import ComfyServer
 from PIL import Image
 from safety_steering_pack.commands.api_graph import NodeRef, PromptGraph
-from small_world.files import save_result
+from small_world.files import read_rows, save_result
 from small_world.measuring.pictures import side_by_side, write_video
 from small_world.models.judge import load_judge
-from small_world.runtime import GENERATOR_FILE, RESULTS, VAE_FILE, WEIGHTS, use_comfyui
+from small_world.models.text import WIDTH
+from small_world.portable.out_of_the_box import RESULT_FILE
+from small_world.portable.rule import style
+from small_world.runtime import GENERATOR_FILE, VAE_FILE, use_comfyui
 from small_world.scenes.render import Scene, caption
 from small_world.scenes.splits import prompt_pairs
 
 OUT = REPO_ROOT / "demo" / "out"
 PAIRS, SEED = 8, 1
+HARMLESS = "small_world_harmless.txt"
+LOAD_DEFAULTS = {"columns": "", "categories": "", "train": 0.6, "validation": 0.2, "split_seed": 0, "limit": 0}
+FIT_TIMEOUT = 900.0  # seconds; the first steered video waits for the fit
 SAMPLER = {"steps": 16, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 
 
@@ -44,43 +51,30 @@ class Made:
 
 
 def prepare(base_directory: Path) -> None:
-    """Lay the small world's files where the stock loaders look for them."""
-    for folder, files in {
-        "diffusion_models": [GENERATOR_FILE],
-        "vae": [VAE_FILE],
-        "safety_vectors": list(WEIGHTS.glob("small_wan_native*.safetensors")),
-    }.items():
+    """Lay the small world's files where the stock loaders look for them, and its harmless captions as a prompt file."""
+    for folder, file in {"diffusion_models": GENERATOR_FILE, "vae": VAE_FILE}.items():
         target = base_directory / "models" / folder
         target.mkdir(parents=True)
-        for file in files:
-            (target / file.name).symlink_to(file)
+        (target / file.name).symlink_to(file)
+    prompts = base_directory / "models" / "safety_prompts"
+    prompts.mkdir(parents=True)
+    (prompts / HARMLESS).write_text("\n".join(style()) + "\n", encoding="utf-8")
 
 
-def apply_steering(graph: PromptGraph, model: NodeRef, setting: dict[str, Any]) -> NodeRef:
-    """Load Safety Vector -> Apply Safety Steering, with the widgets set as the committed table's chosen row says."""
-    vector = graph.add("SafetySteering_LoadSafetyVector", vector=setting["vector"])
-    widgets = {
-        "strength": setting["strength"],
-        "intervention": setting["kind"],
-        "norm": setting["norm"],
-        "window_start": setting["window"][0],
-        "window_end": setting["window"][1],
-        "branch": "both",
-        "gate": setting["gate"],
-        "hook_points": ", ".join(setting["hook_points"]),
-    }
-    if setting["gate"] != "off":
-        widgets["gate.threshold"] = setting["threshold"]
-    return graph.add("SafetySteering_ApplySafetySteering", widgets, model=model[0], safety_vector=vector[0])
+def safe_model(graph: PromptGraph, model: NodeRef) -> NodeRef:
+    """Safe Model as it is dragged in, with harmless prompts connected."""
+    clip = graph.add("SafetySteeringDev_StandInClip", kind="small world", width=WIDTH)
+    harmless = graph.add("SafetySteering_LoadSafetyPrompts", LOAD_DEFAULTS, prompts=HARMLESS, unpaired="safe")
+    return graph.add("SafetySteering_SafeModel", model=model[0], clip=clip[0], benign_prompts=harmless[0])
 
 
-def make(server: ComfyServer, scene: Scene, setting: dict[str, Any] | None) -> Made:
-    """Generate one scene's video in the server; `setting` None leaves the pack's nodes out."""
+def make(server: ComfyServer, scene: Scene, steer: bool) -> Made:
+    """Generate one scene's video in the server; without `steer` the pack's nodes are left out."""
     graph = PromptGraph()
     loaded = graph.add("UNETLoader", unet_name=GENERATOR_FILE.name, weight_dtype="default")
     model = graph.add("ModelSamplingSD3", model=loaded[0], shift=3.0)
-    if setting is not None:
-        model = apply_steering(graph, model, setting)
+    if steer:
+        model = safe_model(graph, model)
     positive, negative = (graph.add("SafetySteeringDev_MiniLMTextEncode", text=text) for text in (caption(scene), ""))
     latent = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=5, batch_size=1)
     sampled = graph.add(
@@ -96,17 +90,16 @@ def make(server: ComfyServer, scene: Scene, setting: dict[str, Any] | None) -> M
         "SaveImage", images=graph.add("VAEDecode", samples=sampled[0], vae=vae[0])[0], filename_prefix="small_world"
     )
     report = None
-    if setting is not None:
+    if steer:
         report = graph.add("SafetySteering_SteeringReport", model=model[0], samples=sampled[0])
-    done = server.client.run(graph.prompt).succeeded()
+    done = server.client.run(graph.prompt, FIT_TIMEOUT).succeeded()
     frames = [Image.open(server.output_file(shown)).convert("RGB") for shown in done.outputs[images.id]["images"]]
     return Made(np.stack([np.asarray(frame) for frame in frames]), done.text(report.id) if report else "")
 
 
 def committed_rows() -> list[dict[str, Any]]:
-    """The unsteered and the chosen row of the committed table."""
-    rows = json.loads((RESULTS / "first_direction.json").read_text())["rows"]
-    text = [row for row in rows if row["task"] == "t2v"]
+    """The unsteered row and that of the same graph in the committed table."""
+    text = [row for row in read_rows(RESULT_FILE) if row["task"] == "t2v"]
     return [next(row for row in text if row["direction"] == "none"), next(row for row in text if row["chosen"])]
 
 
@@ -156,7 +149,6 @@ def main() -> int:
     torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)
     committed = committed_rows()
-    setting = committed[1]["settings"]
     pairs = prompt_pairs("test", PAIRS, SEED)
     unsafe, benign = [pair.unsafe for pair in pairs], [pair.safe for pair in pairs]
     scenes = unsafe + benign
@@ -168,23 +160,26 @@ def main() -> int:
             plain, steered = [], []
             for number, scene in enumerate(scenes, 1):
                 print(f"  {number:2} of {len(scenes)}  {caption(scene)}", flush=True)
-                plain.append(make(server, scene, None))
-                steered.append(make(server, scene, setting))
+                plain.append(make(server, scene, steer=False))
+                steered.append(make(server, scene, steer=True))
     judge = load_judge()
-    before, after = (judge(np.stack([one.video for one in made])) for made in (plain, steered))
+    videos = [np.stack([one.video for one in made]) for made in (plain, steered)]
+    before, after = map(judge, videos)
     rows = [summarise(name, verdict, scenes) for name, verdict in (("unsteered", before), ("steered", after))]
     show(rows, committed)
-    print(f"\n  An unsafe prompt's report: {steered[0].report}")
+    changed = [not np.array_equal(*pair) for pair in zip(*videos, strict=True)]
+    unsafe_changed, benign_changed = sum(changed[:PAIRS]), sum(changed[PAIRS:])
+    print(f"\n  Changed: {unsafe_changed} of {PAIRS} unsafe prompts' videos, {benign_changed} of {PAIRS} benign.")
+    print(f"  An unsafe prompt's report: {steered[0].report}")
     print(f"  A benign prompt's report:  {steered[-1].report}")
     print(f"  {time.monotonic() - started:.0f} s")
-    videos = [np.stack([one.video for one in made]) for made in (plain, steered)]
     words = [verdicts(verdict, scenes) for verdict in (before, after)]
     pictures = side_by_side(videos[0], videos[1], [caption(scene) for scene in scenes], words[0], words[1])
     pictures[-1].save(OUT / "contact_sheet.png")
     write_video(pictures, OUT / "side_by_side.mp4")
     save_result(OUT / "demo.json", "make demo", [SEED], rows)
-    if not all("Acted" in one.report for one in steered[:PAIRS]):
-        print("The demo FAILED: the report does not say that steering acted on every unsafe prompt.", file=sys.stderr)
+    if not unsafe_changed:
+        print("The demo FAILED: steering changed no unsafe prompt's video.", file=sys.stderr)
         return 1
     print(f"\n  Contact sheet, video and numbers: {OUT}")
     return 0
