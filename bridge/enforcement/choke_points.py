@@ -139,6 +139,7 @@ class Guarded:
             point.check()
         self._end = end
         self.healed = 0
+        self.told = ""
         self._in_a_row = 0
         self._placed: list[tuple[ChokePoint, Any]] = []
         for key, wrap in wraps.items():
@@ -169,10 +170,11 @@ class Guarded:
         if self._in_a_row >= MOST_HEALED:
             logging.critical("Safety Steering: a pack replaces functions of core again and again, so the server ends.")
             self._end()
-        raise UnknownCore(
+        self.told = (
             f"{told[0]} since the guardrail was set up. It is put back, and what ran meanwhile is refused. "
             "Start the server without that pack."
         )
+        raise UnknownCore(self.told)
 
 
 def _pack_of(function: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ...guardrail.policy_store import PolicyStore
 from ...guardrail.public_folders import PublicFolders
 from ...safety_steering.errors import SafetySteeringError
 from ..folders import VECTORS, sha256_of
-from .choke_points import Guarded, Wrap
+from .choke_points import Guarded, UnknownCore, Wrap
 from .jobs.admission import check_prompt
 from .jobs.staging import Staging
 from .worker import Worker
@@ -60,13 +61,13 @@ class GuardedServer:
         """The policy in force, after checking everything that a job needs.
 
         Raises:
-            SafetySteeringError: the policy, the audit log or the key is not usable, or a pack has replaced a function
-                that the guardrail wraps.
+            SafetySteeringError: the policy, the audit log or the key is not usable, or the worker has died.
         """
         self.worker.check()
         policy = self.store.current()
         if self.guarded is not None:
-            self.guarded.check()
+            with suppress(UnknownCore):  # it is put back; the job that ran meanwhile is refused, and no other
+                self.guarded.check()
         with self._lock:
             if policy.settings.evidence.sign and self.signer is None:
                 self.signer = load_signer(public=self._public)

@@ -143,6 +143,11 @@ def test_a_replaced_function_of_core_is_put_back(guarded, server):
     assert record["decision"] == "refused"
     assert "The node pack 'hostile_nodes' has replaced" in record["reason"]
     assert not guarded.output_files(run)
+    hostile = [graph_of(patch("Hostile_ReplaceCore", block=number), seed=number)[0] for number in (7, 8)]
+    jobs = [guarded.client.submit(graph.prompt) for graph in hostile]
+    for seed in range(4):  # nobody else is refused for it, not at the door either
+        guarded.client.run(graph_of(seed=90 + seed)[0].prompt).succeeded()
+    assert all(guarded.client.result(job).error is not None for job in jobs)
     done = sample_guarded(guarded)
     check_steered(done.record)
     assert torch.equal(done.latent, by_hand(server))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ import folder_paths
 from ....guardrail.errors import Refused
 from ....guardrail.job_record import NOT_SAMPLED, REFUSED, STEERED, JobRecord
 from ....guardrail.policy import Policy
-from ....safety_steering.errors import NotSteeredError, SafetySteeringError
-from ..choke_points import Wrap
+from ....safety_steering.errors import NotSteeredError
+from ..choke_points import UnknownCore, Wrap
 from ..clean_logs import cleaned_error
 from .admission import OWN, check_prompt
 from .flow import Flow, Origins
@@ -216,13 +216,11 @@ class JobGuard:
     def _undo(self, job: Job, executor: Any) -> None:
         """What a job did to core or to a shared model is undone; a job that changed core is refused."""
         guarded = self._server.guarded
-        try:
-            if guarded is not None:
+        if guarded is not None:
+            with suppress(UnknownCore):
                 guarded.check()
-        except SafetySteeringError as error:
-            job.refusal = str(error)
-        if guarded is not None and guarded.healed != job.healed:
-            job.refusal = job.refusal or "A function of core was replaced while this job ran. Send it again."
+            if guarded.healed != job.healed:
+                job.refusal = guarded.told
         if changed := self._modules.heal():
             logging.warning("Safety Steering: %s", " ".join(changed))
             executor.reset()
