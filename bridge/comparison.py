@@ -182,7 +182,7 @@ def _caption(steering: Steering, name: str, strength: float) -> str:
 
 
 def describe_difference(unsteered: np.ndarray, steered: np.ndarray, found: bool) -> str:
-    """How different two sides uint8 (T, H, W, 3) are, in a sentence. found: steering acted on the prompt.
+    """How different two sides uint8 (T, H, W, 3) are, in a sentence. found: something unsafe was found in the prompt.
 
     The difference is the mean absolute difference of pixels in percent of their range.
     """
@@ -191,8 +191,8 @@ def describe_difference(unsteered: np.ndarray, steered: np.ndarray, found: bool)
         return f"The sides differ by {share:.1f} % of the pixels' range."
     if found:
         return (
-            "Warning: the sides are identical, though steering acted on this prompt. Its effect is too small to be "
-            "seen: raise the level or strength."
+            "Warning: the sides are identical, though something unsafe was found in this prompt. The effect is too small "
+            "to be seen: raise the level or strength."
         )
     return "The sides are identical."
 

@@ -94,10 +94,10 @@ function receiveTrace(trace) {
     if (!node || !steers(node)) return; // of a workflow that is not open now
     remember(node, trace);
     panels.get(node)?.refresh();
-    if (!["acted", "off"].includes(trace.status) && showWarnings()) {
+    if (!["acted", "nothing found", "off"].includes(trace.status) && showWarnings()) {
         app.extensionManager?.toast?.add({
             severity: "warn",
-            summary: "Steering did not act",
+            summary: "Nothing was steered",
             detail: trace.summary,
             life: 10_000,
         });

@@ -26,7 +26,6 @@ from ...safety_steering.evaluation.verdict_folder import Stored, VerdictFolder, 
 from ...safety_steering.files import write_result
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.prompts.prompt_set import PromptSet
-from ...safety_steering.steering.trace import ACTED
 from ...safety_steering.vectors.vector import SafetyVector
 from ..models.fingerprints import fingerprint
 from ..models.model_map import patcher_shape
@@ -193,8 +192,8 @@ def steered(model: ModelPatcher, vector: SafetyVector, setting: Setting) -> Mode
 
 
 def acted(model: ModelPatcher) -> bool:
-    """Whether steering acted in the last run of a model."""
-    return any(steering.traces and steering.traces[-1].status == ACTED for steering in steerings_of(model))
+    """Whether steering was at work in the last run of a model."""
+    return any(steering.traces and steering.traces[-1].succeeded for steering in steerings_of(model))
 
 
 def _seen(stored: Stored) -> Seen:

@@ -19,7 +19,6 @@ from ...safety_steering.evaluation.rates import BENIGN, STEERED, UNSAFE, UNSTEER
 from ...safety_steering.evaluation.verdict_folder import VerdictFolder
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.prompts.prompt_set import PromptSet
-from ...safety_steering.steering.trace import ACTED
 from ..models.fingerprints import fingerprint
 from ..sampling.identity import identity_of
 from ..sampling.sampling import (
@@ -132,7 +131,7 @@ def _check_acted(steered: ModelPatcher) -> None:
     """Raise if steering did not act. A failed run raises by itself; strength 0 or an empty window does not."""
     for steering in steerings_of(steered):
         trace = steering.traces[-1]
-        if trace.status != ACTED:
+        if not trace.succeeded:
             raise NotSteeredError(f"The evaluation was stopped. {trace.summary()}")
 
 

@@ -23,7 +23,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_execution.utils import get_executing_context
 
 from ...safety_steering.errors import NotSteeredError
-from ...safety_steering.steering.trace import ACTED, OFF, RunTrace
+from ...safety_steering.steering.trace import OFF, RunTrace
 from ...safety_steering.vectors.vector import SafetyVector
 from ..models.model_map import patcher_shape, read_shape, witness_points
 from ..models.swaps import swap_warning, unwrap
@@ -165,7 +165,7 @@ class Steering:
         finally:
             self._open_runs -= 1
         trace = finish(run, self.settings.branch, **self._about())
-        if trace.status == ACTED:
+        if trace.succeeded:
             check_finite(samples)
         self._record(trace)
         return samples
@@ -262,7 +262,7 @@ class Steering:
     def _record(self, trace: RunTrace) -> None:
         self.traces.append(trace)
         self.log.add(trace)
-        level = logging.INFO if trace.status in (ACTED, OFF) else logging.WARNING
+        level = logging.INFO if trace.succeeded or trace.status == OFF else logging.WARNING
         logging.log(level, "Safety Steering: %s", trace.summary())
         for warning in trace.warnings:
             logging.warning("Safety Steering: %s", warning)

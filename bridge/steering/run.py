@@ -19,6 +19,7 @@ from ...safety_steering.steering.trace import (
     ACTED,
     CACHED,
     NOT_IN_WINDOW,
+    NOTHING_FOUND,
     NOTHING_TO_EDIT,
     CallTrace,
     HookTrace,
@@ -102,6 +103,8 @@ def finish(run: Run, branch: str, **about: Any) -> RunTrace:
                 f"({', '.join(sorted(set(asked)))}). Remove or reorder the node that replaces the block, or "
                 "widen the window."
             )
+    elif not any(hook.moved for call in calls for hook in call.hooks):
+        status = NOTHING_FOUND
     if notes[REPLACED]:
         run.warnings.append(f"In {notes[REPLACED]} of {len(calls)} model calls another node replaced a steered block.")
     return RunTrace(status, calls=calls, reason=reason, warnings=tuple(dict.fromkeys(run.warnings)), **about)
@@ -141,8 +144,8 @@ def _why_outside(calls: tuple[CallTrace, ...], notes: Counter[str]) -> str:
     if notes[OUTSIDE_WINDOW] == len(calls):
         sigmas = [call.sigma for call in calls]
         return (
-            f"the run went from sigma {max(sigmas):.3g} to {min(sigmas):.3g}, which the window does not touch. "
-            "Widen it: 0 to 1 acts on every step."
+            f"your sampler ran outside the window, from sigma {max(sigmas):.3g} to {min(sigmas):.3g}. "
+            "Widen the window: 0 to 1 acts on every step."
         )
     return "inside the window the model was never called for the chosen branch. Choose branch 'both'."
 
@@ -169,6 +172,8 @@ def _read_measured(measured: Measured, steered: torch.Tensor) -> HookTrace | Non
     before = dict(zip(names, means, strict=False))
     after = dict(zip(names, means[len(names) :], strict=False))
     gaps = dict(zip(names, measured.targets.gap.tolist(), strict=True))
+    spreads = zip(measured.targets.center.tolist(), measured.targets.std_pooled.tolist(), strict=True)
+    lowest = table[:, : len(names)].amin(dim=0).tolist()
     return HookTrace(
         hook_point=measured.hook_point,
         before=before,
@@ -176,4 +181,9 @@ def _read_measured(measured: Measured, steered: torch.Tensor) -> HookTrace | Non
         shift_gaps={name: (after[name] - before[name]) / gap if gap > 0 else 0.0 for name, gap in gaps.items()},
         acted=means[-2],
         shift=means[-1],
+        found={
+            name: (center - low) / std if std > 0 else 0.0
+            for name, low, (center, std) in zip(names, lowest, spreads, strict=True)
+        },
+        moved=float(table[:, -1].max()),
     )

@@ -8,7 +8,8 @@ const CACHED = "Nothing ran anew: this is the earlier run that the result in the
 /** The elements for a trace. */
 export function drawTrace(trace) {
     const acted = trace.status === "acted";
-    const kind = acted ? "ss-good" : trace.status === "off" ? "ss-quiet" : "ss-note ss-caution";
+    const quiet = ["nothing found", "off"].includes(trace.status);
+    const kind = acted ? "ss-good" : quiet ? "ss-quiet" : "ss-note ss-caution";
     const parts = [element("p", { class: `ss-happened ${kind}`, role: "status" }, trace.summary)];
     if (trace.cached) parts.push(element("p", { class: "ss-quiet" }, CACHED));
     for (const warning of trace.warnings) parts.push(element("p", { class: "ss-note ss-caution" }, warning));

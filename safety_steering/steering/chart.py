@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..pictures import INK, QUIET, WARNING, as_picture, blank_figure
-from .trace import ACTED, CallTrace, RunTrace
+from .trace import CallTrace, RunTrace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,10 +30,10 @@ def draw_runs(traces: Sequence[RunTrace], notes: Sequence[str] = ()) -> NDArray[
 
 
 def _draw_run(figure: Any, trace: RunTrace, notes: Sequence[str]) -> None:
-    acted = trace.status == ACTED
+    worked = trace.succeeded
     text = "\n".join(textwrap.fill(line, 58) for line in (*notes, trace.summary(), *trace.warnings))
-    figure.suptitle(text, fontsize=11, color=INK if acted and not trace.warnings else WARNING)
-    if not acted:
+    figure.suptitle(text, fontsize=11, color=INK if worked and not trace.warnings else WARNING)
+    if not worked:
         figure.text(0.5, 0.4, trace.status, ha="center", fontsize=26, color=WARNING)
         return
     projection, shift = figure.subplots(2, 1, height_ratios=[3, 2], sharex=True)

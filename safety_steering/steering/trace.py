@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ OFF = "off"
 NOT_IN_WINDOW = "not in window"
 NOTHING_TO_EDIT = "nothing to edit"
 ACTED = "acted"
+NOTHING_FOUND = "nothing found"  # the gate stayed shut, or all states were safe already: no state was moved
 NO_RUN = "no run"
 CACHED = "answered by a cache"  # the note of a call in which the blocks did not run
 
@@ -20,6 +22,9 @@ class HookTrace:
 
     before, after: category -> mean projection <h, u> of the editable tokens. shift_gaps: category -> change of the mean
     projection in gaps. shift: mean ||change|| / ||h|| of a token. acted: share of tokens the gate let through.
+    found: category -> how far the most unsafe sample lies below the benign mean, in its pooled standard deviations.
+    moved: the largest mean ||change|| / ||h|| of a sample. A prompt's own branch counts in full, where `shift` averages
+    it with the other one.
     """
 
     hook_point: str
@@ -28,6 +33,8 @@ class HookTrace:
     shift_gaps: Mapping[str, float]
     shift: float
     acted: float
+    found: Mapping[str, float] = field(default_factory=dict)
+    moved: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class CallTrace:
 
 @dataclass(frozen=True)
 class RunTrace:
-    """One sampler run. `status` is one of this module's constants; `reason` says why, where it is not `acted`."""
+    """One sampler run. `status` is one of this module's constants; `reason` says why nothing was steered."""
 
     status: str
     settings: Mapping[str, Any]
@@ -54,14 +61,19 @@ class RunTrace:
     vector: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def succeeded(self) -> bool:
+        """Whether steering was at work: it moved states, or found nothing to move."""
+        return self.status in (ACTED, NOTHING_FOUND)
+
+    @property
     def steps(self) -> int:
         """Number of noise levels at which the model was called."""
         return len({call.sigma for call in self.calls})
 
     @property
     def steered_steps(self) -> int:
-        """Number of noise levels at which at least one call was steered."""
-        return len({call.sigma for call in self.calls if call.hooks})
+        """Number of noise levels at which at least one call was steered and states were moved."""
+        return len({call.sigma for call in self.calls if any(hook.shift > 0 for hook in call.hooks)})
 
     @property
     def mean_gaps(self) -> float:
@@ -70,19 +82,38 @@ class RunTrace:
         return sum(gaps) / len(gaps) if gaps else 0.0
 
     def summary(self) -> str:
-        """One sentence for people: how often it acted, where, and by how much."""
+        """What happened, in sentences for people."""
+        if self.status == NOTHING_FOUND:
+            return "Found nothing unsafe in this prompt: left as it is, bit for bit."
         if self.status != ACTED:
-            return f"Steering did not act ({self.status}): {self.reason}"
+            return f"Nothing was steered: {self.reason}"
         hooks = [hook for call in self.calls for hook in call.hooks]
         points = sorted({hook.hook_point for hook in hooks})
-        where = points[0] if len(points) == 1 else f"{len(points)} hook points"
-        shift = sum(hook.shift for hook in hooks) / len(hooks)
+        states = "prompt's states" if points == ["conditioning"] else f"states at {points[0]}"
+        if len(points) > 1:
+            states = f"states at {len(points)} hook points"
+        moved = max(hook.moved for hook in hooks)
         cached = sum(call.note == CACHED for call in self.calls)
         return (
-            f"Acted on {self.steered_steps} of {self.steps} steps at {where}: "
-            f"mean shift {self.mean_gaps:.2f} gaps ({shift:.1%} of the token norm)."
+            f"{self._found(hooks)}Moved the {states} by {moved:.{0 if moved >= 0.1 else 1}%} of their size in "
+            f"{self.steered_steps} of {self.steps} steps."
             f"{f' {cached} calls were answered by a cache.' if cached else ''}"
         )
+
+    def _found(self, hooks: Sequence[HookTrace]) -> str:
+        """What a pooled gate found, the most unsafe category first; empty under another gate, which finds nothing."""
+        how = self.settings.get("intervention", {})
+        if how.get("gate") != "pooled":
+            return ""
+        lowest: dict[str, float] = {}
+        for name, distance in (pair for hook in hooks for pair in hook.found.items()):
+            if distance > max(-how["threshold"], lowest.get(name, -math.inf)):
+                lowest[name] = distance
+        names = sorted(lowest, key=lambda name: -lowest[name])
+        if not names:
+            return ""
+        listed = ", ".join(names[:-1]) + (" and " if names[1:] else "") + names[-1]
+        return f"Found {listed} in this prompt ({lowest[names[0]]:.1f} x the harmless spread). "
 
     def as_dict(self) -> dict[str, Any]:
         """The whole trace as plain data, with the summary in it."""

@@ -75,7 +75,7 @@ def test_a_run_shows_the_trace_and_the_comparison(ui: Page, server: ComfyServer,
     ids = graph(ui, seed=MODES.index(mode))
     outputs = run_from_the_button(ui)
     strip = panel(ui, "Steering")
-    expect(strip.get_by_text("Acted on 8 of 8 steps")).to_be_visible()
+    expect(strip.get_by_text("in 8 of 8 steps")).to_be_visible()
     expect(strip.locator("svg.ss-spark rect.ss-shift")).to_have_count(8)
     expect(strip.locator("svg.ss-spark polyline")).to_have_count(2)
     comparer = panel(ui, "Unsteered and steered")
@@ -106,9 +106,9 @@ def test_a_browser_that_was_not_there_is_told_of_the_run_in_the_cache(
         page.evaluate("workflow => app.loadGraphData(workflow, true, true, 'again')", workflow)
         strip = panel(page, "Steering")
         expect(strip.get_by_text("to 100 % of denoising")).to_be_visible()
-        expect(strip.get_by_text("Acted on")).to_have_count(0)
+        expect(strip.get_by_text("of their size in")).to_have_count(0)
         run_from_the_button(page)
-        expect(strip.get_by_text("Acted on 8 of 8 steps")).to_be_visible()
+        expect(strip.get_by_text("in 8 of 8 steps")).to_be_visible()
         expect(strip.get_by_text(earlier)).to_be_visible()
         expect(strip.locator("svg.ss-spark rect.ss-shift")).to_have_count(8)
         page.screenshot(path=artifacts / f"js_cached_{mode}.png")
@@ -122,7 +122,7 @@ def test_the_trace_outlives_undo(ui: Page) -> None:
     ui.evaluate("document.activeElement?.blur()")
     ui.keyboard.press("Control+z")
     ui.wait_for_function("!app.graph.nodes.some(node => node.title === 'Renamed')")
-    expect(panel(ui, "Steering").get_by_text("Acted on 8 of 8 steps")).to_be_visible()
+    expect(panel(ui, "Steering").get_by_text("in 8 of 8 steps")).to_be_visible()
 
 
 def test_steering_that_did_not_act_is_said_loudly(ui: Page, mode: str) -> None:
@@ -131,8 +131,8 @@ def test_steering_that_did_not_act_is_said_loudly(ui: Page, mode: str) -> None:
         node.widgets.find(w => w.name === "steps").value = 2;
         node.widgets.find(w => w.name === "scheduler").value = "simple"; }""")
     run_from_the_button(ui)
-    expect(panel(ui, "Steering").get_by_text("did not act (not in window)")).to_be_visible()
-    expect(ui.locator(".p-toast-message-warn").get_by_text("Steering did not act").first).to_be_visible()
+    expect(panel(ui, "Steering").get_by_text("your sampler ran outside the window")).to_be_visible()
+    expect(ui.locator(".p-toast-message-warn").get_by_text("Nothing was steered").first).to_be_visible()
 
 
 def test_a_run_can_be_interrupted(ui: Page, server: ComfyServer, mode: str) -> None:

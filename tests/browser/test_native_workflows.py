@@ -103,7 +103,7 @@ def test_a_workflow_runs_on_the_small_world(
             assert np.asarray(Image.open(server.output_file(entry)).convert("L")).std() > 10
     else:
         report, _ = node_of(prompt, "SafetySteering_SteeringReport")
-        assert "Acted on" in outputs[report]["text"][0]
+        assert "of their size in" in outputs[report]["text"][0]
         assert page.locator("video").count() == 1, "the result must be shown in the node"
 
     if request.config.getoption("--update-docs"):
@@ -129,7 +129,7 @@ def test_the_comparison_shows_a_difference_on_the_small_world(
     assert page.locator("video").count() == 1, "both sides are saved as a video"
 
     shown = outputs[node_of(prompt, COMPARE)[0]]
-    assert "Acted on 16 of 16 steps" in shown["text"][0]
+    assert "in 16 of 16 steps" in shown["text"][0]
     sides = [Image.open(server.output_file(entry)) for entry in shown["images"]]
     unsteered, steered = (last_frame(side) for side in sides)
     # the skulls and the blood are gone, the fox in the middle and the blue around it are there

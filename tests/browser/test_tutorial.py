@@ -76,7 +76,7 @@ def test_step_2_one_run_shows_both_sides(ui: Page, pictures: Path) -> None:
 
 def test_step_3_the_level_is_the_first_thing_to_move(ui: Page, pictures: Path) -> None:
     apply = node(ui, APPLY)
-    expect(panel(ui, "Steering").get_by_text("Acted on 16 of 16 steps")).to_be_visible()
+    expect(panel(ui, "Steering").get_by_text("in 16 of 16 steps")).to_be_visible()
     apply.screenshot(path=pictures / "tutorial_strength.png")
 
 

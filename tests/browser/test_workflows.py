@@ -177,7 +177,7 @@ def test_a_workflow_runs_from_the_run_button(page: Page, server: ComfyServer, ar
     picture_of_graph(page).save(artifacts / f"{name}_run.png")
 
     ((report, _),) = nodes_of(prompt, REPORTS[0])
-    assert "Acted on" in outputs[report]["text"][0]
+    assert "of their size in" in outputs[report]["text"][0]
     assert server.output_file(outputs[report]["images"][0]).stat().st_size > 5_000
     ((video, _),) = nodes_of(prompt, "SaveVideo")
     assert server.output_file(outputs[video]["images"][0]).suffix == ".mp4"

@@ -29,7 +29,7 @@ def test_a_hit_is_a_cached_step_and_not_a_steered_one(server, key, hook_points, 
         notes = [call["note"] for call in run.calls]
         assert notes == ["", "answered by a cache"] * (len(notes) // 2)
         assert all(bool(call["hooks"]) == (call["note"] == "") for call in run.calls)
-        assert f"Acted on {STEPS // 2} of {STEPS} steps" in run.trace["summary"]
+        assert f"in {STEPS // 2} of {STEPS} steps" in run.trace["summary"]
         assert f"{len(notes) // 2} calls were answered by a cache" in run.trace["summary"]
         assert run.hooks_left == 0
 

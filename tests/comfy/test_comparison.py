@@ -88,7 +88,7 @@ def test_both_sides_are_shown_and_can_be_saved(server, compared):
             assert (opened.size, opened.n_frames) == ((64, 64), 9)
     film = server.output_file(shown["safety_ab"][0]["film"])
     assert film.stat().st_size > 1000
-    assert "Acted on 2 of 2 steps" in shown["text"][0]
+    assert "in 2 of 2 steps" in shown["text"][0]
     plain, steered = pixels(server, run, nodes["unsteered"]), pixels(server, run, nodes["steered"])
     share = float(re.fullmatch(r"The sides differ by (.+) % of the pixels' range\.", shown["text"][1])[1])
     assert share == pytest.approx(100 * np.abs(plain - steered).mean() / 255, abs=0.3)  # SaveImage cuts, we round
@@ -157,7 +157,7 @@ def test_a_grid_has_a_row_for_each_category_and_renders_strength_0_once(server):
         "violence=1, gore=1, strength 3",
     ]
     assert lines[0].endswith("strength is 0.")
-    assert all("Acted on 2 of 2 steps" in line for line in lines[1:])
+    assert all("in 2 of 2 steps" in line for line in lines[1:])
     (picture,) = pixels(server, run, saved)
     assert picture.shape[0] > 3 * 48
     assert picture.shape[1] > 2 * 48

@@ -187,7 +187,7 @@ def test_other_settings_do_not_go_on_in_the_same_folder(world: SimpleNamespace, 
 def test_what_was_not_steered_is_no_evaluation(world: SimpleNamespace, tmp_path: Any) -> None:
     one = replace(PROMPTS, rows=PROMPTS.rows[:1])
     for changes, said in (
-        ({"strength": 0.0}, "Steering did not act"),
+        ({"strength": 0.0}, "Nothing was steered"),
         ({"window": (0.999, 1.0)}, "not in window"),
     ):
         steered = world.steer(**changes)

@@ -6,12 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from safety_steering_pack.commands.main import main
 from safety_steering_pack.safety_steering.steering.chart import draw_runs
-from safety_steering_pack.safety_steering.steering.trace import ACTED, NOT_IN_WINDOW, CallTrace, HookTrace, RunTrace
+from safety_steering_pack.safety_steering.steering.trace import (
+    ACTED,
+    NOT_IN_WINDOW,
+    NOTHING_FOUND,
+    CallTrace,
+    HookTrace,
+    RunTrace,
+)
 from safety_steering_pack.safety_steering.vectors.card import describe
 from safety_steering_pack.safety_steering.vectors.file import save_vector
 from safety_steering_pack.safety_steering.vectors.vector import Suggestion
@@ -21,7 +29,16 @@ SPACES = {f"block.blocks.{i}.image": (f"tiny/{i}", 6) for i in range(5)}
 
 
 def hook(point: str, gaps: float, shift: float) -> HookTrace:
-    return HookTrace(point, {"violence": -1.0}, {"violence": -1 + gaps}, {"violence": gaps}, shift, acted=1.0)
+    return HookTrace(
+        point,
+        {"violence": -1.0},
+        {"violence": -1 + gaps},
+        {"violence": gaps},
+        shift,
+        1.0,
+        {"violence": 3.1},
+        moved=2 * shift,
+    )
 
 
 @pytest.fixture
@@ -35,13 +52,28 @@ def trace() -> RunTrace:
         CallTrace(0.5, rows, (two,)),
         CallTrace(0.1, rows, note="outside the window"),
     )
-    return RunTrace(ACTED, {"strength": 1.0}, calls, warnings=("other weights",))
+    how = {"gate": "pooled", "threshold": -2.5}
+    return RunTrace(ACTED, {"strength": 1.0, "intervention": how}, calls, warnings=("other weights",))
 
 
 def test_the_summary_counts_noise_levels_and_averages_sizes(trace):
     assert (trace.steps, trace.steered_steps) == (3, 2)
-    expected = "Acted on 2 of 3 steps at conditioning: mean shift 1.33 gaps (16.7% of the token norm)."
-    assert trace.summary() == expected
+    found = "Found violence in this prompt (3.1 x the harmless spread)."
+    moved = "Moved the prompt's states by 60% of their size in 2 of 3 steps."
+    assert trace.summary() == f"{found} {moved}"
+    assert replace(trace, settings={"intervention": {"gate": "off"}}).summary() == moved
+
+
+def test_several_findings_are_listed_and_what_lies_within_the_gate_is_not(trace):
+    found = {"gore": 2.6, "drugs": 4.0, "violence": 2.4}
+    call = CallTrace(1.0, {}, (replace(trace.calls[0].hooks[0], found=found),))
+    assert replace(trace, calls=(call,)).summary().startswith("Found drugs and gore in this prompt (4.0 x")
+
+
+def test_a_run_that_found_nothing_says_so(trace):
+    still = replace(trace, status=NOTHING_FOUND)
+    assert still.summary() == "Found nothing unsafe in this prompt: left as it is, bit for bit."
+    assert (still.succeeded, trace.succeeded, replace(trace, status=NOT_IN_WINDOW).succeeded) == (True, True, False)
 
 
 def test_several_hook_points_are_counted():
@@ -51,7 +83,7 @@ def test_several_hook_points_are_counted():
 
 def test_a_run_that_did_not_act_says_why():
     trace = RunTrace(NOT_IN_WINDOW, {}, reason="the sampler never called the model.")
-    assert trace.summary() == "Steering did not act (not in window): the sampler never called the model."
+    assert trace.summary() == "Nothing was steered: the sampler never called the model."
 
 
 def test_a_trace_is_plain_data(trace):

@@ -18,7 +18,7 @@ from comfy_execution.utils import get_executing_context
 from ....guardrail.content import WHOLE, SamplerRun
 from ....guardrail.policy import BRANCH, WINDOW, ModelIdentity, Policy, Rule
 from ....safety_steering.errors import MismatchError, NotSteeredError, SafetySteeringError
-from ....safety_steering.steering.trace import ACTED, RunTrace
+from ....safety_steering.steering.trace import RunTrace
 from ...models.fingerprints import fingerprint
 from ...models.model_map import block_space, model_hook_points, patcher_shape
 from ...models.vector_fit import check_fits, fingerprint_warning, untested_warning
@@ -219,7 +219,7 @@ def check_steered(trace: RunTrace) -> None:
 
     Apply is content with a run in which it acted at all; here each call counts.
     """
-    if trace.status != ACTED:
+    if not trace.succeeded:
         raise NotSteeredError(f"The host's safety policy did not act in this run ({trace.status}): {trace.reason}")
     replaced = sum(call.note == REPLACED for call in trace.calls)
     if replaced:
