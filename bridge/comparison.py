@@ -191,8 +191,8 @@ def describe_difference(unsteered: np.ndarray, steered: np.ndarray, found: bool)
         return f"The sides differ by {share:.1f} % of the pixels' range."
     if found:
         return (
-            "Warning: the sides are identical, though something unsafe was found in this prompt. The effect is too small "
-            "to be seen: raise the level or strength."
+            "Warning: the sides are identical, though something unsafe was found in this prompt. The effect is too "
+            "small to be seen: raise the level or strength."
         )
     return "The sides are identical."
 

@@ -75,13 +75,17 @@ def _check(options: argparse.Namespace) -> str:
 
 def describe(policy: Policy) -> str:
     """A policy as text, one fact on each line."""
+    from ..guardrail.policy import doubts
+
     settings = policy.settings
     permitted = [name for name, permitted in settings.permits if permitted]
     lines = [f"sha256: {policy.sha256}"]
     for rule in policy.rules:
         (kind, value), *_ = rule.settings.match.model_dump(exclude_none=True).items()
-        how = f"strength {rule.settings.strength:g}, {rule.intervention.kind}, norm {rule.intervention.norm}"
+        how = f"strength {rule.strength:g}, {rule.intervention.kind}, norm {rule.intervention.norm}"
+        how += "" if rule.level is None else f", recommended ({rule.basis}) at level {rule.level:g}"
         lines.append(f"{rule.name}: {kind} {value} is steered at {', '.join(rule.hook_points)} ({how})")
+        lines += [f"warning: {rule.name}: {doubt}" for doubt in doubts(rule)]
     lines += [
         f"a model without a rule: {settings.without_rule}",
         f"outputs that were not sampled: {settings.unsampled}",

@@ -41,7 +41,8 @@ class JobRecord:
     verdict: one of VERDICTS. decision, reason: one of DECISIONS, and why. models: weight fingerprints. vectors: content
     sha256 of those that acted. blocks: hook points that were edited. steps, steered_steps: noise levels at which a
     model was called, and was steered, over all sampler runs. projections: mean <h, u> before and after, by hook point
-    and category. outputs: one record for each file. prompt: its text, only if the policy asks for it.
+    and category. settings: how each vector steered: its sha256, strength, level and basis (None and empty if
+    they were set by hand). outputs: one record for each file. prompt: its text, only if the policy asks for it.
     """
 
     prompt_id: str
@@ -56,6 +57,7 @@ class JobRecord:
     steered_steps: int = 0
     cached_calls: int = 0
     projections: tuple[Mapping[str, Any], ...] = ()
+    settings: tuple[Mapping[str, Any], ...] = ()
     outputs: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     prompt: str | None = None
@@ -79,6 +81,7 @@ def sum_up(traces: Sequence[RunTrace]) -> dict[str, Any]:
             met[hook.hook_point, category].append((before, hook.after[category]))
     return {
         "vectors": _distinct(str(trace.vector["sha256"]) for trace in traces if trace.steered_steps),
+        "settings": _settings(traces),
         "blocks": _distinct(hook.hook_point for hook in hooks),
         "steps": sum(trace.steps for trace in traces),
         "steered_steps": sum(trace.steered_steps for trace in traces),
@@ -93,6 +96,15 @@ def sum_up(traces: Sequence[RunTrace]) -> dict[str, Any]:
         ),
         "warnings": _distinct(warning for trace in traces for warning in trace.warnings),
     }
+
+
+def _settings(traces: Iterable[RunTrace]) -> tuple[Mapping[str, Any], ...]:
+    found: list[Mapping[str, Any]] = []
+    for trace in traces:
+        how = {key: trace.settings.get(key) for key in ("strength", "level", "basis")}
+        if trace.steered_steps and (entry := {"vector": str(trace.vector["sha256"]), **how}) not in found:
+            found.append(entry)
+    return tuple(found)
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..safety_steering.files import file_sha256
-from ..safety_steering.hook_point import select_hook_points
+from ..safety_steering.hook_point import HookPoint, select_hook_points
 from ..safety_steering.steering.interventions import Intervention
 from ..safety_steering.vectors.file import load_vector
 from ..safety_steering.vectors.mix import format_mix, parse_mix
-from ..safety_steering.vectors.vector import SafetyVector
+from ..safety_steering.vectors.suggestion import recommended
+from ..safety_steering.vectors.vector import CALIBRATED, SafetyVector, Suggestion
 from .errors import PolicyError
 from .policy_settings import PolicySettings, RuleSettings, parse_policy
 from .public_folders import PublicFolders
@@ -40,13 +41,21 @@ class ModelIdentity:
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """A rule with its vector loaded. The vector has the rule's mix; window and branch are WINDOW and BRANCH."""
+    """A rule with its vector loaded. The vector has the rule's mix; window and branch are WINDOW and BRANCH.
+
+    strength, strengths: in gaps, and by hook point where it differs. level, basis: of recommended settings; None and
+    empty if the rule's own keys say how to steer.
+    """
 
     name: str
     settings: RuleSettings
     vector: SafetyVector
     hook_points: tuple[str, ...]
     intervention: Intervention
+    strength: float
+    strengths: Mapping[str, float] = field(default_factory=dict)
+    level: float | None = None
+    basis: str = ""
 
     def matches(self, model: ModelIdentity) -> bool:
         """Whether this rule is for `model`."""
@@ -149,17 +158,51 @@ def _load_rule(settings: RuleSettings, number: int, folder: Path, public: Public
         vector = _load_pinned(path, settings.sha256)
         if settings.mix:
             vector = vector.with_mix(parse_mix(settings.mix))
-        info = vector.info
-        hook_points = select_hook_points(
-            settings.hook_points, vector.hook_points, info.block_counts, info.suggestion.hook_points
-        )
-        if not hook_points:
-            raise PolicyError("the vector suggests hook points that it does not have. Name them in hook_points.")
-        _check_steers_to_safe(vector, hook_points, settings.intervention)
+        rule = (_manual if settings.is_manual else _recommended)(name, settings, vector)
+        _check_steers_to_safe(vector, rule.hook_points, rule.intervention.kind)
     except ValueError as error:
         raise PolicyError(f"{name}: {error}") from error
+    return rule
+
+
+def _manual(name: str, settings: RuleSettings, vector: SafetyVector) -> Rule:
+    info = vector.info
+    hook_points = select_hook_points(
+        settings.hook_points, vector.hook_points, info.block_counts, info.suggestion.hook_points
+    )
+    if not hook_points:
+        raise PolicyError("the vector suggests hook points that it does not have. Name them in hook_points.")
     intervention = Intervention(settings.intervention, settings.norm, settings.gate, settings.threshold)
-    return Rule(name, settings, vector, hook_points, intervention)
+    return Rule(name, settings, vector, hook_points, intervention, settings.strength)
+
+
+def _recommended(name: str, settings: RuleSettings, vector: SafetyVector) -> Rule:
+    found, level = recommended(vector), settings.level
+    intervention = Intervention(found.intervention, found.norm, found.gate, found.threshold)
+    strengths = {point: strength * level for point, strength in found.strengths.items()}
+    hook_points = tuple(map(HookPoint, found.hook_points))
+    return Rule(
+        name, settings, vector, hook_points, intervention, found.strength * level, strengths, level, found.basis
+    )
+
+
+def doubts(rule: Rule) -> list[str]:
+    """What a host should know before relying on a rule, in sentences; empty if its settings were calibrated."""
+    found = recommended(rule.vector)
+    told = []
+    if rule.level is not None and rule.basis != CALIBRATED:
+        told.append(f"its settings are not calibrated ({rule.basis}): measure them with Evaluate before you open.")
+    if rule.level is None:
+        told += [f"its {weak}, which is weaker than the vector's suggestion." for weak in _weaker(rule, found)]
+    return told
+
+
+def _weaker(rule: Rule, found: Suggestion) -> Iterator[str]:
+    how = rule.intervention
+    if rule.strength < found.strength:
+        yield f"strength {rule.strength:g} is lower (suggested: {found.strength:g})"
+    if how.gate != "off" and (found.gate == "off" or (how.gate == found.gate and how.threshold < found.threshold)):
+        yield f"{how.gate} gate at {how.threshold:g} opens less often"
 
 
 def _load_pinned(path: Path, sha256: str) -> SafetyVector:

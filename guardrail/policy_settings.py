@@ -51,20 +51,43 @@ class Match(Section):
         return self
 
 
+MANUAL = ("strength", "intervention", "norm", "gate", "threshold", "hook_points")
+
+
 class RuleSettings(Section):
-    """One rule. `vector` is relative to the policy's folder."""
+    """One rule. `vector` is relative to the policy's folder.
+
+    settings: "recommended" takes what the vector suggests, its strength times `level`; "manual" takes the keys of
+    MANUAL. Without it, a rule that has one of those keys is manual.
+    """
 
     match: Match
     vector: Name
     sha256: Sha256
     name: str = ""
     mix: str = ""
+    settings: Literal["recommended", "manual"] | None = None
+    level: float = Field(default=1.0, gt=0, le=2)
     strength: float = Field(default=1.0, gt=0, le=50)
     intervention: Literal["add", "ablate", "clamp"] = "clamp"
     norm: Literal["none", "token", "channel"] = "token"
     gate: Literal["off", "pooled", "token"] = "off"
     threshold: float = Field(default=-1.0, ge=-10, le=10)
     hook_points: Name = "auto"
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> RuleSettings:
+        given = [key for key in MANUAL if key in self.model_fields_set]
+        if self.settings == "recommended" and given:
+            raise ValueError(f"recommended settings leave no choice of {given[0]}. Remove it, or write manual")
+        if self.is_manual and "level" in self.model_fields_set:
+            raise ValueError("level belongs to recommended settings. Remove it, or what is set by hand")
+        return self
+
+    @property
+    def is_manual(self) -> bool:
+        """Whether the rule's own keys say how to steer."""
+        return self.settings == "manual" or (self.settings is None and not self.model_fields_set.isdisjoint(MANUAL))
 
     @field_validator("mix")
     @classmethod

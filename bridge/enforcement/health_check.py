@@ -84,7 +84,7 @@ def _policy(patcher: Any, strength: float) -> Policy:
     rule = {"match": {"family": shape.family.name}, "vector": "health", "sha256": sha256, "strength": strength}
     settings = PolicySettings.model_validate({"version": 1, "rules": [rule]})
     vector = SafetyVector({HOOK_POINT: point}, info)
-    loaded = Rule("health check", settings.rules[0], vector, (HOOK_POINT,), Intervention("add", "none"))
+    loaded = Rule("health check", settings.rules[0], vector, (HOOK_POINT,), Intervention("add", "none"), strength)
     return Policy(Path(), sha256, settings, (loaded,), Path())
 
 

@@ -72,7 +72,12 @@ class RunTrace:
 
     @property
     def steered_steps(self) -> int:
-        """Number of noise levels at which at least one call was steered and states were moved."""
+        """Number of noise levels at which at least one call was steered."""
+        return len({call.sigma for call in self.calls if call.hooks})
+
+    @property
+    def moved_steps(self) -> int:
+        """Number of noise levels at which steering moved states."""
         return len({call.sigma for call in self.calls if any(hook.shift > 0 for hook in call.hooks)})
 
     @property
@@ -96,7 +101,7 @@ class RunTrace:
         cached = sum(call.note == CACHED for call in self.calls)
         return (
             f"{self._found(hooks)}Moved the {states} by {moved:.{0 if moved >= 0.1 else 1}%} of their size in "
-            f"{self.steered_steps} of {self.steps} steps."
+            f"{self.moved_steps} of {self.steps} steps."
             f"{f' {cached} calls were answered by a cache.' if cached else ''}"
         )
 

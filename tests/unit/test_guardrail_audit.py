@@ -54,15 +54,17 @@ def test_runs_are_summed_up():
     def hook(before: float, after: float) -> HookTrace:
         return HookTrace("conditioning", {"violence": before}, {"violence": after}, {"violence": 1.0}, 0.1, 1.0)
 
-    about = {"vector": {"sha256": "abc"}, "warnings": ("other weights",)}
+    how = {"strength": 8.0, "level": 1.0, "basis": "benign only", "window": (0, 1)}
+    about = {"vector": {"sha256": "abc"}, "warnings": ("other weights",), "settings": how}
     calls = (CallTrace(1.0, {}, (hook(-2, 0),)), CallTrace(1.0, {}, (hook(-4, 1),)), CallTrace(0.5, {}, note="cached"))
     idle = RunTrace(ACTED, {}, (CallTrace(1.0, {}),), vector={"sha256": "never acted"})
-    told = sum_up([RunTrace(ACTED, {}, calls, **about), RunTrace(ACTED, {}, calls[:1], **about), idle])
+    told = sum_up([RunTrace(ACTED, calls=calls, **about), RunTrace(ACTED, calls=calls[:1], **about), idle])
     assert told == {
         "vectors": ("abc",),
         "blocks": ("conditioning",),
         "steps": 4,
         "steered_steps": 2,
+        "settings": ({"vector": "abc", "strength": 8.0, "level": 1.0, "basis": "benign only"},),
         "projections": (
             {"hook_point": "conditioning", "category": "violence", "before": -8 / 3, "after": pytest.approx(1 / 3)},
         ),

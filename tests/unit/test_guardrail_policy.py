@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from policy_files import rule, vector, write_policy
 from safety_steering_pack.guardrail.errors import PolicyError
-from safety_steering_pack.guardrail.policy import ModelIdentity, find_policy, load_policy
+from safety_steering_pack.guardrail.policy import ModelIdentity, doubts, find_policy, load_policy
 from safety_steering_pack.guardrail.policy_settings import parse_policy
 from safety_steering_pack.guardrail.public_folders import PublicFolders
 from safety_steering_pack.safety_steering.files import file_sha256
+from safety_steering_pack.safety_steering.steering.interventions import Intervention
 from safety_steering_pack.safety_steering.vectors.file import save_vector
+from safety_steering_pack.safety_steering.vectors.vector import CALIBRATED, Suggestion
 
 WAN = ModelIdentity("wan", frozenset({"umt5xxl.last", "wan2.1-1.3b/block.blocks.2.image"}), "0123456789abcdef")
 A, B = "a" * 64, "b" * 64
@@ -59,6 +61,24 @@ def test_nothing_of_a_policy_can_be_changed(tmp_path):
         policy.settings.permits.negative_strength = True
     with pytest.raises(TypeError):
         policy.rules[0].vector.mix["violence"] = -1
+
+
+def test_a_rule_steers_as_its_vector_recommends_unless_it_is_set_by_hand(tmp_path):
+    where = {"hook_points": ("conditioning",), "strengths": {"conditioning": 3.0}}
+    suggestion = Suggestion(5.0, **where, intervention="ablate", norm="none", gate="off", basis=CALIBRATED)
+    made = vector()
+    save_vector(made.with_info(suggestion=suggestion), tmp_path / "wan.safetensors")
+    [plain] = load_policy(write_policy(tmp_path)).rules
+    assert (plain.intervention, plain.hook_points) == (Intervention("ablate", "none", "off", 0.0), ("conditioning",))
+    assert (plain.strength, plain.strengths["conditioning"], plain.level, plain.basis) == (5, 3, 1, CALIBRATED)
+    assert doubts(plain) == []
+    [twice] = load_policy(write_policy(tmp_path, rules=rule(tmp_path, more="level = 2.0"))).rules
+    assert (twice.strength, twice.strengths["conditioning"]) == (10, 6)
+    [by_hand] = load_policy(write_policy(tmp_path, rules=rule(tmp_path, more='strength = 2.0\ngate = "token"'))).rules
+    assert (by_hand.strength, by_hand.level, by_hand.intervention.kind) == (2, None, "clamp")
+    assert ["lower" in doubts(by_hand)[0], "opens less often" in doubts(by_hand)[1]] == [True, True]
+    for both in ('settings = "recommended"\nstrength = 2.0', "level = 1.5\nstrength = 2.0"):
+        assert "recommended settings" in refusal(write_policy(tmp_path, rules=rule(tmp_path, more=both)))
 
 
 def test_every_rule_that_matches_applies_in_the_files_order(tmp_path):

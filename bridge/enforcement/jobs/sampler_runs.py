@@ -77,9 +77,15 @@ class SamplingGuard:
             self._policy, self._steerings = policy, {}
         for rule in rules:
             if rule not in self._steerings:
-                settings = SteeringSettings(rule.settings.strength, rule.hook_points, rule.intervention, WINDOW, BRANCH)
-                self._steerings[rule] = Steering(rule.vector, settings)
+                self._steerings[rule] = Steering(rule.vector, _settings_of(rule))
         return [self._steerings[rule] for rule in rules]
+
+
+def _settings_of(rule: Rule) -> SteeringSettings:
+    how, strengths = rule.intervention, rule.strengths
+    return SteeringSettings(
+        rule.strength, rule.hook_points, how, WINDOW, BRANCH, strengths, level=rule.level, basis=rule.basis
+    )
 
 
 def _set_aside(job: Job, wrappers: dict[str, dict[Any, list[Callable[..., Any]]]]) -> None:
