@@ -14,7 +14,7 @@ FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^ {4,}\S.*\n?)+", re.MULTILINE)
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 ASSIGNED = re.compile(r"[A-Z_]+=\S*")
-PROGRAMS = ("cd", "comfy", "git", "make", "pip", "python", "python3")
+PROGRAMS = ("cd", "comfy", "curl", "git", "make", "pip", "python", "python3")
 
 
 @dataclass(frozen=True)

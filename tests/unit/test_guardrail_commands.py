@@ -70,7 +70,7 @@ def test_policy_check_says_what_a_policy_does(tmp_path, capsys):
     path = write_policy(tmp_path, tables="[permits]\napi_nodes = true")
     assert main(["policy", "check", str(path)]) == 0
     out = capsys.readouterr().out
-    how = "strength 8, clamp, norm token, recommended (family default) at level 1"
+    how = "strength 6, clamp, norm token, recommended (family default) at level 1"
     assert f"rule 1: family wan is steered at conditioning ({how})" in out
     assert "warning: rule 1: its settings are not calibrated (family default)" in out
     assert "permitted: api_nodes" in out
