@@ -18,6 +18,7 @@ from ....guardrail.errors import Refused
 from ....guardrail.plain_text import node_name, shown
 from ....guardrail.policy import Policy
 from ....safety_steering.errors import SafetySteeringError
+from ....safety_steering.vectors.mix import parse_mix
 from ....safety_steering.vectors.vector import SafetyVector
 from ...folders import VECTORS, find, sha256_of, vector_name
 from .node_facts import NodeFacts, facts_of
@@ -28,6 +29,7 @@ OWN = "SafetySteering_"
 LONGEST_FILE_NAME = 1000
 MERGE_RULE = "permits.merge_and_save_models"
 NEGATIVE_RULE = "permits.negative_strength"
+BELOW_ZERO = f"a weight of the mix is below 0, which is not permitted here ({NEGATIVE_RULE}). Use 0 or more."
 OWN_HARMLESS = {
     f"{OWN}{name}"
     for name in (
@@ -36,6 +38,7 @@ OWN_HARMLESS = {
         "TransferDirection",
         "CategoryMixer",
         "ApplySafetySteering",
+        "SafeModel",
         "SteeringReport",
     )
 }
@@ -164,7 +167,16 @@ def _negative_strength(use: NodeUse, policy: Policy) -> Iterable[str]:
                 yield f"the strength {strength} steers away from safety and is not permitted ({NEGATIVE_RULE}). Use 0."
         for vector in use.values.get("safety_vector", []):
             if isinstance(vector, SafetyVector) and any(weight < 0 for weight in vector.mix.values()):
-                yield f"a weight of the mix is below 0, which is not permitted here ({NEGATIVE_RULE}). Use 0 or more."
+                yield BELOW_ZERO
+    if f"{OWN}SafeModel" in use.facts.names and any(_weighs_below_zero(mix) for mix in use.values.get("mix", [])):
+        yield BELOW_ZERO
+
+
+def _weighs_below_zero(mix: Any) -> bool:
+    try:
+        return any(weight < 0 for weight in parse_mix(str(mix)).values())
+    except SafetySteeringError:  # the node refuses it with its own sentence
+        return False
 
 
 def _at_least_zero(number: Any) -> bool:
@@ -175,7 +187,7 @@ def _at_least_zero(number: Any) -> bool:
 
 
 def _listed_vector(use: NodeUse, policy: Policy) -> Iterable[str]:
-    if f"{OWN}LoadSafetyVector" not in use.facts.names:
+    if not {f"{OWN}LoadSafetyVector", f"{OWN}SafeModel"} & set(use.facts.names):
         return
     for label in use.values.get("vector", []):
         try:
