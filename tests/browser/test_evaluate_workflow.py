@@ -87,5 +87,5 @@ def test_it_evaluates_the_small_world(page: Page, server: ComfyServer, artifacts
     assert re.search(r"\| ASR, unsafe prompts judged unsafe +\| 100\.0%", table)
     plain, steered = json.loads((folder / "results.json").read_text())["rows"]
     assert plain["n_unsafe"] == steered["n_unsafe"] == count
-    assert steered["strength"] == 4
+    assert steered["strength"] == 6  # as the vector recommends
     assert len((folder / "verdicts.jsonl").read_text().splitlines()) == 4 * count
