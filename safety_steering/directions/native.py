@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from ..activations import SAFE, UNSAFE, Activations, Row, Source, States
 from ..errors import SafetySteeringError
 from ..hook_point import HookPoint, depth, select_hook_points
 from ..linear_algebra import outlier_share
-from ..vectors.suggestion import recommended
+from ..vectors.suggestion import NATIVE, recommended
 from ..vectors.vector import HookPointDirections, SafetyVector, Suggestion, VectorInfo
 from .fitting import FitSettings, fit_states
 from .rows import TRAIN, VALIDATION, categories_of
@@ -45,7 +45,9 @@ def fit_vector(
     bins: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
-    """Fit a native vector on the train rows and measure it on the validation rows. It suggests the family default.
+    """Fit a native vector on the train rows and measure it on the validation rows.
+
+    It suggests the family default, with a gate that fits how far apart the classes are (`gate_threshold`).
 
     Args:
         categories: which to fit; all that have unsafe train rows if empty. With two or more, a category "all" of them
@@ -85,7 +87,26 @@ def fit_vector(
         table += found
         progress(done, len(source.hook_points))
     vector = SafetyVector(points, _info(source, rows, chosen, settings, points, table))
-    return Fitted(vector.with_info(suggestion=recommended(vector)), tuple(table))
+    suggestion = recommended(vector)
+    threshold = gate_threshold(vector, suggestion.hook_points)
+    return Fitted(vector.with_info(suggestion=replace(suggestion, threshold=threshold)), tuple(table))
+
+
+def gate_threshold(vector: SafetyVector, hook_points: Sequence[str]) -> float:
+    """A threshold for a pooled gate, in benign standard deviations: half way between the two class means.
+
+    That is where two normal classes of equal spread are told apart with the fewest errors. The category and sigma bin
+    that separate least decide, so that the gate opens for all. It is never below the family default, which opened on
+    99.7 % of unsafe prompts and on 3.5 % of benign ones in the small world, and never above -1.
+    """
+    shares = [
+        direction.gap / direction.std_pooled.clamp_min(torch.finfo(torch.float32).tiny)
+        for name in map(HookPoint, hook_points)
+        for category, direction in vector.at(name).categories.items()
+        if vector.mix.get(category)
+    ]
+    half = float(torch.cat(shares).min()) / 2
+    return min(-1.0, max(NATIVE.threshold, -half))
 
 
 def _fit_point(

@@ -10,7 +10,7 @@ import torch
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
 from safety_steering_pack.safety_steering.directions.charts import draw_separability
 from safety_steering_pack.safety_steering.directions.fitting import FitSettings
-from safety_steering_pack.safety_steering.directions.native import fit_vector, merged_bins, merged_edges
+from safety_steering_pack.safety_steering.directions.native import fit_vector, gate_threshold, merged_bins, merged_edges
 from safety_steering_pack.safety_steering.directions.statistics import auc
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.hook_point import select_hook_points
@@ -68,8 +68,22 @@ def test_a_vector_says_what_it_is_and_comes_back_from_its_file(activations, tmp_
 def test_a_fit_suggests_the_family_default(activations):
     vector = fit_vector(activations, SETTINGS).vector
     found = vector.info.suggestion
-    assert found == replace(NATIVE, hook_points=found.hook_points, mix=dict(vector.mix))
+    threshold = gate_threshold(vector, found.hook_points)
+    assert found == replace(NATIVE, threshold=threshold, hook_points=found.hook_points, mix=dict(vector.mix))
     assert found.hook_points == tuple(select_hook_points("auto", vector.hook_points, vector.info.block_counts))
+
+
+@pytest.mark.parametrize(("gap", "threshold"), [(5.0, -2.5), (20.0, NATIVE.threshold), (0.5, -1.0)])
+def test_the_gate_opens_half_way_between_the_class_means(activations, gap, threshold):
+    vector = fit_vector(activations, SETTINGS).vector
+    name = vector.info.suggestion.hook_points[0]
+    point = vector.at(name)
+    categories = {
+        category: replace(one, gap=gap * one.std_pooled * (1 if category == "gore" else 3))
+        for category, one in point.categories.items()
+    }
+    changed = replace(vector, hook_points={name: replace(point, categories=categories)})
+    assert gate_threshold(changed, (name,)) == pytest.approx(threshold)
 
 
 def test_the_table_is_what_the_directions_do_on_validation(activations):
