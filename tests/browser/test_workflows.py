@@ -84,11 +84,15 @@ def stands_apart_on_vue_nodes(page: Page, workflow: dict[str, Any], name: str, a
         page.screenshot(path=artifacts / f"{name}_vue.png")
 
 
-def executed(server: ComfyServer, prompt: Prompt) -> None:
-    """Run a prompt; each node that steers must have acted in a run of the sampler, and a file must come out."""
+def executed(server: ComfyServer, prompt: Prompt, *statuses: str) -> None:
+    """Run a prompt; each node that steers must have been at work in a run of the sampler, and a file must come out.
+
+    statuses: what steering may say. The stand-in's states mean nothing, so a gate may find nothing in them.
+    """
     run = server.client.run(prompt, timeout=180).succeeded()
     told = {event["data"]["node"]: event["data"]["status"] for event in run.events if event["type"] == TRACE}
-    assert told == {id_: "acted" for id_, _ in nodes_of(prompt, SAFE, CHAIN[-1])}
+    assert set(told) == {id_ for id_, _ in nodes_of(prompt, SAFE, CHAIN[-1])}
+    assert set(told.values()) <= set(statuses)
     (saved,) = nodes_of(prompt, *FILES)
     assert server.output_file(run.outputs[saved[0]]["images"][0]).stat().st_size > 500
 
@@ -128,7 +132,7 @@ def test_a_workflow_opens_and_what_it_sends_executes(
     open_workflow(page, tiny_variant(workflow), f"tiny_{name}")
     tiny = sound_prompt(page)
     only_sizes_and_stand_ins_differ(workflow, shipped, tiny)
-    executed(server, tiny)
+    executed(server, tiny, "acted", "nothing found")
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -149,7 +153,7 @@ def test_a_workflow_of_old_still_opens_and_executes(page: Page, server: ComfySer
     assert page.evaluate(NODE_PROBLEMS) == []
     open_workflow(page, tiny_variant(workflow), f"old_tiny_{path.stem}")
     assert page.evaluate(NODE_PROBLEMS) == []
-    executed(server, api_prompt(page))
+    executed(server, api_prompt(page), "acted")
 
 
 def test_a_broken_workflow_would_be_noticed(page: Page, definitions: dict[str, Any]) -> None:
@@ -177,7 +181,8 @@ def test_a_workflow_runs_from_the_run_button(page: Page, server: ComfyServer, ar
     picture_of_graph(page).save(artifacts / f"{name}_run.png")
 
     ((report, _),) = nodes_of(prompt, REPORTS[0])
-    assert "of their size in" in outputs[report]["text"][0]
+    said = outputs[report]["text"][0]
+    assert "of their size in" in said or "Found nothing unsafe" in said
     assert server.output_file(outputs[report]["images"][0]).stat().st_size > 5_000
     ((video, _),) = nodes_of(prompt, "SaveVideo")
     assert server.output_file(outputs[video]["images"][0]).suffix == ".mp4"
