@@ -135,6 +135,11 @@ class ApplySafetySteering(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs: object) -> str:
+        # the trace of a run is told to this node: a result in the cache of another node would tell that one
+        return str(cls.hidden.unique_id)
+
+    @classmethod
     def execute(
         cls,
         model: io.Model.Type,

@@ -70,7 +70,8 @@ class SafeModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, vector: str = AUTO, **inputs: object) -> str:
-        return vector_versions(vector)
+        # the trace of a run is told to this node: a result in the cache of another node would tell that one
+        return f"{cls.hidden.unique_id} {vector_versions(vector)}"
 
     @classmethod
     def execute(
