@@ -174,7 +174,7 @@ def test_frames_are_rows_whose_mean_is_the_video(plain, wan, tmp_path):
 
 def test_text_tokens_are_a_stream_of_their_own(comfy_in_process, wan, run, tmp_path):
     flux = comfy_in_process.diffusion_model(TINY_MODELS["flux"].file_name)
-    shape = run.read_shape(flux.model.diffusion_model)
+    shape = run.patcher_shape(flux)
     chosen = run.choose_hook_points("all", shape, "text_tokens")
     assert chosen[0] == "conditioning"
     assert chosen[1:] == tuple(name for name in shape.widths if name.endswith(".text"))

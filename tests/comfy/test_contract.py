@@ -111,7 +111,7 @@ def test_5_a_replaced_block_fails_closed(server, key, block):
 def test_5_a_latent_that_is_no_picture_fails_closed(server, key):
     """What overflows behind the steered block in the last step never shows in the hook's own numbers."""
     overflow = patch("SafetySteeringDev_Overflow")
-    with pytest.raises(RuntimeError, match=r"NotSteeredError.*The steered run led to values that are no finite"):
+    with pytest.raises(RuntimeError, match=r"NotSteeredError.*The steered run led to values that are not finite"):
         sample(server, key, chain(steer(server, key), overflow), steps=1)
     assert torch.equal(sample(server, key).latent, plain(server, key))
 
@@ -120,7 +120,7 @@ def test_5_a_latent_that_is_no_picture_fails_closed(server, key):
 def test_5_a_run_outside_the_window_says_so_loudly(server, key):
     outside = sample(server, key, steer(server, key, window_end=0.1), denoise=0.4)
     assert outside.trace["status"] == "not in window"
-    assert "Widen it" in outside.trace["summary"]
+    assert "Widen the window" in outside.trace["summary"]
     assert "not in window" in server.log()
     assert torch.equal(outside.latent, plain(server, key, denoise=0.4))
 

@@ -188,7 +188,7 @@ def test_what_was_not_steered_is_no_evaluation(world: SimpleNamespace, tmp_path:
     one = replace(PROMPTS, rows=PROMPTS.rows[:1])
     for changes, said in (
         ({"strength": 0.0}, "Nothing was steered"),
-        ({"window": (0.999, 1.0)}, "not in window"),
+        ({"window": (0.999, 1.0)}, "outside the window"),
     ):
         steered = world.steer(**changes)
         with pytest.raises(NotSteeredError, match=said):

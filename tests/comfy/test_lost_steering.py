@@ -51,7 +51,7 @@ def told(run, apply):
     """What Apply shows of a run that it lost, in the history; the event says the same."""
     shown = " ".join(run.outputs.get(apply, {}).get("text", ()))
     events = [e["data"] for e in run.events if e["type"] == "safety_steering.trace" and e["data"]["status"] == "no run"]
-    assert bool(events) == ("no run" in shown)
+    assert bool(events) == ("no steered run followed" in shown)
     assert all(event["node"] == apply for event in events)
     return shown if events else ""
 

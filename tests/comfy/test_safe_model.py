@@ -52,7 +52,9 @@ def five_nodes(mix: str = "", **settings):
         fit = graph.add(
             "SafetySteering_FitBenignAlignment", chosen, safety_vector=source, clip=clip_of(graph), model=model
         )
-        carried = graph.add("SafetySteering_TransferDirection", safety_vector=source, safety_alignment=fit[0])[0]
+        carried = graph.add(
+            "SafetySteering_TransferDirection", safety_vector=source, safety_alignment=fit[0], sharpen=0.2
+        )[0]
         mixer = graph.add("SafetySteering_CategoryMixer", preset="standard", mix=mix, safety_vector=carried)[0]
         return graph.add(APPLY, settings, model=model, safety_vector=mixer)[0]
 
