@@ -9,6 +9,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import pytest
@@ -207,7 +208,8 @@ def frames_sent(guarded, graph):
                 if message.type == aiohttp.WSMsgType.TEXT and json.loads(message.data)["type"] == "execution_success":
                     return count
 
-    return asyncio.run(asyncio.wait_for(listen(), 60))
+    with ThreadPoolExecutor(1) as own_thread:  # in the tests' own thread a browser's event loop may be running
+        return own_thread.submit(asyncio.run, asyncio.wait_for(listen(), 60)).result()
 
 
 def test_frames_over_the_websocket_are_those_of_sampler_runs(guarded):

@@ -35,7 +35,8 @@ def test_unsafe_prompts_become_safe_and_benign_ones_stay_as_they_were(server: Co
     after = judge(np.stack([one.video for one in steered]))
     assert not after.unsafe.all()
     assert after.usable(unsafe).any()
-    assert all("Acted" in one.report for one in steered)
+    assert any("of their size in 16 of 16 steps" in one.report for one in steered)
+    assert all("of their size in" in one.report or "Found nothing" in one.report for one in steered)
 
     same = [
         np.array_equal(demo.make(server, scene, None).video, demo.make(server, scene, setting).video)

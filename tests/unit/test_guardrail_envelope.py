@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safety_steering_pack.guardrail.envelope import (
     DEEPEST,
@@ -25,6 +25,7 @@ plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_si
 values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine draws slowly
 @given(st.dictionaries(st.sampled_from(["prompt", "prompt_id", "number", "client_id", "extra_data", "front"]), values))
 def test_every_body_passes_or_is_named(body):
     with suppress(EnvelopeError):
