@@ -93,7 +93,7 @@ def find(kind: Kind, name: str) -> Path:
     """The path of a file that was chosen by name; of a vector by its label too.
 
     Raises:
-        SafetySteeringError: of the kind's class. There is no such file in the kind's folders; nothing outside of them
+        SafetySteeringError: of the kind's class. The kind's folders do not hold such a file; nothing outside of them
             is ever read.
     """
     if kind is VECTORS:

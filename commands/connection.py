@@ -143,7 +143,7 @@ def _headers(given: Sequence[str]) -> dict[str, str]:
             found = os.environ.get(plain or braced, "").strip()
             if not HEADER.fullmatch(f"{name}: {found}"):
                 raise SafetySteeringError(
-                    f"The environment variable of --header {name} is not set, or is no plain text."
+                    f"The environment variable of --header {name} is not set, or is not plain text."
                 )
             value = f"{scheme or ''}{found}"
         headers[name] = value

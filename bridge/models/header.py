@@ -94,7 +94,7 @@ def read_model(path: str | os.PathLike[str]) -> Header:
 
 def _shards(path: Path) -> dict[int, Path]:
     """The other shards of a shard's model, by number."""
-    name, number, count = SHARD.fullmatch(path.name).groups()  # type: ignore[union-attr]
+    name, number, count = SHARD.fullmatch(path.name).groups()  # type: ignore[union-attr]  # the caller has matched it
     return {
         i: path.with_name(f"{name}-{i:05}-of-{count}.safetensors") for i in range(1, int(count) + 1) if i != int(number)
     }

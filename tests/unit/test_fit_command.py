@@ -109,7 +109,7 @@ def test_an_address_that_is_none_gets_one_short_sentence(address, capsys):
         (["--header", "X-Key: hush\nX: y"], "A --header does not read"),
         (["--header", "X-Key: h\u00fcsh hush"], "A --header does not read"),
         (["--header", "X-Key: $hush"], "The environment variable of --header X-Key is not set"),
-        (["--header", "X-Key: ${ODD}"], "The environment variable of --header X-Key is not set, or is no plain text"),
+        (["--header", "X-Key: ${ODD}"], "The environment variable of --header X-Key is not set, or is not plain text"),
     ],
 )
 def test_a_login_that_does_not_read_gets_one_sentence_without_it(login, words, capsys, monkeypatch):
