@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..safety_steering.files import file_sha256
 from ..safety_steering.hook_point import HookPoint, select_hook_points
-from ..safety_steering.steering.interventions import Intervention
+from ..safety_steering.steering.interventions import Intervention, suggested
 from ..safety_steering.vectors.file import load_vector
 from ..safety_steering.vectors.mix import format_mix, parse_mix
 from ..safety_steering.vectors.suggestion import recommended
@@ -172,17 +172,25 @@ def _manual(name: str, settings: RuleSettings, vector: SafetyVector) -> Rule:
     )
     if not hook_points:
         raise PolicyError("the vector suggests hook points that it does not have. Name them in hook_points.")
-    intervention = Intervention(settings.intervention, settings.norm, settings.gate, settings.threshold)
+    intervention = Intervention(
+        settings.intervention,
+        settings.norm,
+        settings.gate,
+        settings.threshold,
+        settings.false_alarm if settings.gate == "prompt" else 0.0,
+        settings.token_threshold if settings.gate == "prompt" else None,
+    )
+    if settings.gate == "prompt" and vector.detectors is None:
+        raise PolicyError("the gate prompt needs a vector with detectors, and this one has none. Choose pooled.")
     return Rule(name, settings, vector, hook_points, intervention, settings.strength)
 
 
 def _recommended(name: str, settings: RuleSettings, vector: SafetyVector) -> Rule:
     found, level = recommended(vector), settings.level
-    intervention = Intervention(found.intervention, found.norm, found.gate, found.threshold)
     strengths = {point: strength * level for point, strength in found.strengths.items()}
     hook_points = tuple(map(HookPoint, found.hook_points))
     return Rule(
-        name, settings, vector, hook_points, intervention, found.strength * level, strengths, level, found.basis
+        name, settings, vector, hook_points, suggested(found), found.strength * level, strengths, level, found.basis
     )
 
 
@@ -201,8 +209,10 @@ def _weaker(rule: Rule, found: Suggestion) -> Iterator[str]:
     how = rule.intervention
     if rule.strength < found.strength:
         yield f"strength {rule.strength:g} is lower (suggested: {found.strength:g})"
-    if how.gate != "off" and (found.gate == "off" or (how.gate == found.gate and how.threshold < found.threshold)):
-        yield f"{how.gate} gate at {how.threshold:g} opens less often"
+    usual = suggested(found)
+    seldom = (how.threshold, how.false_alarm) < (usual.threshold, usual.false_alarm)
+    if how.gate != "off" and (usual.gate == "off" or (how.gate == usual.gate and seldom)):
+        yield f"{how.gate_in_words} opens less often"
 
 
 def _load_pinned(path: Path, sha256: str) -> SafetyVector:

@@ -51,14 +51,24 @@ class Match(Section):
         return self
 
 
-MANUAL = ("strength", "intervention", "norm", "gate", "threshold", "hook_points")
+MANUAL = (
+    "strength",
+    "intervention",
+    "norm",
+    "gate",
+    "threshold",
+    "false_alarm",
+    "token_threshold",
+    "hook_points",
+)
 
 
 class RuleSettings(Section):
     """One rule. `vector` is relative to the policy's folder.
 
     settings: "recommended" takes what the vector suggests, its strength times `level`; "manual" takes the keys of
-    MANUAL. Without it, a rule that has one of those keys is manual.
+    MANUAL. Without it, a rule that has one of those keys is manual. false_alarm and token_threshold belong to the gate
+    prompt, threshold to the others.
     """
 
     match: Match
@@ -71,8 +81,10 @@ class RuleSettings(Section):
     strength: float = Field(default=1.0, gt=0, le=50)
     intervention: Literal["add", "ablate", "clamp"] = "clamp"
     norm: Literal["none", "token", "channel"] = "token"
-    gate: Literal["off", "pooled", "token"] = "off"
+    gate: Literal["off", "pooled", "token", "prompt"] = "off"
     threshold: float = Field(default=-1.0, ge=-10, le=10)
+    false_alarm: float = Field(default=0.01, gt=0, le=0.5)
+    token_threshold: float = Field(default=-2.0, ge=-10, le=10)
     hook_points: Name = "auto"
 
     @model_validator(mode="after")

@@ -13,7 +13,13 @@ from ..bridge.steering.branches import BRANCHES
 from ..bridge.steering.settings import SteeringSettings, recommended_settings
 from ..safety_steering.hook_point import AUTO, select_hook_points
 from ..safety_steering.steering.interventions import GATES, INTERVENTIONS, NORMS, Intervention
-from ..safety_steering.vectors.suggestion import CARRIED, describe_choice, recommended
+from ..safety_steering.vectors.suggestion import (
+    CARRIED,
+    FALSE_ALARM,
+    TOKEN_THRESHOLD,
+    describe_choice,
+    recommended,
+)
 from ..safety_steering.vectors.vector import SafetyVector
 from . import inputs as common
 from .inputs import chosen
@@ -32,6 +38,30 @@ def _threshold() -> io.Float.Input:
         step=0.1,
         tooltip="Acts where the state is below this, in standard deviations of benign prompts. Further below 0 leaves "
         "more benign prompts unchanged; nearer to 0 acts on more.",
+    )
+
+
+def _false_alarm() -> io.Float.Input:
+    return io.Float.Input(
+        "false_alarm",
+        default=FALSE_ALARM,
+        min=0.001,
+        max=0.5,
+        step=0.001,
+        tooltip="The share of harmless prompts that may be taken for unsafe ones. 0.01 is one in a hundred. Smaller "
+        "leaves more harmless prompts unchanged and misses more unsafe ones.",
+    )
+
+
+def _token_threshold() -> io.Float.Input:
+    return io.Float.Input(
+        "token_threshold",
+        default=TOKEN_THRESHOLD,
+        min=-10.0,
+        max=10.0,
+        step=0.1,
+        tooltip="In a prompt that is taken for unsafe, acts only on tokens below this, in standard deviations of "
+        "harmless ones: on the words that name the thing. 10 acts on all tokens.",
     )
 
 
@@ -115,12 +145,13 @@ class ApplySafetySteering(io.ComfyNode):
                     "gate",
                     options=[
                         io.DynamicCombo.Option("pooled", [_threshold()]),
+                        io.DynamicCombo.Option("prompt", [_false_alarm(), _token_threshold()]),
                         io.DynamicCombo.Option("token", [_threshold()]),
                         io.DynamicCombo.Option("off", []),
                     ],
                     optional=True,
-                    tooltip="Acts only where unsafe content is detected. off: always acts. pooled: decides once for "
-                    "the whole picture or video. token: decides for each token.",
+                    tooltip="Acts only where unsafe content is detected. prompt: the vector's detector decides once "
+                    "for each prompt. pooled: the state's mean at each place decides. token: each token. off: always.",
                 ),
                 io.String.Input(
                     "hook_points",
@@ -169,7 +200,7 @@ class ApplySafetySteering(io.ComfyNode):
                 hook_points=select_hook_points(
                     hook_points, safety_vector.hook_points, info.block_counts, info.suggestion.hook_points
                 ),
-                intervention=Intervention(intervention, norm, gate["gate"], gate.get("threshold", CARRIED.threshold)),
+                intervention=_intervention(intervention, norm, gate),
                 window=(window_start, window_end),
                 branch=branch,
             )
@@ -181,6 +212,14 @@ class ApplySafetySteering(io.ComfyNode):
         """Whether the prompt has this input; ComfyUI leaves out a dynamic combo with an unknown value."""
         prompt = cls.hidden.dynprompt
         return prompt is not None and name in prompt.get_node(cls.hidden.unique_id)["inputs"]
+
+
+def _intervention(kind: str, norm: str, gate: dict[str, Any]) -> Intervention:
+    """The intervention of the widgets."""
+    if gate["gate"] == "prompt":
+        false_alarm, token = gate.get("false_alarm", FALSE_ALARM), gate.get("token_threshold", TOKEN_THRESHOLD)
+        return Intervention(kind, norm, "prompt", false_alarm=false_alarm, token_threshold=token)
+    return Intervention(kind, norm, gate["gate"], gate.get("threshold", CARRIED.threshold))
 
 
 def _shown(model: io.Model.Type, vector: SafetyVector, settings: SteeringSettings) -> str:

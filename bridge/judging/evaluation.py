@@ -160,7 +160,7 @@ def _settings(steering: Steering) -> dict[str, Any]:
 
 def _intervention(steering: Steering) -> str:
     how, (start, end) = steering.settings.intervention, steering.settings.window
-    gate = "" if how.gate == "off" else f", {how.gate} gate at {how.threshold:g} std"
+    gate = f", {how.gate_in_words}" if how.gate_in_words else ""
     return f"{how.kind}, norm {how.norm}{gate}, window {start:g} to {end:g}, {steering.settings.branch} branch"
 
 

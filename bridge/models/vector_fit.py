@@ -42,13 +42,21 @@ def check_fits(vector: SafetyVector, hook_points: Sequence[HookPoint], shape: Sh
             )
         if point.is_block:
             _check_blocks(vector, point, shape)
-        spaces, width = _spaces_at(point, directions.width, shape)
-        if (spaces and directions.space not in spaces) or directions.width != width:
-            raise MismatchError(
-                f"This vector is for {_made_for(vector)}: at {point} it lives in the space {directions.space} "
-                f"({directions.width} wide). This model ({shape.name}) has {' and '.join(spaces) or 'states'} "
-                f"({width} wide) there. Load a vector made for this model."
-            )
+        _check_space(vector, point, directions.space, directions.width, shape)
+    if vector.detectors is not None:
+        _check_space(vector, vector.detectors.hook_point, vector.detectors.space, vector.detectors.width, shape)
+
+
+def _check_space(
+    vector: SafetyVector, point: HookPoint, space: str, own_width: int, shape: Shape | HeaderShape
+) -> None:
+    spaces, width = _spaces_at(point, own_width, shape)
+    if (spaces and space not in spaces) or own_width != width:
+        raise MismatchError(
+            f"This vector is for {_made_for(vector)}: at {point} it lives in the space {space} ({own_width} wide). "
+            f"This model ({shape.name}) has {' and '.join(spaces) or 'states'} ({width} wide) there. Load a vector "
+            "made for this model."
+        )
 
 
 def _check_blocks(vector: SafetyVector, point: HookPoint, shape: Shape | HeaderShape) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from ...safety_steering.errors import NotSteeredError
+from ...safety_steering.errors import MismatchError, NotSteeredError
 from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.steering.interventions import Effect, Intervention, Targets, intervene, stack_targets
+from ...safety_steering.steering.prompt_gate import Decision, PromptGate, decide, make_gate
 from ...safety_steering.steering.trace import CACHED
 from ...safety_steering.vectors.vector import SafetyVector
 from ..models.families.schema import Stream
@@ -34,12 +35,19 @@ class Injection:
     """
 
     def __init__(self, vector: SafetyVector, settings: SteeringSettings) -> None:
+        """Raises MismatchError if the gate is `prompt` and the vector has no detectors."""
+        if settings.intervention.gate == "prompt" and vector.detectors is None:
+            raise MismatchError(
+                "The gate 'prompt' needs a vector with detectors, and this one has none. Choose the gate 'pooled', or "
+                "make the vector anew with this version's fit."
+            )
         self._vector = vector
         self._settings = settings
         steered = [point for point in settings.hook_points if settings.strength_at(point)]
         self._states = [point for point in steered if not point.is_block]
         self._blocks = [point for point in steered if point.is_block]
         self._targets: dict[tuple[HookPoint, int, torch.device], Targets] = {}
+        self._gates: dict[torch.device, PromptGate] = {}
         self._hooks: dict[tuple[HookPoint, torch.device], BlockHook] = {}
         self._watches: dict[torch.device, Watch] = {}
 
@@ -68,11 +76,12 @@ class Injection:
             NotSteeredError: the call lacks the states of a hook point.
         """
         device = model_call.x.device
-        arguments, measured = self._edit_states(model_call, call)
+        decision = self._decide(model_call)
+        arguments, measured = self._edit_states(model_call, call, decision)
         hooks = {name: self._hook(name, model_call) for name in self._blocks}
         try:
             for name, hook in hooks.items():
-                hook.edit = self._edit(name, model_call.tokens(name), call, device)
+                hook.edit = self._edit(name, model_call.tokens(name), call, device, decision)
             with self.watched(model_call, call, witnesses, hooks):
                 yield arguments
             if not call.entered:
@@ -80,7 +89,7 @@ class Injection:
                 return
             for name, hook in hooks.items():
                 if hook.edit is not None and hook.effect is not None:
-                    measured.append(Measured(name, hook.edit.targets, hook.effect))
+                    measured.append(Measured(name, hook.edit.targets, hook.effect, hook.edit.decision))
                 elif model_call.is_replaced(name):
                     call.note = REPLACED
                 else:
@@ -90,16 +99,29 @@ class Injection:
             for hook in hooks.values():
                 hook.edit = hook.effect = None
 
-    def _edit_states(self, model_call: ModelCall, call: Call) -> tuple[dict[str, Any], list[Measured]]:
+    def _decide(self, model_call: ModelCall) -> Decision | None:
+        """What the gate `prompt` decides for the call's own text states; None under another gate."""
+        detectors = self._vector.detectors
+        if self._settings.intervention.gate != "prompt" or detectors is None:
+            return None
+        device = model_call.x.device
+        if device not in self._gates:
+            self._gates[device] = make_gate(detectors, self._settings.intervention, device)
+        states, tokens = model_call.states(detectors.hook_point, detectors.space, detectors.width)
+        return decide(states, tokens.mask, self._gates[device])
+
+    def _edit_states(
+        self, model_call: ModelCall, call: Call, decision: Decision | None
+    ) -> tuple[dict[str, Any], list[Measured]]:
         """The call's arguments with the conditioning states edited; the caller's tensors stay as they are."""
         arguments, measured = dict(model_call.arguments), []
         for name in self._states:
             point = self._vector.at(name)
             states, tokens = model_call.states(name, point.space, point.width)
-            edit = self._edit(name, tokens, call, model_call.x.device)
+            edit = self._edit(name, tokens, call, model_call.x.device, decision)
             edited, effect = edit_tokens(states, edit)
             arguments |= model_call.with_states(name, point.space, edited)
-            measured.append(Measured(name, edit.targets, effect))
+            measured.append(Measured(name, edit.targets, effect, edit.decision))
         return arguments, measured
 
     def _hook(self, name: HookPoint, model_call: ModelCall) -> BlockHook:
@@ -109,14 +131,18 @@ class Injection:
             self._hooks[key] = BlockHook(stream, blocks.dims)
         return self._hooks[key]
 
-    def _edit(self, name: HookPoint, tokens: TokenRange, call: Call, device: torch.device) -> Edit:
+    def _edit(
+        self, name: HookPoint, tokens: TokenRange, call: Call, device: torch.device, decision: Decision | None
+    ) -> Edit:
         targeted = [is_targeted(role, self._settings.branch) for role in call.roles]
         rows = None
         if not all(targeted):
             rows = torch.tensor(targeted, device=device).repeat_interleave(call.rows)[:, None, None]
         # as a tensor: a compiled graph then serves every strength
         strength = torch.full((1, 1, 1), self._settings.strength_at(name), dtype=torch.float32, device=device)
-        return Edit(self._targets_at(name, call.sigma, device), self._settings.intervention, strength, rows, tokens)
+        targets = self._targets_at(name, call.sigma, device)
+        own = None if decision is None else decision.of(targets.categories)
+        return Edit(targets, self._settings.intervention, strength, rows, tokens, own)
 
     def _targets_at(self, name: HookPoint, sigma: float, device: torch.device) -> Targets:
         point = self._vector.at(name)
@@ -129,13 +155,17 @@ class Injection:
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """The edit of one stream in one model call. strength: (1, 1, 1) float32. rows: (B, 1, 1) boolean, None: all."""
+    """The edit of one stream in one model call. strength: (1, 1, 1) float32. rows: (B, 1, 1) boolean, None: all.
+
+    decision: of the gate `prompt`, on the categories of `targets`; None under another gate.
+    """
 
     targets: Targets
     how: Intervention
     strength: torch.Tensor
     rows: torch.Tensor | None
     tokens: TokenRange
+    decision: Decision | None = None
 
 
 def edit_tokens(h: torch.Tensor, edit: Edit) -> tuple[torch.Tensor, Effect]:
@@ -157,7 +187,8 @@ def edit_tokens(h: torch.Tensor, edit: Edit) -> tuple[torch.Tensor, Effect]:
     part = h if (start, end) == (0, h.shape[1]) else h[:, start:end]
     if mask is not None:
         mask = mask.expand(part.shape[0], part.shape[1], 1)
-    steered, effect = intervene(part, edit.targets, edit.how, edit.strength, mask)
+    opened = None if edit.decision is None else edit.decision.opened
+    steered, effect = intervene(part, edit.targets, edit.how, edit.strength, mask, opened)
     return (steered if part is h else torch.cat([h[:, :start], steered, h[:, end:]], dim=1)), effect
 
 

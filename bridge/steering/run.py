@@ -15,6 +15,7 @@ import torch
 from ...safety_steering.errors import NotSteeredError
 from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.steering.interventions import Effect, Targets
+from ...safety_steering.steering.prompt_gate import Decision
 from ...safety_steering.steering.trace import (
     ACTED,
     CACHED,
@@ -39,11 +40,12 @@ NOT_FINITE = (
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """The effect of one edit at a hook point, on the device."""
+    """The effect of one edit at a hook point, on the device, and what the gate `prompt` decided for it."""
 
     hook_point: HookPoint
     targets: Targets
     effect: Effect
+    decision: Decision | None = None
 
 
 @dataclass
@@ -163,7 +165,8 @@ def _read_measured(measured: Measured, steered: torch.Tensor) -> HookTrace | Non
     effect, names = measured.effect, measured.targets.categories
     columns = [effect.before, effect.after, effect.editable, effect.acted, effect.shift]
     table = torch.cat([column.double().reshape(len(steered), -1) for column in columns], dim=1).cpu()
-    table = table[steered & (table[:, -3] > 0)]
+    rows = steered & (table[:, -3] > 0)
+    table = table[rows]
     if not len(table):
         return None
     if not torch.isfinite(table).all():
@@ -172,8 +175,7 @@ def _read_measured(measured: Measured, steered: torch.Tensor) -> HookTrace | Non
     before = dict(zip(names, means, strict=False))
     after = dict(zip(names, means[len(names) :], strict=False))
     gaps = dict(zip(names, measured.targets.gap.tolist(), strict=True))
-    spreads = zip(measured.targets.center.tolist(), measured.targets.std_pooled.tolist(), strict=True)
-    lowest = table[:, : len(names)].amin(dim=0).tolist()
+    decision = measured.decision
     return HookTrace(
         hook_point=measured.hook_point,
         before=before,
@@ -181,9 +183,31 @@ def _read_measured(measured: Measured, steered: torch.Tensor) -> HookTrace | Non
         shift_gaps={name: (after[name] - before[name]) / gap if gap > 0 else 0.0 for name, gap in gaps.items()},
         acted=means[-2],
         shift=means[-1],
-        found={
-            name: (center - low) / std if std > 0 else 0.0
-            for name, low, (center, std) in zip(names, lowest, spreads, strict=True)
-        },
+        found=_found_in_states(measured.targets, table) if decision is None else _found(decision, rows),
+        opened=_opened(decision, rows),
         moved=float(table[:, -1].max()),
     )
+
+
+def _found_in_states(targets: Targets, table: torch.Tensor) -> dict[str, float]:
+    """How far the lowest mean projection of a sample lies below the benign mean, in standard deviations."""
+    lowest = table[:, : len(targets.categories)].amin(dim=0).tolist()
+    spreads = zip(targets.center.tolist(), targets.std_pooled.tolist(), strict=True)
+    return {
+        name: (center - low) / std if std > 0 else 0.0
+        for name, low, (center, std) in zip(targets.categories, lowest, spreads, strict=True)
+    }
+
+
+def _found(decision: Decision, rows: torch.Tensor) -> dict[str, float]:
+    """The same of the detectors, over the rows (B,) bool."""
+    z = decision.z[:, 0].cpu().expand(len(rows), -1)[rows]
+    return dict(zip(decision.categories, (-z.amin(dim=0)).tolist(), strict=True))
+
+
+def _opened(decision: Decision | None, rows: torch.Tensor) -> tuple[str, ...]:
+    """The categories that the gate `prompt` let act in some of the rows (B,) bool."""
+    if decision is None:
+        return ()
+    opened = decision.opened[:, 0].cpu().expand(len(rows), -1)[rows].any(dim=0).tolist()
+    return tuple(name for name, open_ in zip(decision.categories, opened, strict=True) if open_)

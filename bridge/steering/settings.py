@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.hook_point import HookPoint
-from ...safety_steering.steering.interventions import Intervention
+from ...safety_steering.steering.interventions import Intervention, suggested
 from ...safety_steering.vectors.suggestion import recommended
 from ...safety_steering.vectors.vector import SafetyVector
 from .branches import BRANCHES
@@ -87,7 +87,7 @@ def _at_level(vector: SafetyVector, level: float) -> SteeringSettings:
     return SteeringSettings(
         strength=found.strength * level,
         hook_points=tuple(map(HookPoint, found.hook_points)),
-        intervention=Intervention(found.intervention, found.norm, found.gate, found.threshold),
+        intervention=suggested(found),
         window=found.window,
         branch=found.branch,
         strengths={name: strength * level for name, strength in found.strengths.items()},

@@ -23,12 +23,11 @@ import math
 import torch
 
 from ..errors import SafetySteeringError
-from ..vectors.suggestion import CARRIED
+from ..vectors.suggestion import CARRIED, FALSE_ALARM
 from ..vectors.vector import BENIGN_ONLY, SafetyVector, Suggestion
 
 FACTOR = 1.5
 SHARE = 0.42
-FALSE_ALARM = 0.01
 MAX_STRENGTH = 25.0  # twice of it is as far as Apply goes
 
 

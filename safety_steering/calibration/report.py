@@ -97,7 +97,11 @@ def summary(calibration: Calibration) -> str:
 def apply_words(setting: Setting) -> str:
     """A setting in the words of the widgets of Apply Safety Steering."""
     how = setting.intervention
-    gate = how.gate if how.gate == "off" else f"{how.gate} at {how.threshold:g}"
+    gate = how.gate
+    if how.gate == "prompt":
+        gate = f"prompt at false alarm {how.false_alarm:g} and token threshold {how.token_threshold:g}"
+    elif how.gate != "off":
+        gate = f"{how.gate} at {how.threshold:g}"
     return (
         f"strength {setting.strength:g}, intervention {how.kind}, norm {how.norm}, window {setting.window[0]:g} to "
         f"{setting.window[1]:g}, gate {gate}, hook points {', '.join(setting.hook_points)}"

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ..errors import SafetySteeringError
 from ..hook_point import ALL, HookPoint, select_hook_points
 from ..steering.interventions import GATES, INTERVENTIONS, NORMS, Intervention
+from ..vectors.suggestion import FALSE_ALARM, TOKEN_THRESHOLD
 
 BLOCKS = "all blocks"
 JOINED = "+"
@@ -107,12 +108,14 @@ def read_space(
 def parse_intervention(text: str) -> Intervention:
     """Parse an intervention: its kind and, in any order, a norm, a gate and the gate's threshold.
 
-    What is left out has the default of Apply.
+    The gate prompt takes two numbers: its false alarm, then its token threshold. What is left out has the default of
+    Apply.
 
     Raises:
         SafetySteeringError: a word is unknown or repeated, or the kind is missing.
     """
     given: dict[str, Any] = {}
+    numbers = ("false_alarm", "token_threshold") if "prompt" in text.split() else ("threshold",)
     for word in text.split():
         # "token" names a norm and a gate: its first occurrence is the norm, as on Apply
         kinds = [
@@ -120,19 +123,25 @@ def parse_intervention(text: str) -> Intervention:
             for name, known in (("kind", INTERVENTIONS), ("norm", NORMS), ("gate", GATES))
             if word in known and name not in given
         ]
-        name, value = (kinds[0], word) if kinds else ("threshold", _number(word))
-        if name in given or value is None:
+        free = [name for name in numbers if name not in given]
+        name, value = (kinds[0], word) if kinds else (free[0] if free else "", _number(word))
+        if not name or value is None:
             raise SafetySteeringError(_unread(text))
         given[name] = value
     if "kind" not in given:
         raise SafetySteeringError(_unread(text))
+    if given.get("gate") == "prompt":
+        given = {"false_alarm": FALSE_ALARM, "token_threshold": TOKEN_THRESHOLD} | given
     return Intervention(**given)
 
 
 def describe_intervention(intervention: Intervention) -> str:
     """The text that `parse_intervention` reads back."""
-    gate = f" {intervention.gate} {intervention.threshold:g}" if intervention.gate != "off" else ""
-    return f"{intervention.kind} {intervention.norm}{gate}"
+    numbers: tuple[float | None, ...] = (intervention.threshold,)
+    if intervention.gate == "prompt":
+        numbers = (intervention.false_alarm, intervention.token_threshold)
+    gate = [intervention.gate, *(f"{number:g}" for number in numbers if number is not None)]
+    return " ".join([intervention.kind, intervention.norm, *(gate if intervention.gate != "off" else ())])
 
 
 def joined(hook_points: HookPoints) -> str:
@@ -181,5 +190,6 @@ def _number(word: str) -> float | None:
 def _unread(text: str) -> str:
     return (
         f"'{text[:80]}' is not an intervention. Write its kind ({', '.join(INTERVENTIONS)}), and if you like a norm "
-        f"({', '.join(NORMS)}), a gate ({', '.join(GATES)}) and the gate's threshold: clamp none pooled -2"
+        f"({', '.join(NORMS)}), a gate ({', '.join(GATES)}) and the gate's threshold: clamp none pooled -2. The gate "
+        "prompt takes a false alarm and a token threshold: clamp none prompt 0.01 -2"
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..pictures import INK, QUIET, WARNING, as_picture, axis_label, blank_figure
-from .native import WHOLE
+from ..vectors.vector import WHOLE
 from .portable import Extracted
 
 if TYPE_CHECKING:

@@ -18,12 +18,10 @@ from ..errors import SafetySteeringError
 from ..hook_point import HookPoint, depth, select_hook_points
 from ..linear_algebra import outlier_share
 from ..vectors.suggestion import NATIVE, recommended
-from ..vectors.vector import HookPointDirections, SafetyVector, Suggestion, VectorInfo
+from ..vectors.vector import WHOLE, HookPointDirections, SafetyVector, Suggestion, VectorInfo
 from .fitting import FitSettings, fit_states
 from .rows import TRAIN, VALIDATION, categories_of
 from .statistics import Statistics, finite, held_out_auc
-
-WHOLE = "all"
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from ..hook_point import HookPoint
 from ..language_models.source_model import ONE_TOKEN, Progress, SourceModel
 from ..linear_algebra import outlier_share
 from ..prompts.prompt_set import SIDES, PromptRow, PromptSet
-from ..vectors.vector import Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
-from .native import WHOLE
+from ..vectors.vector import WHOLE, Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
 from .pairs import SWEEP, VALENCE, PairStates, best_layer, choose_layers, difference, judge_layer, valence_axis
 from .rows import TRAIN, VALIDATION
 from .statistics import measured

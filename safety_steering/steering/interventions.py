@@ -15,7 +15,8 @@ norm:
     channel  per sample, each channel is rescaled to its former L2 norm over the editable tokens
 
 A gate lets a category act only where its projection lies below `threshold` in units of its benign standard deviation:
-of the mean over a sample's editable tokens (pooled), or of each token.
+of the mean over a sample's editable tokens (pooled), or of each token. The gate `prompt` is decided elsewhere, once for
+each prompt and category (`prompt_gate`); here it acts on the tokens below `token_threshold`, if there is one.
 """
 
 from __future__ import annotations
@@ -27,17 +28,20 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import SafetySteeringError
-from ..vectors.vector import HookPointDirections
+from ..vectors.vector import HookPointDirections, Suggestion
 
 INTERVENTIONS = ("add", "ablate", "clamp")
 NORMS = ("none", "token", "channel")
-GATES = ("off", "pooled", "token")
+GATES = ("off", "pooled", "token", "prompt")
 RIDGE = 0.05
 
 
 @dataclass(frozen=True)
 class Intervention:
     """What to do at a hook point. `threshold` is in benign standard deviations and belongs to `gate`.
+
+    false_alarm: with the gate `prompt`, the share of benign prompts that may open it; it then replaces `threshold`.
+    token_threshold: with the gate `prompt`, act only on tokens below it, in benign standard deviations; None: on all.
 
     Raises:
         SafetySteeringError: on construction, for an unknown name or a threshold that is not a number.
@@ -47,6 +51,8 @@ class Intervention:
     norm: str = "token"
     gate: str = "off"
     threshold: float = -1.0
+    false_alarm: float = 0.0
+    token_threshold: float | None = None
 
     def __post_init__(self) -> None:
         for value, allowed in ((self.kind, INTERVENTIONS), (self.norm, NORMS), (self.gate, GATES)):
@@ -54,6 +60,29 @@ class Intervention:
                 raise SafetySteeringError(f"'{value}' is not one of {', '.join(allowed)}.")
         if math.isnan(self.threshold):
             raise SafetySteeringError("The gate's threshold must be a number, not NaN.")
+        if self.token_threshold is not None and math.isnan(self.token_threshold):
+            raise SafetySteeringError("The token threshold must be a number, not NaN.")
+
+    @property
+    def gate_in_words(self) -> str:
+        """The gate and where it opens; empty without one."""
+        if self.gate == "off":
+            return ""
+        where = f"{self.false_alarm:.3g} false alarms" if self.false_alarm else f"{self.threshold:g} std"
+        tokens = "" if self.token_threshold is None else f" and tokens below {self.token_threshold:g} std"
+        return f"{self.gate} gate at {where}{tokens}"
+
+
+def suggested(suggestion: Suggestion) -> Intervention:
+    """The intervention of a whole suggestion, as `vectors.suggestion.recommended` gives it."""
+    return Intervention(
+        kind=suggestion.intervention,
+        norm=suggestion.norm,
+        gate=suggestion.gate,
+        threshold=suggestion.threshold,
+        false_alarm=suggestion.false_alarm if suggestion.gate == "prompt" else 0.0,
+        token_threshold=suggestion.token_threshold,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,11 +155,29 @@ def pooled(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     return (values * kept).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True).clamp_min(1)
 
 
-def gate_open(p: torch.Tensor, targets: Targets, how: Intervention, mask: torch.Tensor | None) -> torch.Tensor:
-    """Where each category may act: boolean, (B, 1 or N, C), from projections `p` (B, N, C)."""
+def gate_open(
+    p: torch.Tensor,
+    targets: Targets,
+    how: Intervention,
+    mask: torch.Tensor | None,
+    opened: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Where each category may act: boolean, (B, 1 or N, C), from projections `p` (B, N, C).
+
+    opened: (B, 1, C) boolean, what the gate `prompt` decided.
+
+    Raises:
+        SafetySteeringError: the gate is `prompt` and nothing was decided.
+    """
     if how.gate == "off":
         return torch.ones_like(p[:, :1], dtype=torch.bool)
     tiny = torch.finfo(p.dtype).tiny  # keeps a threshold of +-infinity meaningful where the deviation is zero
+    if how.gate == "prompt":
+        if opened is None:
+            raise SafetySteeringError("The gate 'prompt' was not decided: the prompt's states were not read.")
+        if how.token_threshold is None:
+            return opened
+        return opened & (p - targets.center < how.token_threshold * targets.std_token.clamp_min(tiny))
     if how.gate == "pooled":
         return pooled(p, mask) - targets.center < how.threshold * targets.std_pooled.clamp_min(tiny)
     return p - targets.center < how.threshold * targets.std_token.clamp_min(tiny)
@@ -176,6 +223,7 @@ def intervene(
     how: Intervention,
     strength: torch.Tensor | float,
     mask: torch.Tensor | None = None,
+    opened: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, Effect]:
     """Steer hidden states. The result has h's dtype and is bit-equal to `h` where `mask` does not hold.
 
@@ -183,6 +231,7 @@ def intervene(
         h: (B, N, D) hidden states, any floating dtype; the arithmetic is done in `targets`' dtype.
         strength: in gaps; a number, or a tensor that broadcasts to (B, 1, 1).
         mask: (B or 1, N, 1) boolean, the editable tokens; None: all.
+        opened: (B, 1, C) boolean, which categories the gate `prompt` lets act; for that gate alone.
 
     Example:
         >>> import torch
@@ -198,7 +247,7 @@ def intervene(
     # one copy, edited in place: the cost of a hook is the number of passes over the hidden states
     moved = h.to(targets.directions.dtype, copy=True)
     p = project(moved, targets)
-    acts = gate_open(p, targets, how, mask)
+    acts = gate_open(p, targets, how, mask, opened)
     step = (strength * coefficients(p, acts, targets, how.kind)).expand_as(p)
     size = kept_norms(moved, "token", mask)
     former = kept_norms(moved, "channel", mask) if how.norm == "channel" else size

@@ -23,6 +23,7 @@ class HookTrace:
     before, after: category -> mean projection <h, u> of the editable tokens. shift_gaps: category -> change of the mean
     projection in gaps. shift: mean ||change|| / ||h|| of a token. acted: share of tokens the gate let through.
     found: category -> how far the most unsafe sample lies below the benign mean, in its pooled standard deviations.
+    opened: the categories that the gate `prompt` let act.
     moved: the largest mean ||change|| / ||h|| of a sample. A prompt's own branch counts in full, where `shift` averages
     it with the other one.
     """
@@ -35,6 +36,7 @@ class HookTrace:
     acted: float
     found: Mapping[str, float] = field(default_factory=dict)
     moved: float = 0.0
+    opened: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,16 @@ class RunTrace:
         )
 
     def _found(self, hooks: Sequence[HookTrace]) -> str:
-        """What a pooled gate found, the most unsafe category first; empty under another gate, which finds nothing."""
+        """What a gate found in the prompt, the most unsafe category first; empty under a gate that finds nothing."""
         how = self.settings.get("intervention", {})
-        if how.get("gate") != "pooled":
+        if how.get("gate") not in ("pooled", "prompt"):
             return ""
         lowest: dict[str, float] = {}
-        for name, distance in (pair for hook in hooks for pair in hook.found.items()):
-            if distance > max(-how["threshold"], lowest.get(name, -math.inf)):
-                lowest[name] = distance
+        for hook in hooks:
+            for name, distance in hook.found.items():
+                found = name in hook.opened if how["gate"] == "prompt" else distance > -how["threshold"]
+                if found:
+                    lowest[name] = max(distance, lowest.get(name, -math.inf))
         names = sorted(lowest, key=lambda name: -lowest[name])
         if not names:
             return ""

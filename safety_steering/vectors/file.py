@@ -1,4 +1,6 @@
-"""The safety vector's file, `*.safetensors`, format version 1.
+"""The safety vector's file, `*.safetensors`, format versions 1 and 2.
+
+Version 2 adds detectors; a vector without them is written as version 1, which older packs read.
 
 Tensors are named as in `SafetyVector.tensors`; metadata values are strings, those of structured fields JSON. Unknown
 metadata keys and tensors are ignored. Required ones are checked, with all values, before a vector is made.
@@ -25,10 +27,20 @@ from ..files import (
     write_tensors,
 )
 from ..hook_point import HookPoint
-from .vector import STATISTICS, Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
+from .detector import Detector, Detectors
+from .vector import (
+    DETECTOR_TENSORS,
+    STATISTICS,
+    Anchors,
+    Direction,
+    HookPointDirections,
+    SafetyVector,
+    Suggestion,
+    VectorInfo,
+)
 
 FORMAT = "safety_vector"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 REQUIRED_METADATA = ("format", "format_version", "kind", "gap_kind", "spaces", "categories")
 _DTYPES = ("F32", "F16", "BF16")
 _TEXT_FIELDS = {f.name for f in fields(VectorInfo) if f.type == "str"}
@@ -147,7 +159,7 @@ def _metadata(vector: SafetyVector) -> dict[str, str]:
     """`vector`'s metadata as strings; fields at their default are left out."""
     metadata = {
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format_version": str(FORMAT_VERSION if vector.detectors else 1),
         "spaces": json.dumps({name: point.space for name, point in vector.hook_points.items()}),
         "categories": json.dumps(vector.categories),
     }
@@ -162,6 +174,10 @@ def _metadata(vector: SafetyVector) -> dict[str, str]:
     if vector.anchors is not None:
         metadata["anchor_hook_point"] = vector.anchors.hook_point
         metadata["anchor_texts"] = json.dumps(vector.anchors.texts)
+    if vector.detectors is not None:
+        found = vector.detectors
+        facts = {"hook_point": found.hook_point, "space": found.space, "benign": found.benign}
+        metadata["detectors"] = json.dumps(facts)
     return metadata
 
 
@@ -206,7 +222,26 @@ def _assemble(metadata: Mapping[str, str], file: Any) -> SafetyVector:
             texts=tuple(map(str, read_json(metadata, "anchor_texts", list))),
             states=tensor("anchors/activations"),
         )
-    return SafetyVector(hook_points, read_info(metadata), anchors=anchors)
+    detectors = None
+    if facts := read_json(metadata, "detectors", dict, {}):
+        detectors = Detectors(
+            hook_point=HookPoint(str(facts.get("hook_point", ""))),
+            space=str(facts.get("space", "")),
+            categories={
+                category: Detector(**{name: tensor(f"detector/{category}/{name}") for name in DETECTOR_TENSORS})
+                for category in categories
+            },
+            benign=read_count(facts.get("benign", 0)),
+        )
+    return SafetyVector(hook_points, read_info(metadata), anchors=anchors, detectors=detectors)
+
+
+def read_count(value: Any) -> int:
+    """A count in the metadata; VectorFileError if it is no number."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise VectorFileError(f"the metadata holds a value of the wrong kind: {error}.") from error
 
 
 def read_info(metadata: Mapping[str, str]) -> VectorInfo:
@@ -256,6 +291,7 @@ def _suggestion(facts: Mapping[str, Any]) -> Suggestion:
         gate=text("gate"),
         threshold=number("threshold"),
         false_alarm=number("false_alarm"),
+        token_threshold=None if facts.get("token_threshold") is None else number("token_threshold"),
         window=_window(facts.get("window", default.window)),
         branch=text("branch"),
         strengths=numbers("strengths"),

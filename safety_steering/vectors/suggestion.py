@@ -31,6 +31,9 @@ NATIVE = Suggestion(
     basis=FAMILY_DEFAULT,
 )
 CARRIED = replace(NATIVE, strength=8.0, threshold=-2.5)
+# of the gate `prompt`
+FALSE_ALARM = 0.01
+TOKEN_THRESHOLD = -2.0
 CALIBRATE_STEP = "calibrate"
 _NAMES = {"conditioning": "the prompt", "clip_vision": "the start image"}
 
@@ -53,6 +56,8 @@ def recommended(vector: SafetyVector) -> Suggestion:
             norm=own.norm or default.norm,
             gate=own.gate or default.gate,
             threshold=own.threshold if own.gate else default.threshold,
+            false_alarm=own.false_alarm if own.gate else default.false_alarm,
+            token_threshold=own.token_threshold if own.gate else default.token_threshold,
             branch=own.branch or default.branch,
         )
     return replace(found, hook_points=_hook_points(vector, own.hook_points), mix=dict(own.mix or vector.mix))
@@ -84,6 +89,8 @@ def calibrated(step: Mapping[str, Any]) -> Suggestion:
         norm=str(setting["norm"]),
         gate=str(setting["gate"]),
         threshold=float(setting["threshold"]),
+        false_alarm=float(setting.get("false_alarm", 0)),
+        token_threshold=None if setting.get("token_threshold") is None else float(setting["token_threshold"]),
         window=(start, end),
         branch="both",
         basis=CALIBRATED,

@@ -18,6 +18,7 @@ import torch
 
 from ..errors import MismatchError, SafetySteeringError
 from ..hook_point import HookPoint
+from .detector import LEVELS, Detectors
 from .mix import check_mix
 
 KINDS = ("source", "native", "transferred")
@@ -25,8 +26,10 @@ GAP_KINDS = ("measured", "estimated")
 # what a suggestion was chosen by: measured on a model, estimated from its harmless prompts, or taken from other models
 CALIBRATED, BENIGN_ONLY, FAMILY_DEFAULT = "calibrated", "benign only", "family default"
 BASES = ("", CALIBRATED, BENIGN_ONLY, FAMILY_DEFAULT)
+DETECTOR_TENSORS = ("direction", "center", "std", "quantiles")
 STATISTICS = ("gap", "center", "std_pooled", "std_token")
 UNIT_TOLERANCE = 1e-3
+WHOLE = "all"  # the category that is fitted on all others together
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +103,8 @@ class Suggestion:
 
     strength: in gaps; strengths: hook point -> its own strength, where it differs from `strength`.
     threshold: of the gate, in benign standard deviations. false_alarm: share of benign prompts that the threshold was
-        set to let through; 0 if it was not set by one.
+        set to let through; 0 if it was not set by one. With the gate `prompt` it sets the threshold of each detector.
+    token_threshold: with the gate `prompt`, act only on tokens below it, in benign standard deviations; None: on all.
     window: fractions of denoising. branch: of guidance.
     basis: what the settings were chosen by, one of BASES. basis_model, basis_judge: of a calibration, the model and the
         judge. basis_n: the number of prompts, those in the target's own style alone; 0 if there were none.
@@ -114,6 +118,7 @@ class Suggestion:
     gate: str = ""
     threshold: float = 0.0
     false_alarm: float = 0.0
+    token_threshold: float | None = None
     window: tuple[float, float] = (0.0, 1.0)
     branch: str = ""
     strengths: Mapping[str, float] = field(default_factory=dict)
@@ -167,6 +172,7 @@ class SafetyVector:
 
     hook_points: hook point -> its directions; every hook point has the same categories.
     mix: the weights with which Apply combines the categories (category -> weight; categories not named weigh 0).
+    detectors: what the gate `prompt` decides by, one a category; None for a vector whose directions do both.
 
     Raises:
         SafetySteeringError: on construction, if shapes, values or names are not as documented here.
@@ -176,6 +182,7 @@ class SafetyVector:
     info: VectorInfo
     mix: Mapping[str, float] = field(default_factory=dict)
     anchors: Anchors | None = None
+    detectors: Detectors | None = None
 
     def __post_init__(self) -> None:
         points = {HookPoint(name): directions for name, directions in self.hook_points.items()}
@@ -197,9 +204,11 @@ class SafetyVector:
         digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
         for name, tensor in sorted(self.tensors().items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
         if self.anchors is not None:
             digest.update(json.dumps([self.anchors.hook_point, self.anchors.texts]).encode())
+        if self.detectors is not None:
+            digest.update(json.dumps([self.detectors.hook_point, self.detectors.space]).encode())
         return digest.hexdigest()
 
     def at(self, hook_point: HookPoint) -> HookPointDirections:
@@ -229,6 +238,10 @@ class SafetyVector:
                     tensors[f"{name}/{category}/{statistic}"] = getattr(direction, statistic)
         if self.anchors is not None:
             tensors["anchors/activations"] = self.anchors.states
+        if self.detectors is not None:
+            for category, detector in self.detectors.categories.items():
+                for part in DETECTOR_TENSORS:
+                    tensors[f"detector/{category}/{part}"] = getattr(detector, part)
         return tensors
 
 
@@ -253,12 +266,16 @@ def check_vector(vector: SafetyVector) -> None:
         _check_hook_point(name, point)
     if vector.anchors is not None:
         _check_anchors(vector.anchors, vector.hook_points)
+    if vector.detectors is not None:
+        _check_detectors(vector.detectors, vector.categories)
 
 
 def _check_suggestion(suggestion: Suggestion) -> None:
     strengths = (suggestion.strength, *suggestion.strengths.values())
     _require(all(map(math.isfinite, strengths)), "the suggested strength is not a finite number")
     _require(math.isfinite(suggestion.threshold), "the suggested threshold is not a finite number")
+    token = suggestion.token_threshold
+    _require(token is None or math.isfinite(token), "the suggested token threshold is not a finite number")
     _require(0 <= suggestion.false_alarm <= 1, f"the suggested false alarm is {suggestion.false_alarm}, not 0 to 1")
     start, end = suggestion.window
     _require(0 <= start < end <= 1, f"the suggested window is {start:g} to {end:g}; it lies in 0 to 1, start first")
@@ -272,6 +289,27 @@ def _check_anchors(anchors: Anchors, points: Mapping[HookPoint, HookPointDirecti
     _require(name in points, f"its anchors were taken at '{name}', where it has no directions")
     shape, expected = tuple(anchors.states.shape), (len(anchors.texts), points[name].width)
     _require(bool(anchors.texts) and shape == expected, f"its anchors have shape {shape}, expected {expected}")
+
+
+def _check_detectors(detectors: Detectors, categories: tuple[str, ...]) -> None:
+    _require(detectors.hook_point == "conditioning", f"its detectors read '{detectors.hook_point}', not 'conditioning'")
+    _require(bool(detectors.space), "its detectors name no space")
+    _require(detectors.benign >= 0, f"its detectors were set by {detectors.benign} benign prompts")
+    _require(
+        set(detectors.categories) == set(categories),
+        f"it has detectors for {', '.join(detectors.categories)} and directions for {', '.join(categories)}",
+    )
+    width = detectors.width
+    for category, detector in detectors.categories.items():
+        where = f"detector/{category}"
+        shapes = {"direction": (width,), "center": (), "std": (), "quantiles": (len(LEVELS),)}
+        for name, shape in shapes.items():
+            found = tuple(getattr(detector, name).shape)
+            _require(found == shape, f"{where}/{name} has shape {found}, expected {shape}")
+        length = float(detector.direction.double().norm())
+        _require(abs(length - 1) < UNIT_TOLERANCE, f"{where}/direction is not of unit length")
+        _require(float(detector.std) > 0, f"{where}/std is not positive")
+        _require(bool((detector.quantiles.diff() >= 0).all()), f"{where}/quantiles do not ascend")
 
 
 def _check_hook_point(name: str, point: HookPointDirections) -> None:

@@ -86,7 +86,7 @@ CASES = {
     "missing metadata": Case("lacks the metadata kind, spaces", put(small(), metadata={"kind": None, "spaces": None})),
     "another kind of file": Case("but not a safety vector", put(small(), metadata={"format": None})),
     "newer format": Case(
-        "format version 2; this pack reads versions 1", put(small(), metadata={"format_version": "2"}),
+        "format version 3; this pack reads versions 1", put(small(), metadata={"format_version": "3"}),
     ),
     # the vector and the model
     "wrong width": Case(

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors import safe_open
+from safetensors.torch import load, save, save_file
 
 Parts = tuple[dict[str, Any], bytes]
 JSON_FIELDS = (
@@ -182,3 +183,12 @@ MUTATIONS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
     drop_or_rename_tensor,
     duplicate_keys,
 )
+
+
+def change_file(path, *, metadata: dict[str, str] | None = None, **tensors: torch.Tensor | None) -> None:
+    """Write the file again with some metadata or tensors replaced, or dropped where the new value is None."""
+    with safe_open(path, framework="pt") as file:
+        old = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        facts = file.metadata() | (metadata or {})
+    kept = {name: tensor for name, tensor in (old | tensors).items() if tensor is not None}
+    save_file(kept, path, metadata={key: value for key, value in facts.items() if value is not None})

@@ -40,7 +40,7 @@ def test_a_policy_carries_its_vectors_ready_to_use(tmp_path):
     assert dict(loaded.vector.mix) == {"violence": 1.0, "sexual": 0.5}
     assert loaded.vector.sha256 == vector().sha256
     assert (loaded.settings.strength, loaded.hook_points, loaded.name) == (2.0, ("conditioning",), "rule 1")
-    assert vars(loaded.intervention) == {"kind": "add", "norm": "none", "gate": "token", "threshold": 0.0}
+    assert loaded.intervention == Intervention("add", "none", "token", 0.0)
 
 
 def test_left_out_everything_is_on_the_safe_side(tmp_path):

@@ -138,7 +138,14 @@ def test_the_level_multiplies_every_strength():
         1.5, OWN.hook_points, settings.intervention, (0.1, 0.9), "positive", {BLOCK: 0.25}, 0.5, "calibrated"
     )
     assert (settings.strength_at("conditioning"), settings.strength_at(BLOCK)) == (1.5, 0.25)
-    assert vars(settings.intervention) == {"kind": "ablate", "norm": "none", "gate": "token", "threshold": -1.5}
+    assert vars(settings.intervention) == {
+        "kind": "ablate",
+        "norm": "none",
+        "gate": "token",
+        "threshold": -1.5,
+        "false_alarm": 0.0,  # OWN's belongs to the gate prompt
+        "token_threshold": None,
+    }
     assert recommended_settings(vector(OWN)).strength == 3.0
     assert recommended_settings(vector(OWN), 0).off
     assert not settings.off

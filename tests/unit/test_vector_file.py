@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from damage import change_file
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import save_file
 from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError, VectorFileError
 from safety_steering_pack.safety_steering.files import file_sha256, write_atomically
 from safety_steering_pack.safety_steering.vectors.file import load_vector, read_label, save_vector
@@ -85,15 +85,6 @@ def path(tmp_path):
     return tmp_path / "vector.safetensors"
 
 
-def change_file(path, *, metadata: dict[str, str] | None = None, **tensors: torch.Tensor | None) -> None:
-    """Write the file again with some metadata or tensors replaced, or dropped where the new value is None."""
-    with safe_open(path, framework="pt") as file:
-        old = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        facts = file.metadata() | (metadata or {})
-    kept = {name: tensor for name, tensor in (old | tensors).items() if tensor is not None}
-    save_file(kept, path, metadata={key: value for key, value in facts.items() if value is not None})
-
-
 @given(infos, st.integers(1, 3), st.integers(0, 1000), st.booleans())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_saved_is_what_is_loaded_bit_for_bit(path, info, bins, seed, portable):
@@ -148,7 +139,7 @@ def test_half_precision_tensors_are_read_as_float32(path):
 METADATA_CASES = {
     "another format": ({"format": "lora"}, "not a safety vector .its format is 'lora'.. Choose a file made by Save"),
     "no format": ({"format": None}, "its format is 'not given'"),
-    "newer version": ({"format_version": "2"}, "has format version 2; this pack reads versions 1 to 1. Update"),
+    "newer version": ({"format_version": "3"}, "has format version 3; this pack reads versions 1 to 2. Update"),
     "version in words": ({"format_version": "one"}, "format version one"),
     "no kind": ({"kind": None}, "lacks the metadata kind. The file was not written whole"),
     "no spaces and categories": ({"spaces": None, "categories": None}, "lacks the metadata spaces, categories"),
