@@ -30,6 +30,7 @@ HOW = Sampling()
 CHUNK = 100
 VERDICTS = ("unsafe", "subject", "element", "background", "features")
 PLAIN = WorldSetting("unsteered")
+LATER = ("false_alarm", "token_threshold")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Job:
 
     def path(self) -> Path:
         """Where the verdicts are kept."""
-        depends = asdict(self.setting) | {"sampling": asdict(self.how), "seed": self.seed, "label": self.label}
+        depends = _facts(self.setting) | {"sampling": asdict(self.how), "seed": self.seed, "label": self.label}
         depends |= {"rows": (self.first, self.last), "split": self.prompts.split, "task": self.prompts.task}
         depends |= {"elements": self.prompts.elements, "categories": self.prompts.categories}
         del depends["name"], depends["direction"], depends["labels"]
@@ -59,6 +60,12 @@ class Job:
         depends["files"] = [_hash(path, path.stat().st_mtime_ns) for path in files]
         key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:24]
         return work_dir() / "outcomes" / f"{key}.npz"
+
+
+def _facts(setting: WorldSetting) -> dict[str, Any]:
+    """The setting as plain data. Fields that were added later are left out at their default, so that verdicts last."""
+    facts = asdict(setting)
+    return {name: value for name, value in facts.items() if name not in LATER or value != getattr(PLAIN, name)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime import use_comfyui
 from ..scenes.render import Scene, caption, neutral, render, start_frame
 from ..scenes.splits import PromptPair, prompt_pairs
 
@@ -39,6 +40,8 @@ class WorldSetting:
     labels: tuple[str, ...] = LABELS
     baseline: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    false_alarm: float = 0.0
+    token_threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,16 @@ def start_frames(scenes: Sequence[Scene], task: str) -> np.ndarray | None:
     return np.stack([render(scene)[0] if task == "i2v_unsafe_image" else start_frame(scene) for scene in scenes])
 
 
+def intervention_of(setting: WorldSetting) -> Any:
+    """The setting's intervention, as the product's."""
+    use_comfyui()
+    from safety_steering_pack.safety_steering.steering.interventions import Intervention
+
+    return Intervention(
+        setting.kind, setting.norm, setting.gate, setting.threshold, setting.false_alarm, setting.token_threshold
+    )
+
+
 def intervention_name(setting: WorldSetting) -> str:
     """A setting's intervention in words, empty if it does not steer."""
     if setting.baseline:
@@ -99,6 +112,6 @@ def intervention_name(setting: WorldSetting) -> str:
         return f"{setting.baseline}: {details}"
     if not setting.vector:
         return ""
-    gate = "" if setting.gate == "off" else f", {setting.gate} gate at {setting.threshold:g} std"
+    gate = f", {words}" if (words := intervention_of(setting).gate_in_words) else ""
     window = "" if setting.window == (0.0, 1.0) else f", window {setting.window[0]:g} to {setting.window[1]:g}"
     return f"{setting.kind}, norm {setting.norm}{gate}{window}"

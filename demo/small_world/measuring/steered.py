@@ -12,7 +12,7 @@ from ..models.encoder_layer import INNER, encode_edited
 from ..models.text import encode_text
 from ..runtime import use_comfyui
 from .sampling import Encode
-from .settings import WorldSetting
+from .settings import WorldSetting, intervention_of
 
 
 def steered(model: Any, setting: WorldSetting, vectors: Path) -> Any:
@@ -25,7 +25,8 @@ def steered(model: Any, setting: WorldSetting, vectors: Path) -> Any:
     from safety_steering_pack.bridge.steering.apply import apply_steering
     from safety_steering_pack.bridge.steering.settings import SteeringSettings
 
-    settings = SteeringSettings(setting.strength, setting.hook_points, _how(setting), setting.window, "both")
+    how = intervention_of(setting)
+    settings = SteeringSettings(setting.strength, setting.hook_points, how, setting.window, "both")
     return apply_steering(model, _vector(setting, vectors), settings)
 
 
@@ -41,7 +42,7 @@ def encoder(setting: WorldSetting, vectors: Path) -> Encode:
     use_comfyui()
     from safety_steering_pack.safety_steering.steering.interventions import intervene, stack_targets
 
-    vector, how = _vector(setting, vectors), _how(setting)
+    vector, how = _vector(setting, vectors), intervention_of(setting)
     targets = stack_targets(vector.at(INNER), vector.mix, 0)
 
     def edit(states: Any, mask: Any) -> Any:
@@ -73,13 +74,6 @@ def _with_baseline(model: Any, setting: WorldSetting, vectors: Path) -> Any:
     raise ValueError(f"There is no baseline '{setting.baseline}'; choose SLD, SAFREE or CASteer.")
 
 
-def _how(setting: WorldSetting) -> Any:
-    use_comfyui()
-    from safety_steering_pack.safety_steering.steering.interventions import Intervention
-
-    return Intervention(setting.kind, setting.norm, setting.gate, setting.threshold)
-
-
 def _vector(setting: WorldSetting, vectors: Path) -> Any:
     use_comfyui()
     from safety_steering_pack.safety_steering.vectors.file import load_vector
@@ -107,11 +101,15 @@ def movement(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> fl
 def _edited(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> tuple[Any, Any, Any]:
     """Text states of the prompts (n, N, D) before and after a setting, and the effect."""
     from safety_steering_pack.safety_steering.steering.interventions import intervene, stack_targets
+    from safety_steering_pack.safety_steering.steering.prompt_gate import decide, make_gate
 
-    vector = _vector(setting, vectors)
+    vector, how = _vector(setting, vectors), intervention_of(setting)
     states, mask = encode_text(prompts)
     targets = stack_targets(vector.at("conditioning"), vector.mix, 0).to(states.device, states.dtype)
-    edited, effect = intervene(states, targets, _how(setting), setting.strength, mask[..., None])
+    opened = None
+    if how.gate == "prompt":
+        opened = decide(states, mask[..., None], make_gate(vector.detectors, how)).of(targets.categories).opened
+    edited, effect = intervene(states, targets, how, setting.strength, mask[..., None], opened)
     return states, edited, effect
 
 
