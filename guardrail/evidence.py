@@ -1,7 +1,7 @@
 """Evidence: a signed record beside each output file, `<file>.safety.json`, about how these bytes were made.
 
-The signature (Ed25519, RFC 8032) is over the line `safety_steering_evidence 2`, a line end, and the record without its
-signature as JSON with sorted keys, no spaces and ASCII only. It can be checked without this pack.
+The signature (Ed25519, RFC 8032) is over the line `safety_steering_evidence <format_version>`, a line end, and the
+record without its signature as JSON with sorted keys, no spaces and ASCII only. It can be checked without this pack.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .keys import Signer, load_verifier
 from .plain_text import shown
 
 FORMAT = "safety_steering_evidence"
-FORMAT_VERSION = 2
+FORMAT_VERSION, WITH_UNJUDGED = 2, 3  # who reads 2 only can check every record that does not need more
 SUFFIX = ".safety.json"
 MAX_BYTES = 1024 * 1024
 CHUNK = 1024 * 1024
@@ -41,8 +41,9 @@ FIELDS_1 = {
     "key_id": str,
     "signature": str,
 }
-FIELDS = FIELDS_1 | {"share": float, "client_inputs": list, "calls": int, "steered_calls": int, "cached_calls": int}
-FIELDS_OF = {1: FIELDS_1, FORMAT_VERSION: FIELDS}
+FIELDS_2 = FIELDS_1 | {"share": float, "client_inputs": list, "calls": int, "steered_calls": int, "cached_calls": int}
+FIELDS = FIELDS_2 | {"unjudged": list}
+FIELDS_OF = {1: FIELDS_1, FORMAT_VERSION: FIELDS_2, WITH_UNJUDGED: FIELDS}
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Statement:
     """What is recorded of an output. verdict, decision: as in `job_record`; vectors: content sha256.
 
     share: of the noise that guarded runs removed. client_inputs: the client's pictures in it, as `node (class)`. calls,
-    steered_calls, cached_calls: of the model, over all runs that it comes from.
+    steered_calls, cached_calls: of the model, over all runs that it comes from. unjudged: what is in it that the output
+    gate, if it is on, could not see.
     """
 
     prompt_id: str
@@ -63,6 +65,7 @@ class Statement:
     calls: int = 0
     steered_calls: int = 0
     cached_calls: int = 0
+    unjudged: tuple[str, ...] = ()
 
 
 def sidecar_of(file: Path) -> Path:
@@ -80,7 +83,7 @@ def sign_file(file: Path, statement: Statement, signer: Signer) -> dict[str, Any
         sha256, size = _hash(file)
         record = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": WITH_UNJUDGED if statement.unjudged else FORMAT_VERSION,
             "file": file.name,
             "file_sha256": sha256,
             "file_bytes": size,
@@ -97,6 +100,8 @@ def sign_file(file: Path, statement: Statement, signer: Signer) -> dict[str, Any
             "time": utc_now(),
             "key_id": signer.key_id,
         }
+        if statement.unjudged:
+            record["unjudged"] = list(statement.unjudged)
         record["signature"] = base64.b64encode(signer.sign(_signed_bytes(record))).decode()
         write_atomically(sidecar_of(file), json.dumps(record, indent=1).encode())
     except OSError as error:
@@ -172,7 +177,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise EvidenceError(f"{path.name} is not evidence: it has other fields.")
     version = record.get("format_version")
     if not isinstance(version, int) or version not in FIELDS_OF:
-        raise EvidenceError(f"{path.name} is evidence of format version {shown(version)}; this reads 1 and 2.")
+        raise EvidenceError(f"{path.name} is evidence of format version {shown(version)}; this reads 1 to 3.")
     if {name: type(value) for name, value in record.items()} != FIELDS_OF[version]:
         raise EvidenceError(f"{path.name} is not evidence of format version {version}: it has other fields.")
     return record

@@ -164,9 +164,11 @@ class OutputGateSettings(Section):
     """The judgement of finished frames. thresholds: category -> score from which a frame is held back.
 
     judge: `module:function`. It takes frames (N, H, W, 3) in 0..1 and returns category -> score for each frame.
+    unjudged: for outputs with something in them that no judge of frames can see, such as sound.
     """
 
     mode: Literal["off", "notice", "fail"] = "off"
+    unjudged: Literal["refuse", "flag"] = "refuse"
     judge: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     thresholds: dict[Name, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
 
@@ -187,17 +189,20 @@ class PolicySettings(Section):
     """A whole policy file.
 
     without_rule: for models without a rule. unsampled: for outputs that were not sampled, or
-    have other content. deliver: verdicts of outputs that are delivered, beside those that are flagged. other_weights:
+    have other content. deliver: verdicts of outputs that are delivered, beside those that are flagged. least_share: of
+    the noise range, that runs must have removed from an output that began with the client's pictures. other_weights:
     for models whose weights differ from those that a rule's block directions were fitted on. own_apply: whether the
-    policy's steering replaces that of graphs, or follows it.
+    policy's steering replaces that of graphs, or follows it. lost_apply: for graphs whose own Apply no run belongs to.
     """
 
     version: Literal[1]
     without_rule: Literal["refuse", "flag"] = "refuse"
     unsampled: Literal["refuse", "flag"] = "refuse"
     deliver: Annotated[tuple[Verdict, ...], Field(strict=False)] = (STEERED, CLIENT_BASED)
+    least_share: float = Field(default=0.0, ge=0, le=1)
     other_weights: Literal["refuse", "flag"] = "flag"
     own_apply: Literal["replace", "allow"] = "replace"
+    lost_apply: Literal["refuse", "flag"] = "flag"
     rules: Annotated[tuple[RuleSettings, ...], Field(strict=False)]
     allow: Allow = Allow()
     permits: Permits = Permits()

@@ -22,6 +22,7 @@ from ...safety_steering.errors import SafetySteeringError
 from ..folders import VECTORS, sha256_of
 from .choke_points import Guarded, UnknownCore, Wrap
 from .jobs.admission import check_prompt
+from .jobs.folder_watch import FolderWatch
 from .jobs.staging import Staging
 from .worker import Worker
 
@@ -32,13 +33,14 @@ class GuardedServer:
     guarded: core's wrapped functions, once they are wrapped. signer: None until a policy asks for signatures.
     """
 
-    def __init__(self, store: PolicyStore, public: PublicFolders, staging: Staging) -> None:
+    def __init__(self, store: PolicyStore, public: PublicFolders, staging: Staging, folders: FolderWatch) -> None:
         self.store = store
         self.metrics = Metrics()
         self.guarded: Guarded | None = None
         self.signer: Signer | None = None
         self.worker = Worker()
         self.staging = staging
+        self.folders = folders
         self._public = public
         self._log: AuditLog | None = None
         self._lock = threading.Lock()

@@ -6,9 +6,11 @@ import asyncio
 import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import folder_paths
 from aiohttp import web
 
 from ...guardrail.envelope import EnvelopeError, check_body, check_prompt_body, parse_body
@@ -31,6 +33,8 @@ JSON_ROUTES = {"/queue", "/interrupt", "/free", "/history", "/settings", "/setti
 CANCEL = "/api/jobs/{job_id}/cancel"
 # Where clients may write. Packs and core's managers offer more: installing packs, putting files among the models.
 WRITABLE = {PROMPT, *UPLOADS, *JSON_ROUTES, CANCEL, "/userdata/{file}", "/userdata/{file}/move/{dest}"}
+FILE_ROUTES = {*UPLOADS, "/settings", "/settings/{id}", "/userdata/{file}", "/userdata/{file}/move/{dest}"}
+SETTINGS_FILE = "comfy.settings.json"
 HISTORY, JOBS, QUEUE = "/history", "/api/jobs", "/queue"
 ONE_JOB = {"/history/{prompt_id}": "prompt_id", "/api/jobs/{job_id}": "job_id", CANCEL: "job_id"}
 # What clients of other machines may read. Core offers more: its log, the server's folders, its command line.
@@ -104,7 +108,19 @@ class Requests:
                 return _forbidden("That touches a job of another client. Name your own.")
         except EnvelopeError as error:
             return refusal(str(error))
-        return await handler(request)
+        return await (self._write(request, handler, route) if route in FILE_ROUTES else handler(request))
+
+    async def _write(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
+        """Let a handler write files, and note which: a node that runs meanwhile has not written them."""
+        if route not in UPLOADS:
+            await request.read()  # so that the handler does not wait for it
+        with self._guarded.folders.writes.writing() as paths:
+            paths += _users_files(request, route)
+            answer = await handler(request)
+            if route in UPLOADS and isinstance(answer, web.Response) and answer.status == 200:
+                told = json.loads(answer.body)
+                paths.append(Path(folder_paths.get_input_directory()) / told["subfolder"] / told["name"])
+            return answer
 
     async def _read(self, request: web.Request, handler: Handler, route: str, tenant: str | None) -> web.StreamResponse:
         if tenant is None:
@@ -244,6 +260,17 @@ def _is_readable(request: web.Request, route: str) -> bool:
 async def _body_of(request: web.Request, route: str) -> Any:
     data = await request.read()
     return {} if route == "/interrupt" and not data.strip() else parse_body(data)
+
+
+def _users_files(request: web.Request, route: str) -> list[Path]:
+    """The files in a user's folder that a request writes, moves or deletes."""
+    from server import PromptServer
+
+    names = [SETTINGS_FILE] if route.startswith("/settings") else [*map(request.match_info.get, ("file", "dest"))]
+    find = PromptServer.instance.user_manager.get_request_user_filepath
+    with suppress(KeyError):  # of no known user: the handler refuses it
+        return [Path(path) for name in names if name and (path := find(request, name, create_dir=False))]
+    return []
 
 
 def _forbidden(sentence: str) -> web.Response:

@@ -17,6 +17,8 @@ from .requests import Requests, is_local
 if TYPE_CHECKING:
     from .guarded_server import GuardedServer
 
+NOT_SERVING = 503  # Service Unavailable, by which a load balancer leaves a server out
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -34,7 +36,8 @@ def _status(guarded: GuardedServer) -> Handler:
     async def status(request: web.Request) -> web.Response:
         if not _may_look(guarded, request):
             return web.Response(status=403, text="The status is for the operator of this server.")
-        return web.json_response(await asyncio.get_running_loop().run_in_executor(None, state_of, guarded))
+        state = await asyncio.get_running_loop().run_in_executor(None, state_of, guarded)
+        return web.json_response(state, status=200 if state["serving"] else NOT_SERVING)
 
     return status
 

@@ -13,6 +13,7 @@ from .choke_points import Guarded
 from .clean_logs import clean_logs
 from .guarded_server import GuardedServer
 from .health_check import check_health
+from .jobs.folder_watch import FolderWatch
 from .jobs.job_guard import JobGuard
 from .jobs.staging import Staging
 from .media import guard_media
@@ -32,7 +33,10 @@ def start_guardrail() -> GuardedServer:
     public.refuse(path, f"The policy {path.name}")
     staging = Staging(private_folder() / "staging")
     staging.clear()
-    server = GuardedServer(PolicyStore(path, public), public, staging)
+    input_folder, *served = public.folders
+    assert public.users is not None
+    watch = FolderWatch(tuple(served), input_folder, public.users)
+    server = GuardedServer(PolicyStore(path, public), public, staging, watch)
     jobs = JobGuard(server)
     clean_logs()
     guard_media()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -26,17 +27,38 @@ HANDED_ON = {"MODEL", "GUIDER"}
 PLAIN = {"STRING", "INT", "FLOAT", "BOOLEAN"}  # a node that gives only these looks at a model and does not sample
 
 
+@dataclass(frozen=True)
+class Lost:
+    """A steering without a run. node_id: of the node that made it; sentence: which node did not act, and the reason."""
+
+    node_id: str
+    steering: Steering
+    reason: str
+    sentence: str
+
+
 def tell_lost(executor: Any, prompt_id: str) -> None:
-    """Tell of each steering of an ended prompt that belongs to no run, if the prompt succeeded."""
+    """Tell of each steering of an ended prompt that belongs to no run."""
     try:
-        if any(event == "execution_success" for event, _ in executor.status_messages):
-            _tell_lost(executor, prompt_id)
+        _tell_lost(executor, prompt_id)
     except Exception:  # a prompt that has succeeded must not fail by being looked at
         logging.exception("Safety Steering: it could not be told whether every Apply Safety Steering acted")
 
 
 def _tell_lost(executor: Any, prompt_id: str) -> None:
     """Log each steering of the prompt that no run belongs to, and show it on its Apply Safety Steering."""
+    for lost in lost_steerings(executor, prompt_id):
+        logging.warning("Safety Steering: %s", lost.sentence)
+        trace = RunTrace(NO_RUN, lost.steering.described, reason=lost.reason, prompt_id=prompt_id, node_id=lost.node_id)
+        lost.steering.tell(trace)
+        shown = executor.history_result["outputs"].setdefault(real_id(lost.node_id), {})
+        shown["text"] = (*shown.get("text", ()), f"Warning: {trace.summary()}")
+
+
+def lost_steerings(executor: Any, prompt_id: str) -> Iterator[Lost]:
+    """Each steering of an ended prompt that belongs to no sampler run; none if the prompt failed."""
+    if all(event != "execution_success" for event, _ in executor.status_messages):
+        return
     progress = get_progress_state()
     cached = {node for event, data in executor.status_messages if event == "execution_cached" for node in data["nodes"]}
     executed = set(progress.nodes) - cached
@@ -49,11 +71,7 @@ def _tell_lost(executor: Any, prompt_id: str) -> None:
             continue
         told = ", ".join(_title(other, graph[other]) for other in samplers)
         reason = f"the model went to {told}, and no steered run followed. Wire it to the input that is sampled."
-        logging.warning("Safety Steering: %s did not act: %s", _title(node, graph[node]), reason)
-        trace = RunTrace(NO_RUN, steering.described, reason=reason, prompt_id=prompt_id, node_id=node)
-        steering.tell(trace)
-        shown = executor.history_result["outputs"].setdefault(real_id(node), {})
-        shown["text"] = (*shown.get("text", ()), f"Warning: {trace.summary()}")
+        yield Lost(node, steering, reason, f"{_title(node, graph[node])} did not act: {reason}")
 
 
 def _steers(entry: Mapping[str, Any]) -> bool:

@@ -56,7 +56,10 @@ def test_an_invalid_policy_serves_nobody(guarded, text):
     guarded.write_policy(text)
     assert "The policy policy.toml" in refusal_of_any(guarded)
     assert not guarded.status()["serving"]
+    for path in ("/safety_steering/status", "/api/safety_steering/status"):  # as a load balancer asks
+        assert answer(guarded, path)[0] == 503
     guarded.set_policy()
+    assert answer(guarded, "/safety_steering/status")[0] == 200
     check_steered(sample_guarded(guarded).record)
 
 

@@ -183,6 +183,15 @@ def test_image_to_image_says_so(guarded, denoise, share):
     assert "it was made from content of the client" in refusal_of(guarded, graph)
 
 
+def test_the_least_share_of_image_to_image(guarded):
+    graph = PromptGraph()
+    sampled(graph)
+    save_latent(graph, last_touch(graph, their_latent(guarded, graph)), "touched")
+    guarded.set_policy(least_share=0.3)
+    refused = refusal_of(guarded, graph)
+    assert "only 0.0001 of the noise range was sampled here; this server asks for 0.3 (least_share)" in refused
+
+
 def test_a_second_pass_stays_steered(guarded):
     graph = PromptGraph()
     first = sampled(graph)

@@ -31,6 +31,25 @@ def test_their_own_apply_is_replaced(guarded, server, strength):
     assert any("was replaced by the policy's steering (own_apply)" in told for told in done.record["warnings"])
 
 
+def test_their_own_apply_that_acts_in_no_run(guarded):
+    """On the second model of a merge the steering is lost; the policy's is not."""
+
+    def second_of_a_merge(graph, model):
+        steered = own(guarded, strength=1.0)(graph, model)
+        return graph.add("ModelMergeSimple", model1=model, model2=steered, ratio=0.5)[0]
+
+    settings = {"permits": {"merge_and_save_models": True}, "allow": {"vectors": listed(guarded)}}
+    guarded.set_policy(**settings)
+    record = sample_guarded(guarded, second_of_a_merge).record
+    check_steered(record)
+    assert any("Apply Safety Steering (node" in warning and "did not act" in warning for warning in record["warnings"])
+    guarded.set_policy(lost_apply="refuse", **settings)
+    graph, _, _ = graph_of(second_of_a_merge)
+    refused = refusal_of(guarded, graph)
+    assert "did not act: the model went to KSampler" in refused
+    assert "(lost_apply)" in refused
+
+
 def test_extrapolating_between_two_latents_undoes_nothing(guarded, server):
     """2 x (policy) - (policy and theirs) would leave nothing of an `add` at small strength."""
     guarded.set_policy((PolicyRule(strength=0.5),), unsampled="flag", allow={"vectors": listed(guarded)})

@@ -126,6 +126,75 @@ def test_the_gate_lets_nothing_out_that_it_cannot_see(guarded):
     assert not list((guarded.base_directory / "output").rglob("unseen*"))
 
 
+def save_film(graph, images):
+    """A film with sound."""
+    sound = graph.add("EmptyAudio", duration=1.0, sample_rate=44100, channels=2)
+    video = graph.add("CreateVideo", images=images, fps=8.0, audio=sound[0])
+    graph.add("SaveVideo", video=video[0], filename_prefix="film", format="auto", codec="auto")
+
+
+def test_sound_is_not_judged(guarded):
+    guarded.set_policy(unsampled="flag", output_gate=gate("notice"))
+    graph, decoded, saved = pictures(**WIDE)
+    del graph.prompt[saved.id]
+    save_film(graph, decoded[0])
+    run = guarded.client.run(once(graph))
+    assert "could not see what this node wrote (sound)" in run.error.message
+    assert guarded.record_of(run)["outputs"] == []
+    guarded.set_policy(unsampled="flag", output_gate=gate("notice") | {"unjudged": "flag"})
+    for sizes, decision in ((WIDE, "delivered"), (TALL, "replaced")):
+        graph, decoded, saved = pictures(**sizes)
+        del graph.prompt[saved.id]
+        save_film(graph, decoded[0])
+        run = guarded.client.run(once(graph)).succeeded()
+        (output,) = guarded.record_of(run)["outputs"]
+        assert (output["unjudged"], output["decision"], output["format_version"]) == (["sound"], decision, 3)
+        assert verify_file(guarded.output_files(run)[0], [guarded.status()["public_key"]]) == output
+
+
+@pytest.mark.parametrize("kind", ["latents", "sound"])
+def test_files_without_frames_are_flagged_where_the_policy_lets_them(guarded, kind):
+    guarded.set_policy(unsampled="flag", output_gate=gate("notice") | {"unjudged": "flag"})
+    graph = PromptGraph()
+    if kind == "latents":
+        save_latent(graph, WAN.graph(graph, steps=2).samples, "unseen")
+    else:
+        sound = graph.add("EmptyAudio", duration=1.0, sample_rate=44100, channels=2)
+        graph.add("SaveAudio", audio=sound[0], filename_prefix="unseen")
+    record = guarded.record_of(guarded.client.run(once(graph)).succeeded())
+    assert [output["unjudged"] for output in record["outputs"]] == [[kind]]
+
+
+def streams_of(path):
+    import av
+
+    with av.open(str(path)) as container:
+        return [stream.type for stream in container.streams]
+
+
+def test_nothing_in_a_film_leaves_past_the_gate(guarded):
+    """A film of the client's with a second picture stream, which ComfyUI would copy into the output."""
+    import av
+
+    path = guarded.base_directory / "input" / "two.mp4"
+    with av.open(str(path), "w") as container:
+        sizes = ((96, 64), (64, 96))
+        for width, height in sizes:
+            stream = container.add_stream("h264", rate=8)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for (width, height), stream in zip(sizes, container.streams, strict=True):
+            for _ in range(3):
+                container.mux(stream.encode(av.VideoFrame(width, height, "yuv420p")))
+            container.mux(stream.encode())
+    assert streams_of(path) == ["video", "video"]
+    guarded.set_policy(unsampled="flag", output_gate=gate("notice"))
+    graph = PromptGraph()
+    loaded = graph.add("LoadVideo", file="two.mp4")
+    graph.add("SaveVideo", video=loaded[0], filename_prefix="two", format="auto", codec="auto")
+    run = guarded.client.run(graph.prompt).succeeded()
+    assert [streams_of(file) for file in guarded.output_files(run)] == [["video"]]
+
+
 def test_the_gate_judges_what_was_never_sampled(guarded):
     guarded.set_policy(unsampled="flag", output_gate=gate("notice"))
     graph = PromptGraph()

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from steered_graphs import FAMILIES, apply_vector, load_latent, put_vector, samp
 from tiny.graphs import Steer, save_latent
 from vector_algebra import select
 
+NOT_SERVING = 503
 HOSTILE_FOLDER = "hostile_nodes"
 KEY = "c2FmZXR5IHN0ZWVyaW5nIHRlc3Qga2V5IDMyIGJ5dGU="  # for tests only: base64 of 32 bytes that everybody can read
 
@@ -97,8 +99,13 @@ class GuardedServer(ComfyServer):
         return record
 
     def status(self) -> dict[str, Any]:
-        """What the operator sees."""
-        return dict(self.client.request("/safety_steering/status"))
+        """What the operator sees, also of a server that serves nobody."""
+        try:
+            return dict(self.client.request("/safety_steering/status"))
+        except urllib.error.HTTPError as error:
+            if error.code != NOT_SERVING:
+                raise
+            return dict(json.loads(error.read()))
 
 
 def policy_text(folder: Path, rules: tuple[PolicyRule, ...], **keys: Any) -> str:

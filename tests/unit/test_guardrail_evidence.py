@@ -237,8 +237,8 @@ def test_evidence_of_the_first_format_is_still_read(tmp_path, signer):
     signature = signer.sign(b"safety_steering_evidence 1\n" + text.encode())
     sidecar_of(file).write_text(json.dumps(old | {"signature": base64.b64encode(signature).decode()}))
     assert verify_file(file, [signer.public_key])["format_version"] == 1
-    sidecar_of(file).write_text(json.dumps(record | {"format_version": 3}))
-    assert "format version 3; this reads 1 and 2" in refusal(file, signer.public_key)
+    sidecar_of(file).write_text(json.dumps(record | {"format_version": 4}))
+    assert "format version 4; this reads 1 to 3" in refusal(file, signer.public_key)
 
 
 UNKNOWN_KIND = """-----BEGIN PRIVATE KEY-----

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
@@ -13,32 +14,59 @@ import torch
 from ....guardrail.output_gate import DELIVER, decide, notice_image
 from ....guardrail.policy import Policy
 from ....safety_steering.errors import SafetySteeringError
+from .values import OTHER_TYPES, bundle_of, carries_pictures
 
 Judge = Callable[[torch.Tensor], Sequence[Mapping[str, float]]]
+SOUND, LATENTS, HIDDEN = "sound", "latents", "pictures within other values"
 MASK_DIMENSIONS, COLOURS, MOST_CHANNELS = 3, 3, 8
 WITHOUT_FRAMES = {"SafetySteering_SteeringReport", "PreviewAny", "SaveText"}  # they show charts and words
 
 
-def gate_inputs(values: Mapping[str, list[Any]], policy: Policy) -> tuple[dict[str, list[Any]], str, bool]:
-    """Judge every frame among a node's inputs.
+@dataclass(frozen=True)
+class Gated:
+    """A node's inputs after the gate. values: with notices in the place of frames that are held back. reason: why any
+    are, or "". judged: whether there were frames. unjudged: what the judge cannot see among the inputs."""
 
-    Returns:
-        the inputs, held-back frames replaced by a notice; why any was held back, or ""; whether there were frames.
+    values: Mapping[str, list[Any]]
+    reason: str = ""
+    judged: bool = False
+    unjudged: tuple[str, ...] = ()
+
+
+def gate_inputs(values: Mapping[str, list[Any]], policy: Policy, kinds: Mapping[str, str] = {}) -> Gated:
+    """Judge every frame among a node's inputs. kinds: input name -> type of its socket.
 
     Raises:
         SafetySteeringError: a frame is held back and the policy fails the job, or the judge itself failed.
     """
-    gated, reason, seen = dict(values), "", False
+    gated, reason, seen, unjudged = dict(values), "", False, dict[str, None]()
     for name, given in values.items():
-        for place, value in enumerate(given):
+        for place, value in enumerate(given if kinds.get(name) not in OTHER_TYPES else ()):
+            unjudged.update(dict.fromkeys(_unjudged(value)))
             frames = _frames(value)
             if frames is None:
                 continue
             seen = True
-            if found := _held_back(frames, policy):
-                reason = found
-                gated[name] = [*gated[name][:place], _replaced(value, frames), *gated[name][place + 1 :]]
-    return gated, reason, seen
+            found = _held_back(frames, policy)
+            reason = found or reason
+            # a video is made anew of what was judged: the file that it may come from can have more in it
+            if found or hasattr(value, "get_components"):
+                new = _replaced(value, frames) if found else _rebuilt(value)
+                gated[name] = [*gated[name][:place], new, *gated[name][place + 1 :]]
+    return Gated(gated, reason, seen, tuple(unjudged))
+
+
+def _unjudged(value: Any, top: bool = True) -> Iterator[str]:
+    """What a value carries that a judge of frames cannot see."""
+    if held := bundle_of(value):
+        yield {"waveform": SOUND, "samples": LATENTS}[held]
+    elif hasattr(value, "get_components"):
+        yield from [SOUND] if value.get_components().audio else []
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _unjudged(inner, top=False)
+    elif carries_pictures(value) and not (top and isinstance(value, torch.Tensor) and value.ndim >= MASK_DIMENSIONS):
+        yield HIDDEN
 
 
 def _held_back(frames: torch.Tensor, policy: Policy) -> str:
@@ -94,7 +122,16 @@ def _replaced(value: Any, frames: torch.Tensor) -> Any:
     notices = torch.from_numpy(picture).expand(frames.shape[0], -1, -1, -1).contiguous()
     if isinstance(value, torch.Tensor):
         return notices[..., 0] if value.ndim == MASK_DIMENSIONS else notices[..., : max(1, min(3, value.shape[-1]))]
+    return _video(notices, None, value.get_components().frame_rate)
+
+
+def _rebuilt(video: Any) -> Any:
+    """A video of the frames that were judged, and of its first sound."""
+    parts = video.get_components()
+    return _video(parts.images, parts.audio, parts.frame_rate)
+
+
+def _video(images: torch.Tensor, audio: Any, frame_rate: Any) -> Any:
     from comfy_api.latest import InputImpl, Types
 
-    rate = value.get_components().frame_rate
-    return InputImpl.VideoFromComponents(Types.VideoComponents(images=notices, audio=None, frame_rate=rate))
+    return InputImpl.VideoFromComponents(Types.VideoComponents(images=images, audio=audio, frame_rate=frame_rate))

@@ -32,10 +32,11 @@ class Job:
     """What belongs to one running job. It keeps the policy that it began with.
 
     flow: what its values are made of. runs, traces: the sampler runs, and of each the trace of each rule. models:
-    weight fingerprint -> family. judged: nodes whose frames the output gate has seen; held_back: of these, why frames
-    were replaced. dropped: nodes whose previews were not shown, and why. showed_words: whether a node showed text.
-    runs_open: sampler runs that go on. healed: how often the guardrail had been put back when it began. refusal: why
-    the job is refused, or empty. node_id: the node that runs.
+    weight fingerprint -> family. judged: nodes whose frames the output gate has seen; unjudged: what of a node's output
+    it cannot see; held_back: why frames were replaced. own_files: of vectors and the like, that this pack's nodes
+    wrote. dropped: nodes whose previews were not shown, and why. showed_words: whether a node showed text. runs_open:
+    sampler runs that go on. healed: how often the guardrail had been put back when it began. refusal: why the job is
+    refused, or empty. node_id: the node that runs.
     """
 
     prompt_id: str
@@ -48,7 +49,9 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     outputs: dict[Path, OutputFile] = field(default_factory=dict)
     judged: set[str] = field(default_factory=set)
+    unjudged: dict[str, tuple[str, ...]] = field(default_factory=dict)
     held_back: dict[str, str] = field(default_factory=dict)
+    own_files: set[Path] = field(default_factory=set)
     dropped: dict[str, str] = field(default_factory=dict)
     showed_words: bool = False
     runs_open: int = 0

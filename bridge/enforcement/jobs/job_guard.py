@@ -16,22 +16,28 @@ import folder_paths
 
 from ....guardrail.errors import Refused
 from ....guardrail.job_record import NOT_SAMPLED, REFUSED, STEERED, JobRecord
+from ....guardrail.plain_text import shown
 from ....guardrail.policy import Policy
 from ....safety_steering.errors import NotSteeredError
+from ...steering.lost import lost_steerings
 from ..choke_points import UnknownCore, Wrap
 from ..clean_logs import cleaned_error
 from .admission import OWN, check_prompt
 from .flow import Flow, Origins
+from .folder_watch import Changes, Listing
 from .job import Job
 from .lora_guard import LoraGuard
 from .module_watch import ModuleWatch
 from .node_facts import CORE, facts_of
-from .node_guard import Results, check_inputs, remove
+from .node_guard import Results, check_inputs, remove, unsigned
 from .sampler_runs import OUTSIDE, SamplingGuard, check_model_call
 from .sealing import record_of, withhold
 
 if TYPE_CHECKING:
     from ..guarded_server import GuardedServer
+
+
+LEFT = "A node of this job left a file ({}) that could not be judged and signed. It is removed."
 
 
 class JobGuard:
@@ -43,7 +49,8 @@ class JobGuard:
         self._policy: Policy | None = None
         self._origins = Origins()
         self._dynprompt: Any = None
-        self._before: Mapping[Path, Any] | None = None
+        self._before: dict[str, Listing] = {}
+        self._first: Listing | None = None
         self._sampling = SamplingGuard(lambda: self.job)
         self._loras = LoraGuard(lambda: self.job)
         self._modules = ModuleWatch()
@@ -91,7 +98,14 @@ class JobGuard:
                 job.refusal = job.refusal or f"The server failed while it ran this job: {error}"
             finally:
                 self.job = None
-            if (problem := self._conclude(job, executor)) is not None:
+            try:
+                problem = self._conclude(job, executor)
+            except Exception as error:  # it would end core's only worker too
+                logging.exception("Safety Steering: a job could not be concluded")
+                _drop_outputs(job)
+                self._server.write_refusal(prompt_id, str(error))
+                problem = error
+            if problem is not None:
                 withhold(executor, prompt, prompt_id, extra_data, problem)
 
         return execute
@@ -116,7 +130,9 @@ class JobGuard:
                 inputs, tripped = check_inputs(job, unique_id, type(obj), input_data_all)
                 self._server.metrics.add("gate_trips", int(tripped))
                 self._server.staging.begin(unique_id)
-            self._before = None if facts.is_core else self._server.staging.served_files()
+            if not facts.is_core:
+                self._before[unique_id] = listing = self._server.folders.listing()
+                self._first = self._first or listing
             return await original(prompt_id, unique_id, obj, inputs, **callbacks)
 
         return get_output_data
@@ -129,7 +145,9 @@ class JobGuard:
                 signer = self._server.signer if job.policy.settings.evidence.sign else None
                 node_class = obj if isinstance(obj, type) else type(obj)
                 results = Results(job, job.node_id, node_class, self._server.staging, signer)
-                output, shown = results.take(output, shown, has_subgraph, self._before)
+                before = self._before.pop(job.node_id, None)
+                changes = self._server.folders.since(before) if before else Changes()
+                output, shown = results.take(output, shown, has_subgraph, changes)
             return output, shown, has_subgraph
 
         return get_output_from_returns
@@ -197,6 +215,8 @@ class JobGuard:
     def _conclude(self, job: Job, executor: Any) -> Exception | None:
         """Write down what came of a job; why its outputs are withheld, or None."""
         job.flow.remember_expanded()
+        _note_lost(job, executor)
+        self._sweep(job)
         self._undo(job, executor)
         if job.dropped and not (job.outputs or job.showed_words):
             job.refusal = job.refusal or next(iter(job.dropped.values()))
@@ -212,6 +232,16 @@ class JobGuard:
             return error
         self._count(record)
         return Refused(job.refusal) if job.refusal else None
+
+    def _sweep(self, job: Job) -> None:
+        """What a pack has left in folders that clients reach, with no node's end to account for it, is removed."""
+        before, self._first = self._first, None
+        self._before.clear()
+        changes = self._server.folders.since(before) if before else Changes()
+        if left := [*unsigned(job, changes.new), *changes.strays]:
+            for path in left:
+                remove(path)
+            job.refusal = job.refusal or LEFT.format(shown(left[0].name))
 
     def _undo(self, job: Job, executor: Any) -> None:
         """What a job did to core or to a shared model is undone; a job that changed core is refused."""
@@ -245,6 +275,14 @@ def forget_results(executor: Any, node_ids: Iterable[str]) -> None:
         key = keys.get_data_key(node_id)
         if key in kept and getattr(kept[key], "ui", None):
             del kept[key]
+
+
+def _note_lost(job: Job, executor: Any) -> None:
+    """Each of the graph's own Apply nodes that no sampler run belongs to is told, or the job is refused for it."""
+    for lost in lost_steerings(executor, job.prompt_id):
+        job.warnings.append(lost.sentence)
+        if job.policy.settings.lost_apply == "refuse":
+            job.refusal = job.refusal or f"{lost.sentence} The host's policy asks for that (lost_apply)."
 
 
 def _drop_outputs(job: Job) -> None:

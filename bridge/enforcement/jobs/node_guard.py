@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,16 @@ from comfy.model_patcher import ModelPatcher
 from ....guardrail.content import NOTHING, Content, union
 from ....guardrail.errors import Refused
 from ....guardrail.evidence import sidecar_of
+from ....guardrail.job_record import CLIENT_BASED
 from ....guardrail.keys import Signer
+from ....guardrail.plain_text import shown as printable
 from ....guardrail.policy_settings import PolicySettings
 from ....safety_steering.errors import SafetySteeringError
 from ..media import REFUSED as MEDIA_REFUSED
 from ..media import refers_elsewhere
 from .admission import OWN, check_node, texts_of
 from .flow import Taken, input_file
+from .folder_watch import Changes, is_plain_file
 from .gate import WITHOUT_FRAMES, gate_inputs
 from .job import Job, OutputFile
 from .node_facts import NodeFacts, facts_of
@@ -27,13 +30,26 @@ from .values import carries_pictures, is_blank, is_picture, is_text_file, is_wei
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".webm", ".mkv"}
 NOT_DELIVERED = {
-    "not sampled here": "no sampler run of this server made it",
-    "contains other content": "it contains content that no sampler run of this server made",
-    "steered from client content": "it was made from content of the client",
-    "no rule": "no rule of the policy steered the model that made it",
+    "not sampled here": ("no sampler run of this server made it", "Save what a sampler of this graph made."),
+    "contains other content": (
+        "it contains content that no sampler run of this server made",
+        "Save it without that content.",
+    ),
+    "steered from client content": ("it was made from content of the client", "Begin with an empty latent."),
+    "no rule": ("no rule of the policy steered the model that made it", "Choose another of the host's models."),
 }
-UNSEEN = "The output gate could not see what this node wrote, so it is not delivered (output_gate.mode)."
+WHOLE_FILE = "the whole file"
+UNSEEN = (
+    "The output gate could not see what this node wrote ({}), so it is not delivered (output_gate.unjudged). Save it "
+    "without that, or as pictures or a video without sound."
+)
 WEIGHTS_WRITTEN = "It wrote a file of weights, which is not permitted here (permits.merge_and_save_models). Remove it."
+CHANGED = "It changed or deleted files that it did not make ({}). Leave this node out."
+STRAY = (
+    "It wrote a file ({}) into the input folder or a user's folder, where nothing is judged or signed. Leave this node "
+    "out, or use one that saves into the output folder."
+)
+NO_FILE = "It wrote a link or the like ({}) and no file, so it cannot be signed. Leave this node out."
 FOREIGN = (
     "It takes a model and gives pictures, but no sampler run of ComfyUI happened in it, so they are not steered. "
     "Use the sampler nodes of ComfyUI."
@@ -60,16 +76,17 @@ def check_inputs(
     shows = facts.is_output and any(carries_pictures(value) for given in values.values() for value in given)
     if not (shows and _is_gated(job, facts) and job.policy.settings.delivers(content.verdict)):
         return values, False
-    inputs, reason, judged = gate_inputs(values, job.policy)
-    if judged:
+    gated = gate_inputs(values, job.policy, facts.takes)
+    if gated.judged:
         job.judged.add(node_id)
-    if reason:
-        job.held_back[node_id] = reason
-    return inputs, bool(reason)
+    job.unjudged[node_id] = gated.unjudged
+    if gated.reason:
+        job.held_back[node_id] = gated.reason
+    return gated.values, bool(gated.reason)
 
 
 class Results:
-    """What a node that has ended may leave behind. before: the served files when it began, if it is a pack's."""
+    """What a node that has ended may leave behind. changes: in folders that clients reach, if it is a pack's."""
 
     def __init__(self, job: Job, node_id: str, node_class: type, staging: Staging, signer: Signer | None) -> None:
         self._job = job
@@ -81,7 +98,7 @@ class Results:
         self._dropped: list[str] = []
 
     def take(
-        self, output: Sequence[Any], shown: Mapping[str, Any], expanded: bool, before: Mapping[Path, Any] | None
+        self, output: Sequence[Any], shown: Mapping[str, Any], expanded: bool, changes: Changes
     ) -> tuple[Sequence[Any], dict[str, Any]]:
         """Publish or withhold the node's files; returns its results and what it shows, with the files' final names.
 
@@ -90,8 +107,10 @@ class Results:
         """
         job, taken = self._job, self._job.flow.taken(self._node_id)
         made = job.flow.give(self._node_id, self._facts, output, expanded)
-        files = [*self._staging.written(self._node_id), *self._past_staging(before)]
+        files = [*self._staging.written(self._node_id), *self._past_staging(changes)]
         try:
+            if odd := next((file.name for file in files if not is_plain_file(file.path)), None):
+                raise Refused(NO_FILE.format(printable(odd.name)), self._node_id)
             self._refuse_foreign(taken, output)
             content = made if self._node_id in job.flow.runs and made else taken.shown()
             announced = {(entry["type"], entry["filename"]) for entry in _entries(shown)}
@@ -126,36 +145,48 @@ class Results:
     def _why_not(self, content: Content, settings: PolicySettings) -> str:
         if not settings.delivers(content.verdict):
             client = ", ".join(content.client_inputs)
+            told, advice = NOT_DELIVERED[content.verdict]
             return (
-                f"This is not delivered: {NOT_DELIVERED[content.verdict]}{f' ({client})' if client else ''}. "
-                f"The policy delivers: {', '.join(settings.deliver)} (deliver)."
+                f"This is not delivered: {told}{f' ({client})' if client else ''}. "
+                f"The policy delivers: {', '.join(settings.deliver)} (deliver). {advice}"
             )
-        return UNSEEN if _is_gated(self._job, self._facts) and self._node_id not in self._job.judged else ""
+        if content.verdict == CLIENT_BASED and content.share < settings.least_share:
+            return (
+                f"This is not delivered: of what the client brought ({', '.join(content.client_inputs)}) only "
+                f"{content.share:.3g} of the noise range was sampled here; this server asks for "
+                f"{settings.least_share:g} (least_share). Use a higher denoise."
+            )
+        if not _is_gated(self._job, self._facts):
+            return ""
+        job, unjudged = self._job, self._job.unjudged.get(self._node_id, ())
+        if self._node_id not in job.judged:
+            job.unjudged[self._node_id] = unjudged = unjudged or (WHOLE_FILE,)
+        return UNSEEN.format(" and ".join(unjudged)) if unjudged and settings.output_gate.unjudged == "refuse" else ""
 
     def _publish(self, file: Written, content: Content) -> None:
         named = file if file.served else self._staging.free_name(file)
-        record = seal(self._job, named.path, content, self._node_id in self._job.held_back, self._signer)
+        record = seal(self._job, self._node_id, named.path, content, self._signer)
         path = named.path if file.served else self._staging.publish(named)
         self._moved[file.path] = (named.kind, named.name)
         self._job.outputs[path] = OutputFile(path, content, record)
 
-    def _past_staging(self, before: Mapping[Path, Any] | None) -> list[Written]:
+    def _past_staging(self, changes: Changes) -> list[Written]:
         """Files that the node has put into the served folders by itself.
 
         Raises:
-            Refused: it has changed or deleted a file that was there.
+            Refused: it has changed or deleted a file that was there, or has written where clients write.
         """
-        if before is None:
-            return []
-        now = self._staging.served_files()
-        new = [path for path in now if path not in before and not sidecar_of(path).exists()]
         if self._facts.name.startswith(OWN):  # permitted to write files of vectors and activations
-            new = [path for path in new if path.suffix.lower() in PICTURE_SUFFIXES]
-        changed = [path for path, version in before.items() if now.get(path) != version]
-        if changed and not self._facts.name.startswith(OWN):
-            for path in new:
-                remove(path)
-            raise Refused(f"It changed or deleted files that it did not make ({changed[0].name}).", self._node_id)
+            new = [path for path in changes.new if path.suffix.lower() in PICTURE_SUFFIXES]
+            self._job.own_files |= set(changes.new) - set(new)
+        else:
+            new = unsigned(self._job, changes.new)
+            told = CHANGED.format(printable(changes.changed[0].name)) if changes.changed else ""
+            told = told or (STRAY.format(printable(changes.strays[0].name)) if changes.strays else "")
+            if told:
+                for path in (*new, *changes.strays):
+                    remove(path)
+                raise Refused(told, self._node_id)
         folders = {kind: self._staging.folder(kind) for kind in ("output", "temp")}
         return [
             Written(path, kind, path.relative_to(folder), served=True)
@@ -246,6 +277,12 @@ def _without_numbers(value: Any) -> tuple[Any, bool]:
 
 def _is_gated(job: Job, facts: NodeFacts) -> bool:
     return job.is_gated and not facts.names & WITHOUT_FRAMES
+
+
+def unsigned(job: Job, paths: Iterable[Path]) -> list[Path]:
+    """Those of these files that are no signed outputs of the job, no records of these, and not of our own nodes."""
+    signed = {file for path in job.outputs for file in (path, sidecar_of(path))}
+    return [path for path in paths if path not in signed | job.own_files]
 
 
 def remove(path: Path) -> None:

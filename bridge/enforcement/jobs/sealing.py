@@ -17,17 +17,19 @@ from .node_facts import facts_of
 TEXT_LIMIT = 10_000  # characters of prompt text in the audit, if the policy asks for it
 
 
-def seal(job: Job, path: Path, content: Content, replaced: bool, signer: Signer | None) -> Mapping[str, Any]:
-    """The record of a file that is not served yet: signed beside it, or without a signature if the policy wants none.
+def seal(job: Job, node_id: str, path: Path, content: Content, signer: Signer | None) -> Mapping[str, Any]:
+    """The record of a file that a node wrote and that is not served yet: signed beside it, or without a signature if
+    the policy wants none.
 
     Raises:
         EvidenceError: it cannot be signed.
     """
     if signer is None:
         return {"file": path.name, "file_sha256": sha256_of(path), "verdict": content.verdict}
-    decision = REPLACED if replaced else DELIVERED
+    decision = REPLACED if node_id in job.held_back else DELIVERED
     made = {"vectors": content.vectors, "verdict": content.verdict, "share": content.share}
     made |= {"client_inputs": content.client_inputs, **content.counted()}
+    made |= {"unjudged": job.unjudged.get(node_id, ())}
     return sign_file(path, Statement(job.prompt_id, job.policy.sha256, decision=decision, **made), signer)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from ....guardrail.evidence import SUFFIX, is_known, sidecar_of
 from ..choke_points import Wrap
+from .folder_watch import files_of
 
 SERVED = ("output", "temp")
 _writing: ContextVar[Path | None] = ContextVar("safety_steering_writing", default=None)
@@ -79,7 +80,11 @@ class Staging:
         found = []
         for kind in SERVED:
             folder = self._folder_of(node_id) / kind
-            found += [Written(path, kind, path.relative_to(folder)) for path in sorted(_files_of(folder))]
+            found += [
+                Written(path, kind, path.relative_to(folder))
+                for path in sorted(files_of(folder))
+                if not _is_evidence(path)
+            ]
         return found
 
     def publish(self, file: Written) -> Path:
@@ -111,10 +116,6 @@ class Staging:
         path = file.path.rename(file.path.with_name(name.name))
         return Written(path, file.kind, name)
 
-    def served_files(self) -> dict[Path, tuple[int, ...]]:
-        """Every file in the served folders, with what changes when it does."""
-        return {path: _version(path) for kind in SERVED for path in _files_of(self.folder(kind))}
-
     def told(self, value: Any, moved: Mapping[Path, tuple[str, Path]]) -> Any:
         """What a node tells of its files, with the paths where they are now. moved: private path -> kind, new name."""
         if isinstance(value, str):
@@ -138,7 +139,9 @@ class Staging:
     def quarantine(self, folder: Path) -> int:
         """Move served files that no record knows into a private folder, when the server starts; how many there were."""
         output = self.folder("output")
-        unknown = [path for path in _files_of(output) if path.stat().st_size and not is_known(path)]
+        unknown = [
+            path for path in files_of(output) if path.lstat().st_size and not (_is_evidence(path) or is_known(path))
+        ]
         for path in unknown:
             target = folder / path.relative_to(output)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -186,17 +189,9 @@ class Staging:
         return get_save_image_path
 
 
-def _files_of(folder: Path) -> Iterator[Path]:
-    for inside, _, names in os.walk(folder):
-        yield from (Path(inside) / name for name in names if not name.endswith(SUFFIX))
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    try:
-        stat = path.lstat()
-    except OSError:
-        return ()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+def _is_evidence(path: Path) -> bool:
+    """Whether a file is the record of one beside it."""
+    return path.name.endswith(SUFFIX) and path.with_name(path.name.removesuffix(SUFFIX)).exists()
 
 
 def _beside_name(target: Path) -> Path:

@@ -35,10 +35,18 @@ def is_picture(value: Any, kind: str = "") -> bool:
 
 def _is_one(value: Any, kind: str) -> bool:
     if isinstance(value, Mapping):
-        return bool({"samples", "waveform"} & value.keys())
+        return bool(bundle_of(value))
     if isinstance(value, torch.Tensor | np.ndarray):
         return kind in PICTURE_TYPES or (value.ndim == 4 and value.shape[-1] in (1, 3, 4))
     return hasattr(value, "get_components") or type(value).__module__.startswith("PIL.") or kind in PICTURE_TYPES
+
+
+def bundle_of(value: Any) -> str:
+    """The key that holds the tensor of a latent (`samples`) or of sound (`waveform`); empty for any other value."""
+    held = [
+        key for key in ("waveform", "samples") if isinstance(value, Mapping) and hasattr(value.get(key), "is_nested")
+    ]
+    return held[0] if held else ""
 
 
 def carries_pictures(value: Any, kind: str = "") -> bool:
