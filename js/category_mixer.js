@@ -5,11 +5,12 @@
 import { app } from "../../scripts/app.js";
 import { element, short } from "./lib/dom.js";
 import { CUSTOM, formatMix, parseMix, resolveMix, suggestedByRun, suggestedMix } from "./lib/mix.js";
-import { addPanel, chain, noteChange, setWidget, soon, widgetOf } from "./lib/panel.js";
+import { addPanel, chain, setWidget, soon, widgetOf } from "./lib/panel.js";
 import { askCard } from "./lib/server.js";
 import { makeSlider } from "./lib/slider.js";
 import { showPanels } from "./settings.js";
 import { AUTO, BUNDLED, MIXER, TRANSFER, decidingWidget, upstreamVector } from "./lib/upstream.js";
+import { noteChange } from "./lib/undo.js";
 
 const STANDARD = Object.freeze({ value: "standard" });
 const RANGE = { min: 0, max: 2, step: 0.05, mark: 1 };

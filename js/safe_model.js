@@ -3,10 +3,11 @@
 import { app } from "../../scripts/app.js";
 import { addStrip } from "./apply_panel.js";
 import { addSliders } from "./category_mixer.js";
-import { lastOutput, noteChange, refreshPanels, setWidget, widgetOf } from "./lib/panel.js";
+import { lastOutput, refreshPanels, setWidget, widgetOf } from "./lib/panel.js";
 import { askCard } from "./lib/server.js";
 import { showPanels } from "./settings.js";
 import { APPLY, AUTO, BUNDLED, FIT, LOADER, MIXER, SAFE, TRANSFER } from "./lib/upstream.js";
+import { noteChange } from "./lib/undo.js";
 
 const [SUBGRAPH_INPUT, SUBGRAPH_OUTPUT, BYPASSED] = [-10, -20, 4];
 const [GAP, BELOW] = [60, 120];

@@ -2,10 +2,11 @@
 
 import { app } from "../../scripts/app.js";
 import { element, short } from "./lib/dom.js";
-import { addPanel, chain, noteChange, refreshPanels, soon, widgetOf } from "./lib/panel.js";
+import { addPanel, chain, refreshPanels, soon, widgetOf } from "./lib/panel.js";
 import { askCard } from "./lib/server.js";
 import { showPanels } from "./settings.js";
 import { LOADER, decidingWidget } from "./lib/upstream.js";
+import { noteChange } from "./lib/undo.js";
 
 // what is written into the workflow about the chosen file, so that whoever opens it elsewhere can find the same one
 const RECORD = "safety_vector";

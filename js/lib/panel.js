@@ -92,8 +92,3 @@ export function setWidget(widget, value) {
     widget.value = value;
     widget.callback?.(value, app.canvas, widget.node);
 }
-
-/** Makes what was just changed one step of undo. */
-export function noteChange() {
-    app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.captureCanvasState?.();
-}

@@ -24,9 +24,12 @@ CHAIN = [
     [APPLY, 920, 0, {"settings": "manual", "window_end": 0.5}, {"safety_vector": [1, 0], "model": [3, 0]}],
     ["UNETLoader", 0, 420, {"unet_name": TINY_MODELS["wan21_t2v"].file_name}],
 ]
-STATE = """() => { const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker;
-    return { loading: tracker._restoringState, steps: tracker.undoQueue.length,
-        sizes: app.graph.nodes.map(node => [...node.size]) }; }"""
+TRACKER = "app.extensionManager.workflow.activeWorkflow.changeTracker"
+STATE = f"""() => ({{ loading: {TRACKER}._restoringState, steps: {TRACKER}.undoQueue.length,
+    sizes: app.graph.nodes.map(node => [...node.size]) }})"""
+# when undo has loaded: what is pressed before is lost, or loads at the same time
+RESTORED = f"steps => {TRACKER}.redoQueue.length === steps && !{TRACKER}._restoringState"
+FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +139,10 @@ def test_undo_redo_copy_paste_and_saving_keep_the_values(mixer: Page) -> None:
     moved = ("custom", "violence=0.5, gore=1, weapons=1")
     assert mix_of(mixer) == moved
     mixer.keyboard.press("Control+z")
-    mixer.wait_for_function("app.graph.nodes.some(n => n.widgets?.some(w => w.name === 'mix' && w.value === ''))")
-    settle(mixer)  # what is pressed while undo loads is lost, or loads at the same time
+    mixer.wait_for_function(RESTORED, arg=1)
     assert mix_of(mixer) == ("standard", "")
     mixer.keyboard.press("Control+y")
-    mixer.wait_for_function("app.graph.nodes.some(n => n.widgets?.some(w => w.name === 'mix' && w.value !== ''))")
-    settle(mixer)
+    mixer.wait_for_function(RESTORED, arg=0)
     assert mix_of(mixer) == moved
     expect(sliders(mixer).nth(0)).to_have_attribute("aria-valuenow", "0.5")
     drag(mixer, 1, 0.5)  # the node that redo has made is the one on the screen
@@ -157,6 +158,34 @@ def test_undo_redo_copy_paste_and_saving_keep_the_values(mixer: Page) -> None:
     mixer.evaluate("workflow => app.loadGraphData(workflow, true, true, 'loaded')", saved)
     assert mix_of(mixer) == ("custom", "violence=0.5, gore=2, weapons=1")
     expect(sliders(mixer).nth(1)).to_have_attribute("aria-valuenow", "2")
+
+
+def test_a_click_and_a_slow_key_after_undo_leave_redo(mixer: Page) -> None:
+    """The frontend looks for changes at both, and would find what loading has made of the nodes."""
+    drag(mixer, 0, 0.25)
+    mixer.keyboard.press("Control+z")
+    mixer.wait_for_function(RESTORED, arg=1)
+    mixer.mouse.click(1200, 850)
+    mixer.evaluate(FRAMES)
+    mixer.keyboard.down("Control")
+    mixer.evaluate(FRAMES)
+    mixer.keyboard.press("Shift")
+    mixer.evaluate(FRAMES)
+    assert mixer.evaluate(RESTORED, 1)
+    mixer.keyboard.press("y")
+    mixer.keyboard.up("Control")
+    mixer.wait_for_function(RESTORED, arg=0)
+    assert mix_of(mixer) == ("custom", "violence=0.5, gore=1, weapons=1")
+    drag(mixer, 1, 0.75)  # the user's own change is one step
+    mixer.keyboard.press("Control+z")
+    mixer.wait_for_function(RESTORED, arg=1)
+    assert mix_of(mixer) == ("custom", "violence=0.5, gore=1, weapons=1")
+    drag(mixer, 2, 0.75)  # and ends redo
+    assert mix_of(mixer) == ("custom", "violence=0.5, gore=1, weapons=1.5")
+    assert mixer.evaluate(RESTORED, 0)
+    mixer.keyboard.press("Control+z")
+    mixer.wait_for_function(RESTORED, arg=1)
+    assert mix_of(mixer) == ("custom", "violence=0.5, gore=1, weapons=1")
 
 
 def test_the_rule_for_weights_is_the_one_in_python(ui: Page, mode: str) -> None:

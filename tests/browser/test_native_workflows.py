@@ -43,8 +43,14 @@ def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_world(server: ComfyServer) -> None:
+def small_world(server: ComfyServer) -> Iterator[None]:
+    """The small world's files. The vectors that the workflows save go: later tests have the same server."""
     small_world_folder(server.base_directory)
+    vectors = server.models / "safety_vectors"
+    before = set(vectors.iterdir())
+    yield
+    for saved in set(vectors.iterdir()) - before:
+        saved.unlink()
 
 
 def node_of(prompt: dict, class_type: str) -> tuple[str, dict]:

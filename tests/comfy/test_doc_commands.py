@@ -26,7 +26,7 @@ def test_a_server_misses_nothing_but_the_readers_files(
     complaints = capsys.readouterr().err.strip().splitlines()
     files = [word for word in arguments if "." in word and "=" not in word]
     absent = [line for line in complaints if any(f"'{name}'" in line for name in files)]
-    assert absent
+    assert absent, complaints
     assert complaints == absent
 
 

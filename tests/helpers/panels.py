@@ -37,7 +37,6 @@ BUILD = """async parts => {
     app.canvas.ds.scale = 1;
     app.canvas.ds.offset = [120, 120];
     app.canvas.setDirty(true, true);
-    app.graph.updateExecutionOrder(); // as loading does: else undo's loading is a change that ends redo
     app.extensionManager.workflow.activeWorkflow?.changeTracker?.captureCanvasState();
     return nodes.map(node => String(node.id));
 }"""
