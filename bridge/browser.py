@@ -169,7 +169,8 @@ def steered_at(path: Path | None, hook_points: str, model: Path | None) -> dict[
     chosen, problem = _chosen(vector, hook_points)
     if vector is not None and found is not None and not problem:
         try:
-            check_fits(vector, chosen, found)
+            # a text encoder is in another file: whether the vector fits it shows in the run
+            check_fits(vector, [point for point in chosen if not point.in_encoder], found)
         except MismatchError as error:
             problem = str(error)
     return {
@@ -178,7 +179,7 @@ def steered_at(path: Path | None, hook_points: str, model: Path | None) -> dict[
             {"list": name, "count": count, "steered": sorted({p.number for p in chosen if p.list == name})}
             for name, count in counts.items()
         ],
-        "states": [point.kind for point in chosen if not point.is_block],
+        "states": list(dict.fromkeys(point.kind for point in chosen if not point.is_block)),
         "model": None if found is None else list(found.names) or [found.name],
         "problem": problem,
     }
@@ -239,6 +240,7 @@ def condense(trace: RunTrace) -> dict[str, Any]:
     return {
         "status": trace.status,
         "summary": trace.summary(),
+        "texts": trace.texts,
         "reason": trace.reason,
         "warnings": list(trace.warnings),
         "prompt_id": trace.prompt_id,

@@ -23,9 +23,10 @@ from ..safety_steering.vectors.suggestion import describe_choice, recommended
 from ..safety_steering.vectors.vector import CALIBRATED, SafetyVector
 from .alignment.run import Inputs, align
 from .folders import VECTORS, cached_by_file_version, find, names, sha256_of
+from .language_models.encoder_fit import check_fits_encoder
 from .models.model_map import Shape, patcher_shape
 from .models.vector_fit import check_fits, notices
-from .steering.apply import apply_steering
+from .steering.encoder import split_settings, steer
 from .steering.settings import recommended_settings
 
 if TYPE_CHECKING:
@@ -50,9 +51,13 @@ class Chosen:
 
 @dataclass(frozen=True, eq=False)
 class SafeModel:
-    """The steered clone of a model, the vector on it (carried over, mixed), and what was chosen and why."""
+    """The steered clone of a model, the vector on it (carried over, mixed), and what was chosen and why.
+
+    clip: the text encoder, steered if the vector steers inside it.
+    """
 
     model: ModelPatcher
+    clip: Any
     vector: SafetyVector
     report: str
 
@@ -70,7 +75,7 @@ def safe_model(
 
     Args:
         model: the model to steer.
-        clip: its text encoder; only a portable vector needs it.
+        clip: its text encoder; a portable vector needs it, and one that steers inside the encoder.
         vector: a vector's file name, or "auto" for the best one that is there for this model.
         level: 0 is off, 1 as recommended, 2 twice as strong.
         mix: weights of categories, such as "violence=1, sexual=0.5"; those not named weigh what the vector suggests.
@@ -80,12 +85,12 @@ def safe_model(
     Raises:
         SafetySteeringError: no vector fits, a portable vector came without clip, or a value is out of its range.
     """
-    chosen = choose_vector(vector, patcher_shape(model))
+    chosen = choose_vector(vector, patcher_shape(model), clip)
     fitted, fit_report = _fitted(chosen, model, clip, benign)
     mixed = resolve_mix("standard", mix, fitted.categories, fitted.info.suggestion.mix)
     ready = fitted.with_mix(mixed.weights)
     settings = recommended_settings(ready, level)
-    steered = apply_steering(model, ready, settings, on_trace)
+    steered, read = steer(model, clip, ready, settings, on_trace)
     lines = [
         f"{chosen.name}: {chosen.why}.",
         f"Settings: {describe_choice(recommended(ready), level)}.",
@@ -93,13 +98,14 @@ def safe_model(
         *fit_report,
         *(f"Warning: {sentence}" for sentence in notices(ready, settings.hook_points, settings.strength, model)),
     ]
-    return SafeModel(steered, ready, "\n".join(lines))
+    return SafeModel(steered, read, ready, "\n".join(lines))
 
 
-def choose_vector(choice: str, shape: Shape) -> Chosen:
+def choose_vector(choice: str, shape: Shape, clip: Any = None) -> Chosen:
     """The vector that a user named or, for "auto", the best for a model: calibrated on it, made for it, portable.
 
-    Among vectors of one rank the user's own come before bundled ones.
+    Among vectors of one rank the user's own come before bundled ones. clip: the model's text encoder, if there is one;
+    without it no vector is taken that steers inside of it.
 
     Raises:
         SafetySteeringError: there is no such vector, or "auto" found none that fits.
@@ -111,7 +117,7 @@ def choose_vector(choice: str, shape: Shape) -> Chosen:
     for name in _own_first():
         try:
             found = _vector(find(VECTORS, name))
-            rank, why = _rank(found, shape)
+            rank, why = _rank(found, shape, clip)
         except (MismatchError, VectorFileError):
             continue  # of another model, or damaged
         ranked.setdefault(rank, Chosen(name, found, f"chosen by auto: {why}"))
@@ -123,12 +129,15 @@ def choose_vector(choice: str, shape: Shape) -> Chosen:
     return ranked[min(ranked)]
 
 
-def _rank(vector: SafetyVector, shape: Shape) -> tuple[int, str]:
+def _rank(vector: SafetyVector, shape: Shape, clip: Any) -> tuple[int, str]:
     """How good a vector is for a model, 0 is best, and why. MismatchError if it does not fit."""
     if vector.info.kind == PORTABLE:
         return 3, "portable, fitted to this model on harmless captions; no vector made for this model was found"
     suggestion, counts = recommended(vector), dict(vector.info.block_counts)
-    check_fits(vector, recommended_settings(vector).hook_points, shape)
+    in_model, in_encoder = split_settings(recommended_settings(vector))
+    check_fits(vector, in_model.hook_points if in_model else (), shape)
+    if in_encoder:
+        check_fits_encoder(vector, in_encoder.hook_points, clip)
     if counts and counts != dict(shape.block_counts):  # at the prompt a vector fits models of any size
         raise MismatchError("The vector was made for a model of another size.")
     if suggestion.basis == CALIBRATED and suggestion.basis_model == shape.name:

@@ -8,8 +8,8 @@ from comfy_api.latest import io, ui
 
 from ..bridge.browser import trace_teller
 from ..bridge.models.vector_fit import notices
-from ..bridge.steering.apply import apply_steering
 from ..bridge.steering.branches import BRANCHES
+from ..bridge.steering.encoder import steer
 from ..bridge.steering.settings import SteeringSettings, recommended_settings
 from ..safety_steering.hook_point import AUTO, select_hook_points
 from ..safety_steering.steering.interventions import GATES, INTERVENTIONS, NORMS, Intervention
@@ -73,7 +73,8 @@ class ApplySafetySteering(io.ComfyNode):
             display_name="Apply Safety Steering",
             category=CATEGORY,
             description="Steers a model's hidden states towards safe content while it generates. Put it between the "
-            "model loader and the sampler. Stops the run with an error if it should have acted and did not.",
+            "model loader and the sampler. Stops the run with an error if it should have acted and did not. A vector "
+            "with hook points encoder.<layer> steers inside the text encoder: connect clip, too.",
             search_aliases=[*SEARCH_WORDS, "nudity", "activation steering", "REINS"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to steer. It is not changed; the output is a steered copy."),
@@ -160,8 +161,19 @@ class ApplySafetySteering(io.ComfyNode):
                     tooltip="Where in the model to steer. auto: the vector's suggestion. Or: all, a depth such as 0.5, "
                     "or names such as block.blocks.15.image, separated by commas.",
                 ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The model's text encoder. Needed for vectors that steer inside it (encoder.<layer>).",
+                ),
             ],
-            outputs=[io.Model.Output("model", tooltip="The steered model. Connect to the sampler.")],
+            outputs=[
+                io.Model.Output("model", tooltip="The steered model. Connect to the sampler."),
+                io.Clip.Output(
+                    "clip",
+                    tooltip="The text encoder, steered if the vector steers inside it. Connect to CLIP Text Encode.",
+                ),
+            ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
@@ -184,6 +196,7 @@ class ApplySafetySteering(io.ComfyNode):
         hook_points: str = AUTO,
         gate: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
+        clip: io.Clip.Type | None = None,
     ) -> io.NodeOutput:
         if settings is None and not cls._is_sent("settings"):  # a prompt made before there was this choice
             settings = {"settings": RECOMMENDED if strength is None else MANUAL}
@@ -204,8 +217,8 @@ class ApplySafetySteering(io.ComfyNode):
                 window=(window_start, window_end),
                 branch=branch,
             )
-        steered = apply_steering(model, safety_vector, found, on_trace=trace_teller(cls.hidden.unique_id))
-        return io.NodeOutput(steered, ui=ui.PreviewText(_shown(model, safety_vector, found)))
+        steered, read = steer(model, clip, safety_vector, found, trace_teller(cls.hidden.unique_id))
+        return io.NodeOutput(steered, read, ui=ui.PreviewText(_shown(model, safety_vector, found)))
 
     @classmethod
     def _is_sent(cls, name: str) -> bool:

@@ -57,7 +57,10 @@ class SafeModel(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output("model", tooltip="The steered model. Connect to the sampler."),
-                io.Clip.Output("clip", tooltip="The text encoder as it came in."),
+                io.Clip.Output(
+                    "clip",
+                    tooltip="The text encoder, steered if the vector steers inside it. Connect to CLIP Text Encode.",
+                ),
                 SafetyVectorType.Output("safety_vector", tooltip="The vector that is applied, fitted and mixed."),
                 io.String.Output("report", tooltip="Which vector and settings were chosen, and why."),
             ],
@@ -85,4 +88,4 @@ class SafeModel(io.ComfyNode):
     ) -> io.NodeOutput:
         made = safe_model(model, clip, vector, level, mix, benign_prompts, trace_teller(cls.hidden.unique_id))
         shown = {**ui.PreviewText(made.report).as_dict(), "mix": [{"weights": dict(made.vector.mix), "unknown": {}}]}
-        return io.NodeOutput(made.model, clip, made.vector, made.report, ui=shown)
+        return io.NodeOutput(made.model, made.clip, made.vector, made.report, ui=shown)

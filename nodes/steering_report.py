@@ -46,5 +46,5 @@ class SteeringReport(io.ComfyNode):
         chart = picture(draw_runs(traces, notes))
         report = json.dumps([trace.as_dict() for trace in traces], indent=1)
         text = "\n".join([*notes, *(trace.summary() for trace in traces)])
-        last = {steering: made.traces[-1] for steering, made in runs}
+        last = {steering.node_id: made.traces[-1] for steering, made in runs}
         return io.NodeOutput(chart, report, ui=shown(cls, text, chart) | traces_for_cache(last.values()))

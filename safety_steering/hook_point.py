@@ -3,6 +3,7 @@
 conditioning                     the text states a diffusion model receives
 clip_vision                      the image states of an image-to-video model
 block.<list>.<index>.<stream>    the output stream of one transformer block
+encoder.<layer>                  inside a model's own text encoder, after one of its layers (the first is 1)
 source.<layer>                   the hidden states of a language model
 """
 
@@ -18,7 +19,7 @@ AUTO = "auto"
 ALL = "all"
 
 _NAME = re.compile(
-    r"conditioning|clip_vision|source\.(?P<layer>0|[1-9][0-9]{0,3})|"
+    r"conditioning|clip_vision|source\.(?P<layer>0|[1-9][0-9]{0,3})|encoder\.(?P<inner>[1-9][0-9]{0,3})|"
     r"block\.(?P<list>[A-Za-z_][A-Za-z0-9_]*)\.(?P<block>0|[1-9][0-9]{0,3})\.(?P<stream>image|text|audio)"
 )
 _FRACTION = re.compile(r"[01](\.\d+)?|\.\d+")
@@ -27,11 +28,11 @@ _FRACTION = re.compile(r"[01](\.\d+)?|\.\d+")
 class HookPoint(str):
     """A hook point: its name, parsed once. It equals its name, so that it can be looked up and stored as that.
 
-    kind: conditioning, clip_vision, block or source. list, stream: of a block, else empty. number: a block's index in
-    its list, or a language model's layer.
+    kind: conditioning, clip_vision, block, encoder or source. list, stream: of a block, else empty. number: a block's
+    index in its list, or a language model's layer.
 
     Raises:
-        SafetySteeringError: the name is not one of the four forms in this module's docstring.
+        SafetySteeringError: the name is not one of the five forms in this module's docstring.
     """
 
     __slots__ = ("kind", "list", "number", "stream")
@@ -47,18 +48,24 @@ class HookPoint(str):
         if found is None:
             raise SafetySteeringError(
                 f"'{shortened(name)}' is not a hook point. Expected 'conditioning', 'clip_vision', "
-                "'block.<list>.<index>.<stream>' (for example block.blocks.15.image) or 'source.<layer>'."
+                "'block.<list>.<index>.<stream>' (for example block.blocks.15.image), 'encoder.<layer>' or "
+                "'source.<layer>'."
             )
         point = super().__new__(cls, name)
         point.kind = name.partition(".")[0]
         point.list, point.stream = found["list"] or "", found["stream"] or ""
-        point.number = int(found["layer"] or found["block"] or 0)
+        point.number = int(found["layer"] or found["inner"] or found["block"] or 0)
         return point
 
     @property
     def is_block(self) -> bool:
         """Whether it is a block's output, not an argument of the model call."""
         return self.kind == "block"
+
+    @property
+    def in_encoder(self) -> bool:
+        """Whether it lies inside the text encoder, which reads the prompt before the model is called."""
+        return self.kind == "encoder"
 
 
 def depth(point: HookPoint, block_counts: Mapping[str, int]) -> float:

@@ -1,4 +1,4 @@
-"""The targets inside or behind a text encoder: `conditioning`, what the diffusion model receives, and `encoder_layer`.
+"""The targets behind a text encoder, `conditioning`, what the diffusion model receives, and inside, `encoder_layer`.
 
 For `conditioning` a CLIP is enough if its states reach the model unchanged and its class determines the space. The
 MODEL is needed if it changes them first, which is tested on the first anchor, or to determine the space.
@@ -15,8 +15,10 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from ...safety_steering.alignment.alignment import AnchorStates, Side
 from ...safety_steering.alignment.fit import TargetStates
 from ...safety_steering.errors import MismatchError, SafetySteeringError
+from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.language_models.source_model import ONE_TOKEN, Progress
 from ..language_models.clip_source import ClipSource
+from ..language_models.encoder_fit import encoder_of
 from ..models.fingerprints import clip_key, digest, patcher_key
 from ..models.model_map import patcher_shape
 from ..models.text_encoders import encoder_family, literal
@@ -31,9 +33,6 @@ if TYPE_CHECKING:
 HOOK_POINT = "conditioning"
 SHARD = 32  # texts encoded before the model reads them, so that the two do not swap places in memory for each text
 REWORKED = "The model reworks the prompt before its blocks; the states are those it makes."
-INNER_LAYER = (
-    "An inner layer of the text encoder: a vector carried there can be measured; Apply steers the diffusion model only."
-)
 
 
 class TextStates:
@@ -112,7 +111,7 @@ class TextStates:
 
 
 class EncoderLayer:
-    """Target `encoder_layer`: the states after one layer of a CLIP's largest encoder, at a hook point `source.<layer>`.
+    """Target `encoder_layer`: the states after one layer of a CLIP's largest encoder, at a hook point `encoder.<layer>`.
 
     depth: 0 is the first layer, 1 the last.
 
@@ -123,12 +122,12 @@ class EncoderLayer:
     def __init__(self, clip: Any, depth: float) -> None:
         if clip is None:
             raise SafetySteeringError("The target encoder_layer needs your model's text encoder. Connect it to clip.")
-        self._clip, self._source = clip, ClipSource(clip)
+        self._clip, self._source, self._encoder = clip, ClipSource(clip), encoder_of(clip)
         self._layer = 1 + round(depth * (self._source.layers - 1))
 
     def key(self) -> Any:
         """As of `Target`."""
-        return ["encoder_layer", self._source.space(self._layer), clip_key(self._clip)]
+        return ["encoder_layer", self._encoder.space(self._layer), clip_key(self._clip)]
 
     def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
         """As of `Target`: the mean over a text's own tokens, and one of them."""
@@ -139,5 +138,10 @@ class EncoderLayer:
 
         pooled = self._source.states(texts, [self._layer], "mean", step)[:, 0]
         token = self._source.states(texts, [self._layer], ONE_TOKEN, step)[:, 0]
-        side = Side(f"source.{self._layer}", self._source.space(self._layer), name=self._source.name)
-        return TargetStates(AnchorStates(pooled, token), side, (INNER_LAYER,))
+        side = Side(
+            HookPoint(f"encoder.{self._layer}"),
+            self._encoder.space(self._layer),
+            name=self._encoder.name,
+            weight_fingerprint=self._source.fingerprint,
+        )
+        return TargetStates(AnchorStates(pooled, token), side)

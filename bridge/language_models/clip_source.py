@@ -69,7 +69,7 @@ class ClipSource:
 
     @cached_property
     def width(self) -> int:
-        return _width(self._encoder)
+        return encoder_width(self._encoder)
 
     @property
     def poolings(self) -> tuple[str, ...]:
@@ -184,10 +184,11 @@ def largest_encoder(clip: CLIP) -> tuple[str, torch.nn.Module]:
             f"This CLIP ({type(clip.cond_stage_model).__name__}) has no text encoder whose layers can be read. Use a "
             "CLIP, T5 or language model encoder, or a model in models/safety_llms."
         )
-    return max(readable.items(), key=lambda item: (_width(item[1]), len(find_layers(item[1]))))
+    return max(readable.items(), key=lambda item: (encoder_width(item[1]), len(find_layers(item[1]))))
 
 
-def _width(encoder: torch.nn.Module) -> int:
+def encoder_width(encoder: torch.nn.Module) -> int:
+    """Channels of an encoder's states."""
     return int(encoder.get_input_embeddings().weight.shape[-1])
 
 

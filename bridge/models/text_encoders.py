@@ -42,7 +42,7 @@ def encoder_family(clip: Any) -> Family:
     Raises:
         MismatchError: the encoder is not known by name.
     """
-    name = _class_name(getattr(clip, "cond_stage_model", clip))
+    name = class_name(getattr(clip, "cond_stage_model", clip))
     if name not in ENCODERS:
         raise MismatchError(
             f"Safety Steering does not know which space the text encoder {name} is for. Connect the model as well: its "
@@ -59,7 +59,7 @@ def literal(text: str) -> str:
     return text.replace("(", "\\(").replace(")", "\\)").replace("embedding:", "embedding :")
 
 
-def _class_name(encoder: Any) -> str:
+def class_name(encoder: Any) -> str:
     """The class; of one that core makes inside a function, only to bind its dtype, the class behind it."""
     kind = type(encoder)
     return kind.__mro__[1].__name__ if "<locals>" in kind.__qualname__ else kind.__name__

@@ -35,10 +35,15 @@ def check_fits(vector: SafetyVector, hook_points: Sequence[HookPoint], shape: Sh
         )
     for point in hook_points:
         directions = vector.at(point)
+        if point.in_encoder:
+            raise MismatchError(
+                f"This vector steers inside the text encoder ({directions.space}), before the model is called. Connect "
+                "clip to Apply Safety Steering or Safe Model; nothing else steers there."
+            )
         if point.kind == "source":
             raise MismatchError(
-                f"This vector lives inside a text encoder ({directions.space}), where Apply Safety Steering does not "
-                "act. Fit the alignment with the target conditioning or blocks."
+                f"This vector lives in a language model ({directions.space}). If that is your model's text encoder, "
+                "carry it over again with Transfer Direction from LLM."
             )
         if point.is_block:
             _check_blocks(vector, point, shape)

@@ -1,7 +1,8 @@
 """Steering that belongs to no sampler run: noticed at the end of a prompt, and where a report asks for it.
 
 A sampler may run the model in a loop of its own, sample with another model than the one that is steered, or take a
-merge's first model alone. Then Apply Safety Steering succeeds and nothing is steered.
+merge's first model alone. A prompt may be read by another CLIP than the steered one. Then Apply Safety Steering
+succeeds and nothing is steered.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from comfy_execution.utils import get_executing_context
 from ...safety_steering.errors import NotSteeredError
 from ...safety_steering.steering.trace import NO_RUN, RunTrace
 from .apply import STEERINGS, Steering, steerings_of
+from .encoder import ENCODER_STEERINGS, EncoderSteering, encoder_steerings_of
 from .run_log import NodeRuns
 from .running import cached_output, real_id, result_key
 
 OWN = "SafetySteering_"
 HANDED_ON = {"MODEL", "GUIDER"}
+MODEL, CLIP = "MODEL", "CLIP"
 PLAIN = {"STRING", "INT", "FLOAT", "BOOLEAN"}  # a node that gives only these looks at a model and does not sample
 
 
@@ -32,7 +35,7 @@ class Lost:
     """A steering without a run. node_id: of the node that made it; sentence: which node did not act, and the reason."""
 
     node_id: str
-    steering: Steering
+    steering: Steering | EncoderSteering
     reason: str
     sentence: str
 
@@ -56,7 +59,7 @@ def _tell_lost(executor: Any, prompt_id: str) -> None:
 
 
 def lost_steerings(executor: Any, prompt_id: str) -> Iterator[Lost]:
-    """Each steering of an ended prompt that belongs to no sampler run; none if the prompt failed."""
+    """Each steering of an ended prompt that belongs to no sampler run, or read no prompt; none if the prompt failed."""
     if all(event != "execution_success" for event, _ in executor.status_messages):
         return
     progress = get_progress_state()
@@ -64,14 +67,30 @@ def lost_steerings(executor: Any, prompt_id: str) -> Iterator[Lost]:
     executed = set(progress.nodes) - cached
     graph = {node: progress.dynprompt.get_node(node) for node in progress.dynprompt.all_node_ids()}
     for node in sorted(node for node, entry in graph.items() if _steers(entry)):
-        steering = _steering_of(node, executor)
-        behind = executed & set(_samplers_behind(node, graph))
+        behind = executed & set(_users_behind(node, MODEL, graph))
         samplers = sorted(n for n in behind if not isinstance(cached_output(n, executor), ExecutionBlocker))
-        if steering is None or steering.off or steering.log.ran_in(prompt_id) or not samplers:
-            continue
-        told = ", ".join(_title(other, graph[other]) for other in samplers)
-        reason = f"the model went to {told}, and no steered run followed. Wire it to the input that is sampled."
-        yield Lost(node, steering, reason, f"{_title(node, graph[node])} did not act: {reason}")
+        names = ", ".join(_title(other, graph[other]) for other in samplers)
+        title, steering = _title(node, graph[node]), _steering_of(node, executor)
+        if steering and not steering.off and not steering.log.ran_in(prompt_id) and samplers:
+            reason = f"the model went to {names}, and no steered run followed. Wire it to the input that is sampled."
+            yield Lost(node, steering, reason, f"{title} did not act: {reason}")
+        inside = _encoder_steering_of(node, executor)
+        readers = sorted(executed & set(_users_behind(node, CLIP, graph)))
+        if inside and not all(_was_read(inside, other, executor, prompt_id) for other in [*samplers, *readers]):
+            went = ", ".join(_title(other, graph[other]) for other in readers) or "no node that ran"
+            made = f", and {names} sampled" if samplers else ""
+            reason = (
+                f"the text encoder is steered, and its output clip went to {went}{made}, but no prompt was read by it. "
+                "Wire clip to the nodes that read the prompts."
+            )
+            yield Lost(node, inside, reason, f"{title} did not act: {reason}")
+
+
+def _was_read(steering: EncoderSteering, node: str, executor: Any, prompt_id: str) -> bool:
+    """Whether the steered encoder read a prompt that a node's results were made from, now or before."""
+    dynprompt = get_progress_state().dynprompt
+    keys = {result_key(prompt_id, other, executor) for other in _ancestors(dynprompt, [node, 0])}
+    return bool(steering.log.of_results(keys))
 
 
 def _steers(entry: Mapping[str, Any]) -> bool:
@@ -88,11 +107,13 @@ def _title(node: str, entry: Mapping[str, Any]) -> str:
     return f"{NODE_DISPLAY_NAME_MAPPINGS.get(entry['class_type'], entry['class_type'])} (node {node})"
 
 
-def _samplers_behind(node: str, graph: Mapping[str, Any]) -> Iterator[str]:
-    """The nodes that a node's model comes to, through those that hand it on, and that make something else of it."""
+def _users_behind(node: str, kind: str, graph: Mapping[str, Any]) -> Iterator[str]:
+    """The nodes that a node's model or CLIP comes to, through those that hand it on, and that make something of it."""
     from nodes import NODE_CLASS_MAPPINGS
 
-    waiting, seen = [(node, 0)], set()
+    handed_on = HANDED_ON if kind == MODEL else {kind}
+    given = [str(output) for output in NODE_CLASS_MAPPINGS[graph[node]["class_type"]].RETURN_TYPES]
+    waiting, seen = [(node, index) for index, output in enumerate(given) if output == kind], set()
     while waiting:
         link = waiting.pop()
         for other, entry in graph.items():
@@ -100,8 +121,8 @@ def _samplers_behind(node: str, graph: Mapping[str, Any]) -> Iterator[str]:
                 continue
             seen.add((link, other))
             types = [str(kind) for kind in NODE_CLASS_MAPPINGS[entry["class_type"]].RETURN_TYPES]
-            waiting += [(other, index) for index, kind in enumerate(types) if kind in HANDED_ON]
-            if set(types) - HANDED_ON - PLAIN and not entry["class_type"].startswith(OWN):
+            waiting += [(other, index) for index, kind in enumerate(types) if kind in handed_on]
+            if set(types) - handed_on - PLAIN and not entry["class_type"].startswith(OWN):
                 yield other
 
 
@@ -113,8 +134,18 @@ def _steering_of(node: str, executor: Any = None) -> Steering | None:
     return STEERINGS.get(node)
 
 
-def runs_of_latent(model: ModelPatcher) -> list[tuple[Steering, list[NodeRuns]]]:
+def _encoder_steering_of(node: str, executor: Any = None) -> EncoderSteering | None:
+    """What one of our nodes put on its CLIP in the running prompt, also if core had its result in the cache."""
+    model, clip = (cached_output(node, executor, slot) for slot in range(2))
+    if model is None and clip is None:  # core has kept nothing
+        return ENCODER_STEERINGS.get(node)
+    return next((found for found in encoder_steerings_of(clip) if found.node_id == node), None)
+
+
+def runs_of_latent(model: ModelPatcher) -> list[tuple[Steering | EncoderSteering, list[NodeRuns]]]:
     """For the running node: the runs of each steering on `model` that made what is connected to its input `samples`.
+
+    The steering of a node inside the text encoder comes before that of the model: prompts are read first.
 
     Raises:
         NotSteeredError: a steering on the model, or one in the latent's graph, steered none of the runs that made it.
@@ -125,8 +156,12 @@ def runs_of_latent(model: ModelPatcher) -> list[tuple[Steering, list[NodeRuns]]]
         return [(steering, steering.log.of_results()) for steering in steerings_of(model)]
     nodes = _ancestors(dynprompt, dynprompt.get_node(context.node_id)["inputs"].get("samples"))
     results = {result_key(context.prompt_id, node) for node in nodes}
-    applied = [_steering_of(node) for node in nodes if _steers(dynprompt.get_node(node))]
-    steerings = dict.fromkeys([*steerings_of(model), *filter(None, applied)])
+    own = [node for node in nodes if _steers(dynprompt.get_node(node))]
+    inside = list(filter(None, map(_encoder_steering_of, own)))
+    applied: list[Any] = [*steerings_of(model), *map(_steering_of, own)]
+    if inside:  # the nodes nearest to the latent come first in `own`
+        applied = [of(node) for node in reversed(own) for of in (_encoder_steering_of, _steering_of)] + applied
+    steerings: dict[Any, None] = dict.fromkeys(filter(None, applied))
     found = [(steering, steering.log.of_results(results)) for steering in steerings]
     lost = [steering for steering, runs in found if not runs and not steering.off]
     if lost:
@@ -135,7 +170,7 @@ def runs_of_latent(model: ModelPatcher) -> list[tuple[Steering, list[NodeRuns]]]
         raise NotSteeredError(
             f"This latent was made without the steering of {names}: no run that made it was steered. Its sampler runs "
             "the model in its own way, or samples another model. Steer the model that is sampled, with a sampler of "
-            "ComfyUI."
+            "ComfyUI. Of a steered text encoder, wire the output clip to the nodes that read the prompts."
         )
     return found
 

@@ -36,20 +36,22 @@ def real_id(node_id: str) -> str:
     return node_id.split(".")[0]
 
 
-def result_key(prompt_id: str, node_id: str) -> Hashable:
+def result_key(prompt_id: str, node_id: str, executor: Any = None) -> Hashable:
     """The same for two executions of a node if and only if core would take one's result for the other's.
 
     It is core's own cache key: of the node's class and all inputs, near and far. Where core keeps no cache, each prompt
-    has its own.
+    has its own. executor: of the prompt, if it has ended.
     """
     node = real_id(node_id)
-    keys = None if _executor is None else getattr(_executor.caches.outputs, "cache_key_set", None)
+    executor = executor or _executor
+    keys = None if executor is None else getattr(executor.caches.outputs, "cache_key_set", None)
     key: Hashable = None if keys is None else keys.get_data_key(node)
     return (prompt_id, node) if key is None else key
 
 
-def cached_output(node_id: str, executor: Any = None) -> Any:
-    """The first output of a node of the running (or the given executor's last) prompt; None if core has not kept it."""
+def cached_output(node_id: str, executor: Any = None, slot: int = 0) -> Any:
+    """An output of a node of the running (or the given executor's last) prompt; None if core has not kept it."""
     executor = executor or _executor
     entry = None if executor is None else executor.caches.outputs.get_local(node_id)
-    return entry.outputs[0][0] if entry is not None and entry.outputs and entry.outputs[0] else None
+    outputs = entry.outputs if entry is not None and entry.outputs else ()
+    return outputs[slot][0] if len(outputs) > slot and outputs[slot] else None

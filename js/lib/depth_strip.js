@@ -2,7 +2,7 @@
 
 import { element, short } from "./dom.js";
 
-const NAMES = { conditioning: "prompt", clip_vision: "start image" };
+const NAMES = { conditioning: "prompt", clip_vision: "start image", encoder: "text encoder" };
 
 /** The elements for an answer of the hook_points route, joined with { vector }. */
 export function drawDepth(points, off) {

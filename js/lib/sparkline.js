@@ -1,4 +1,5 @@
-// What steering did in the last run: one sentence, and one small chart over the noise levels of the run.
+// What steering did in the last run: one sentence, and one small chart over the noise levels of the run, or over the
+// texts that a text encoder has read.
 
 import { element, shape, short } from "./dom.js";
 
@@ -17,7 +18,7 @@ export function drawTrace(trace) {
     return parts;
 }
 
-function chart({ series }) {
+function chart({ series, texts }) {
     const values = series.flatMap(({ before, after }) => [before, after]).filter((value) => value != null);
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const most = Math.max(...series.map(({ shift }) => shift ?? 0), 1e-9);
@@ -30,7 +31,7 @@ function chart({ series }) {
         const words = acted ? `shift ${short(100 * shift, 1)} %` : note || "left alone";
         const box = { x: index * wide + 0.5, y: HEIGHT - tall, width: Math.max(0.5, wide - 1), height: tall };
         const bar = shape("rect", { ...box, class: acted ? "ss-shift" : "ss-alone" });
-        bar.append(shape("title", {}, `sigma ${short(sigma, 3)}: ${words}`));
+        bar.append(shape("title", {}, `${texts ? "text" : "sigma"} ${short(sigma, 3)}: ${words}`));
         return bar;
     });
     for (const side of ["before", "after"]) {
@@ -46,7 +47,7 @@ function chart({ series }) {
             viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
             preserveAspectRatio: "none",
             role: "img",
-            "aria-label": `Steps of the run from noise to picture; ${series.filter(({ shift }) => shift != null).length} steered`,
+            "aria-label": `${texts ? "Texts that were read" : "Steps of the run from noise to picture"}; ${series.filter(({ shift }) => shift != null).length} steered`,
         },
         ...parts,
     );

@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def _assemble(facts: Mapping[str, Any], file: Any) -> Alignment:
         chosen = {str(name): float(value) for name, value in facts["chosen"].items()}
         return Alignment(
             source=_side(facts["source"]),
-            target=_side(facts["target"]),
+            target=_in_encoder(_side(facts["target"])),
             settings=AlignmentSettings(**facts["settings"]),
             map=SpaceMap(kind, {name: tensor(f"map/{name}") for name in LAYOUTS.get(kind, {})}, chosen),
             source_mean=tensor("source/mean"),
@@ -106,6 +107,14 @@ def _assemble(facts: Mapping[str, Any], file: Any) -> Alignment:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise VectorFileError(f"its facts are incomplete or invalid: {error}. Fit it again.") from error
+
+
+def _in_encoder(side: Side) -> Side:
+    """A target inside a text encoder by its present name; files of before Apply steered there call it a source's."""
+    if side.hook_point.kind != "source":
+        return side
+    space = side.space.replace("/source.", "/encoder.")
+    return replace(side, hook_point=HookPoint(f"encoder.{side.hook_point.number}"), space=space)
 
 
 def _side(facts: Mapping[str, Any]) -> Side:

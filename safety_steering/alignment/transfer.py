@@ -103,6 +103,7 @@ def _carry(name: str, direction: Direction, alignment: Alignment) -> Direction:
 
 def _info(vector: SafetyVector, alignment: Alignment, carried: Mapping[str, Direction]) -> VectorInfo:
     source, target, quality = vector.info, alignment.target, alignment.quality
+    inside = bool(target.block_counts) or target.hook_point.in_encoder  # of one model, not of a space that many share
     step = {
         "step": STEP,
         "source_sha256": vector.sha256,
@@ -124,8 +125,8 @@ def _info(vector: SafetyVector, alignment: Alignment, carried: Mapping[str, Dire
         kind="transferred",
         gap_kind="estimated",
         family=target.family,
-        model_name=target.name if target.block_counts else "",
-        weight_fingerprint=target.weight_fingerprint if target.block_counts else "",
+        model_name=target.name if inside else "",
+        weight_fingerprint=target.weight_fingerprint if inside else "",
         block_counts=target.block_counts,
         pooling="mean over editable tokens",
         method=f"{alignment.settings.method} alignment from {alignment.source.name or alignment.source.space}",

@@ -39,7 +39,8 @@ def _draw_run(figure: Any, trace: RunTrace, notes: Sequence[str]) -> None:
     projection, shift = figure.subplots(2, 1, height_ratios=[3, 2], sharex=True)
     _draw_projections(projection, trace.calls)
     _draw_shift(shift, trace.calls)
-    shift.set_xlabel("noise level (sigma) of each model call; grey: left alone", fontsize=10, color=INK)
+    calls = "number of each text that was read" if trace.texts else "noise level (sigma) of each model call"
+    shift.set_xlabel(f"{calls}; grey: left alone", fontsize=10, color=INK)
 
 
 def _draw_projections(axes: Axes, calls: Sequence[CallTrace]) -> None:

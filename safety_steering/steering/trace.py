@@ -51,7 +51,10 @@ class CallTrace:
 
 @dataclass(frozen=True)
 class RunTrace:
-    """One sampler run. `status` is one of this module's constants; `reason` says why nothing was steered."""
+    """One sampler run. `status` is one of this module's constants; `reason` says why nothing was steered.
+
+    texts: the calls are texts that a text encoder has read, and their sigma is a number of the text.
+    """
 
     status: str
     settings: Mapping[str, Any]
@@ -61,6 +64,7 @@ class RunTrace:
     prompt_id: str = ""
     node_id: str = ""
     vector: Mapping[str, Any] = field(default_factory=dict)
+    texts: bool = False
 
     @property
     def succeeded(self) -> bool:
@@ -100,6 +104,11 @@ class RunTrace:
         if len(points) > 1:
             states = f"states at {len(points)} hook points"
         moved = max(hook.moved for hook in hooks)
+        if self.texts:
+            return (
+                f"{self._found(hooks)}Moved the {states} in the text encoder by {moved:.{0 if moved >= 0.1 else 1}%} of "
+                f"their size in {self.moved_steps} of {self.steps} texts."
+            )
         cached = sum(call.note == CACHED for call in self.calls)
         return (
             f"{self._found(hooks)}Moved the {states} by {moved:.{0 if moved >= 0.1 else 1}%} of their size in "
