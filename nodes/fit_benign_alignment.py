@@ -42,8 +42,8 @@ class FitBenignAlignment(io.ComfyNode):
                         io.DynamicCombo.Option("blocks", _block_inputs()),
                     ],
                     tooltip="Where the vector is carried to. conditioning: the prompt's states; start here. "
-                    "encoder_layer: inside the text encoder, for measurements. clip_vision: the start image's states "
-                    "of an image-to-video model. blocks: inside the diffusion model; slow.",
+                    "encoder_layer: inside the text encoder; Apply then needs clip. clip_vision: the start image's "
+                    "states of an image-to-video model. blocks: inside the diffusion model; slow.",
                 ),
                 io.DynamicCombo.Input(
                     "method",

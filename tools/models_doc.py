@@ -35,6 +35,16 @@ The paper names nine video models of 1.3 to 5 billion parameters, for text and i
 | Allegro | no | cannot be loaded, so it cannot be steered |
 
 The names of the other six are not in what we could read. None of the nine was run here with its released weights."""
+ENCODERS = """
+## Inside the text encoder
+
+At `encoder.<layer>` (the first is 1) the largest text encoder of a CLIP is steered while it reads the prompt, before
+any model runs: connect `clip` to Apply Safety Steering. The space is named by ComfyUI's name of the encoder:
+`umt5xxl/encoder.12`, `t5xxl/encoder.12`, `clip_l/encoder.6`, `qwen3_4b/encoder.18`, `gemma3_12b/encoder.24`. Only the
+prompt's own tokens are edited: no padding on either side, no begin, end or template token, and nothing of the empty
+text that prompt weights are taken against. `tests/comfy/test_encoder_steering.py` checks this on ComfyUI's classes at
+small size, with random weights: CLIP, T5, umT5, Qwen 3 and Gemma 3. A CLIP that is not built as ComfyUI's own is
+refused."""
 INTRODUCTION = """# Models
 
 Made by `make models-doc` from the model map (`bridge/models/families/`) and the table of cases that the tests run
@@ -71,6 +81,7 @@ def render() -> str:
         "|---|---|---|---|---|---|",
         *(_row(family, [case for case in CASES.values() if case.family == family.name]) for family in FAMILIES),
         REINS,
+        ENCODERS,
         "\n## Other models\n",
         "A model whose class has no row is tried if it has one list of similar blocks that return (batch, tokens,",
         "channels). All its tokens are steered, and the trace calls it an *untested model*. Any other model is refused",

@@ -111,7 +111,7 @@ class TextStates:
 
 
 class EncoderLayer:
-    """Target `encoder_layer`: the states after one layer of a CLIP's largest encoder, at a hook point `encoder.<layer>`.
+    """Target `encoder_layer`: the states after one layer of a CLIP's largest encoder, at `encoder.<layer>`.
 
     depth: 0 is the first layer, 1 the last.
 

@@ -8,7 +8,7 @@ prompt, keep their meaning. Nothing stays on the shared encoder.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import cache
@@ -19,29 +19,27 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_execution.utils import get_executing_context
 
-from ...safety_steering.errors import MismatchError, NotSteeredError
+from ...safety_steering.errors import MismatchError
 from ...safety_steering.hook_point import HookPoint
-from ...safety_steering.steering.interventions import Targets, intervene, stack_targets
+from ...safety_steering.steering.interventions import Targets, stack_targets
 from ...safety_steering.steering.trace import (
     ACTED,
     NOTHING_FOUND,
     NOTHING_TO_EDIT,
-    OFF,
     CallTrace,
     RunTrace,
 )
 from ...safety_steering.vectors.vector import SafetyVector
-from ..language_models.encoder_fit import Encoder, check_fits_encoder, encoder_of, encoder_warning
+from ..language_models.encoder_fit import check_fits_encoder, encoder_of, encoder_warning
 from .apply import apply_steering
-from .own_tokens import Frame, Pieces, find_frames, own_tokens
-from .run import Call, Measured, Run, finish
+from .encoder_reading import EMPTY, Reading, pad_of
+from .own_tokens import Frame, find_frames
 from .run_log import RunLog
 from .settings import SteeringSettings
 
 GATES = ("off", "pooled", "token")
 MOST_FRAMES = 64
 KEPT_TEXTS = 64  # of one prompt, that the node is told of
-EMPTY = "there was no text."
 # node id -> the steering that the node put on a CLIP last
 ENCODER_STEERINGS: WeakValueDictionary[str, EncoderSteering] = WeakValueDictionary()
 
@@ -186,7 +184,7 @@ class EncoderSteering:
         self._on_trace = on_trace
         self._frames: dict[Frame, None] = {}
         self._targets: dict[tuple[HookPoint, torch.device], Targets] = {}
-        self._reading: _Reading | None = None
+        self._reading: Reading | None = None
         self._told: tuple[str, tuple[CallTrace, ...]] = ("", ())
 
     @property
@@ -201,7 +199,7 @@ class EncoderSteering:
 
     def note_frames(self, clip: Any, tokenize: Callable[[str], Any]) -> None:
         """Remember what this way of tokenizing puts around every text."""
-        pad = _pad(encoder_of(clip))
+        pad = pad_of(encoder_of(clip))
         for frame in find_frames(tokenize, pad):
             self._frames.pop(frame, None)
             self._frames[frame] = None
@@ -225,15 +223,15 @@ class EncoderSteering:
             return
         encoder = check_fits_encoder(self.vector, self.settings.hook_points, clip)
         self.note_frames(clip, _plain_tokenizer(clip))
-        reading = self._reading = _Reading(self, encoder, tuple(self._frames))
+        reading = self._reading = Reading(encoder, self.settings, self._targets_at, tuple(self._frames))
         try:
             with reading.hooked():
                 yield
         finally:
             self._reading = None
-        self._record(reading.trace(self._about()))
+        self._record(reading.trace(self._about(), list(self._warnings)))
 
-    def targets(self, point: HookPoint, device: torch.device) -> Targets:
+    def _targets_at(self, point: HookPoint, device: torch.device) -> Targets:
         """The active categories at a hook point, float32. A text encoder knows no noise: the first sigma bin holds."""
         if (point, device) not in self._targets:
             stacked = stack_targets(self.vector.at(point), self.vector.mix, 0)
@@ -247,7 +245,6 @@ class EncoderSteering:
             "settings": self.described,
             "prompt_id": context.prompt_id if context else "",
             "node_id": context.node_id if context else "",
-            "warnings": self._warnings,
             "vector": {
                 "sha256": self.vector.sha256,
                 "kind": info.kind,
@@ -275,87 +272,6 @@ class EncoderSteering:
         hooks = [hook for call in calls for hook in call.hooks]
         status = ACTED if any(hook.moved for hook in hooks) else NOTHING_FOUND if hooks else NOTHING_TO_EDIT
         return replace(trace, status=status, calls=calls, reason=EMPTY if status == NOTHING_TO_EDIT else "")
-
-
-class _Reading:
-    """One prompt that an encoder reads, in one pass or several. aside: a host's policy steers it instead."""
-
-    def __init__(self, steering: EncoderSteering, encoder: Encoder, frames: Sequence[Frame]) -> None:
-        self.aside = False
-        self._steering, self._encoder, self._frames = steering, encoder, frames
-        self._pieces: Pieces = ()
-        self._mask = torch.zeros(0, 0, 1, dtype=torch.bool)
-        self._passes = 0
-        self._edited = {point: 0 for point in steering.settings.hook_points}
-        self._call = Call(0.0, ("unknown",), 1)
-
-    @contextmanager
-    def hooked(self) -> Iterator[None]:
-        """Hooks on the encoder while a prompt is read inside."""
-        encoder, points = self._encoder, self._edited
-        handles = [
-            encoder.part.register_forward_pre_hook(self._take_pieces),
-            encoder.transformer.register_forward_pre_hook(self._take_pass, with_kwargs=True),
-            *(encoder.layers[point.number - 1].register_forward_hook(self._edit(point)) for point in points),
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def trace(self, about: Mapping[str, Any]) -> RunTrace:
-        """What was done, read off the device once."""
-        if self.aside:
-            return RunTrace(OFF, reason="the host's safety policy steers this prompt instead.", texts=True, **about)
-        for point, count in self._edited.items():
-            if count != self._passes or not count:
-                raise NotSteeredError(
-                    f"The text encoder {self._encoder.name} read a prompt and {point} was not steered: the hook on "
-                    "that layer did not fire. Another node may replace the layer; connect the CLIP directly from its "
-                    "loader."
-                )
-        warnings = about["warnings"]
-        trace = finish(Run(calls=[self._call]), "both", **{k: v for k, v in about.items() if k != "warnings"})
-        reason = EMPTY if trace.status == NOTHING_TO_EDIT else trace.reason
-        return replace(trace, texts=True, warnings=warnings, reason=reason)
-
-    def _take_pieces(self, module: torch.nn.Module, args: Any) -> None:
-        self._pieces = args[0]
-
-    def _take_pass(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        embeds = kwargs["embeds"]
-        pad, width = _pad(self._encoder), self._encoder.width
-        masks = [own_tokens(piece, embeds.shape[1], width, pad, self._frames) for piece in self._pieces]
-        self._mask = torch.stack(masks)[..., None]
-        self._passes += 1
-
-    def _edit(self, point: HookPoint) -> Callable[[torch.nn.Module, Any, Any], Any]:
-        def edit(module: torch.nn.Module, args: Any, output: Any) -> Any:
-            if self.aside:
-                return None
-            states = output[0] if isinstance(output, tuple) else output
-            if states.shape[:2] != self._mask.shape[:2]:
-                raise NotSteeredError(
-                    f"After {point} of {self._encoder.name} came states of shape {tuple(states.shape)}, expected "
-                    f"{tuple(self._mask.shape[:2])} tokens. Please report this text encoder."
-                )
-            settings = self._steering.settings
-            targets = self._steering.targets(point, states.device)
-            # a long prompt is read in pieces: one sample, so that a pooled gate decides for all of it
-            whole = states.reshape(1, -1, states.shape[-1])
-            mask = self._mask.to(states.device).reshape(1, -1, 1)
-            edited, effect = intervene(whole, targets, settings.intervention, settings.strength_at(point), mask)
-            self._call.measured.append(Measured(point, targets, effect))
-            self._edited[point] += 1
-            edited = edited.reshape(states.shape)
-            return (edited, *output[1:]) if isinstance(output, tuple) else edited
-
-        return edit
-
-
-def _pad(encoder: Encoder) -> Any:
-    return getattr(encoder.part, "special_tokens", {}).get("pad")
 
 
 def _plain_tokenizer(clip: Any) -> Callable[[str], Any]:

@@ -17,12 +17,13 @@ from .stand_in_clip import StandInClip
 from .stand_in_clip_vision import StandInClipVision
 from .start_frame import StartFrame
 from .text_encode import TextEncode
+from .tiny_umt5 import TinyUmT5
 from .trace import Trace
 
 
 class DevelopmentNodes(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        stand_ins = [TextEncode, ClipVision, StartFrame, MiniLMTextEncode, StandInClip, StandInClipVision]
+        stand_ins = [TextEncode, ClipVision, StartFrame, MiniLMTextEncode, StandInClip, StandInClipVision, TinyUmT5]
         disturbances = [Fail, Overflow, ReplaceBlock, CompileModel]
         neighbours = [SwapClass, WrapModel, WrapBlocks, BlockCache, AroundCore, ModelAndGuider, Tiles]
         instruments = [HookCensus, Trace, GraphCount]

@@ -104,15 +104,13 @@ class RunTrace:
         if len(points) > 1:
             states = f"states at {len(points)} hook points"
         moved = max(hook.moved for hook in hooks)
+        size = f"{moved:.{0 if moved >= 0.1 else 1}%} of their size"
         if self.texts:
-            return (
-                f"{self._found(hooks)}Moved the {states} in the text encoder by {moved:.{0 if moved >= 0.1 else 1}%} of "
-                f"their size in {self.moved_steps} of {self.steps} texts."
-            )
+            where = f"the {states} in the text encoder"
+            return f"{self._found(hooks)}Moved {where} by {size} in {self.moved_steps} of {self.steps} texts."
         cached = sum(call.note == CACHED for call in self.calls)
         return (
-            f"{self._found(hooks)}Moved the {states} by {moved:.{0 if moved >= 0.1 else 1}%} of their size in "
-            f"{self.moved_steps} of {self.steps} steps."
+            f"{self._found(hooks)}Moved the {states} by {size} in {self.moved_steps} of {self.steps} steps."
             f"{f' {cached} calls were answered by a cache.' if cached else ''}"
         )
 

@@ -101,9 +101,10 @@ def test_what_changes_an_encoders_states_changes_its_key(clips):
 def test_an_inner_layer_is_a_target_of_its_own(clips, name):
     inner = importlib.import_module("safety_steering_pack.bridge.alignment.text_states")
     found = inner.EncoderLayer(clips[name], 0.5).states(TEXTS, lambda done, total: None)
-    assert found.side.hook_point == "source.2"
-    assert found.side.space.endswith("/source.2")
+    assert found.side.hook_point == "encoder.2"
+    assert found.side.space == {"sd1": "clip_l", "flux": "clip_l"}[name] + "/encoder.2"
+    assert found.side.weight_fingerprint
     assert found.states.pooled.shape == (MIN_ANCHORS, 64)
     deeper = inner.EncoderLayer(clips[name], 1.0).states(TEXTS, lambda done, total: None)
-    assert deeper.side.hook_point == "source.3"
+    assert deeper.side.hook_point == "encoder.3"
     assert not torch.equal(deeper.states.pooled, found.states.pooled)

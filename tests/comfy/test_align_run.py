@@ -301,11 +301,11 @@ def test_notices_of_a_poor_fit_and_of_a_strength_never_measured(module, wan):
     assert f"Never measured on {name}: this vector's effect was measured only on wan2.1-1.3b" in said(elsewhere, 1.0)
 
 
-def test_a_vector_of_an_inner_encoder_layer_is_refused_by_apply(module, wan):
+def test_a_vector_of_a_language_model_is_refused_by_apply(module, wan):
     check = importlib.import_module("safety_steering_pack.bridge.models.vector_fit")
     shape = importlib.import_module("safety_steering_pack.bridge.models.model_map").read_shape(
         wan.model.diffusion_model
     )
     inner = World().vector(40).with_info(kind="transferred", gap_kind="estimated")
-    with pytest.raises(MismatchError, match="inside a text encoder"):
+    with pytest.raises(MismatchError, match="lives in a language model"):
         check.check_fits(inner, tuple(inner.hook_points), shape)

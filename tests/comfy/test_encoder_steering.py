@@ -17,11 +17,12 @@ from safety_steering_pack.safety_steering.vectors.vector import (
     SafetyVector,
     VectorInfo,
 )
-from tiny_text_encoders import KINDS, LAYERS, WIDTH, tiny_clip
+from tiny_text_encoders import KINDS, WIDTH, tiny_clip
 
 TEXT = "a dog and men at sea"
 LAYER = 2
 POINT = HookPoint(f"encoder.{LAYER}")
+PLAIN_ADD = Intervention("add", "none")
 
 
 def make_vector(name: str, point: HookPoint = POINT, width: int = WIDTH) -> SafetyVector:
@@ -41,7 +42,7 @@ def module(comfy_in_process):
 def settings_of(module):
     kind = importlib.import_module("safety_steering_pack.bridge.steering.settings").SteeringSettings
 
-    def make(strength: float = 1.0, how: Intervention = Intervention("add", "none"), *points):
+    def make(strength: float = 1.0, how: Intervention = PLAIN_ADD, *points):
         return kind(strength, points or (POINT,), how, (0.0, 1.0))
 
     return make
@@ -53,7 +54,7 @@ def clip(request, comfy_in_process):
 
 
 def encoded(clip, text: str = TEXT, **options) -> torch.Tensor:
-    ((states, about),) = clip.encode_from_tokens_scheduled(clip.tokenize(text, **options))
+    ((states, _about),) = clip.encode_from_tokens_scheduled(clip.tokenize(text, **options))
     return states
 
 
@@ -75,7 +76,7 @@ def read_layer(clip, name: str, text: str = TEXT, layer: int = LAYER, **options)
     finally:
         for handle in handles:
             handle.remove()
-    return torch.cat(seen), [[token for token in piece] for piece in pieces]
+    return torch.cat(seen), [list(piece) for piece in pieces]
 
 
 def own_places(kind: str, tokens: list[int]) -> slice:
@@ -124,7 +125,11 @@ def test_clones_carry_the_steering(clip, module, settings_of):
     assert module.encoder_steerings_of(steered.clone()) == module.encoder_steerings_of(steered)
     assert module.encoder_steerings_of(clip.loaded.clone()) == ()
     patched, plain = steered.clone(), clip.loaded.clone()  # as a LoRA does
-    weight = next(name for name in clip.loaded.patcher.model.state_dict() if name.endswith(("wi_0.weight", "fc1.weight", "up_proj.weight")))
+    weight = next(
+        name
+        for name in clip.loaded.patcher.model.state_dict()
+        if name.endswith(("wi_0.weight", "fc1.weight", "up_proj.weight"))
+    )
     shape = clip.loaded.patcher.model.state_dict()[weight].shape
     for one in (patched, plain):
         one.add_patches({weight: (torch.ones(shape),)}, 0.5)
@@ -147,7 +152,9 @@ def test_an_empty_prompt_and_prompt_weights_keep_their_meaning(clip, module, set
     (plain, *empty), pieces = read_layer(clip.loaded, clip.kind, weighted)
     (after, *still), _ = read_layer(steered, clip.kind, weighted)
     assert moved(plain, after) == list(range(len(pieces[0]))[own_places(clip.kind, pieces[0])])
-    assert all(torch.equal(one, other) for one, other in zip(empty, still, strict=True))  # what weights are taken against
+    assert all(
+        torch.equal(one, other) for one, other in zip(empty, still, strict=True)
+    )  # what weights are taken against
     assert bool(empty) == (clip.kind in ("clip_l", "t5xxl", "umt5xxl")), clip.kind
 
 
@@ -205,7 +212,9 @@ def test_tokenizer_options_and_scheduled_hooks_are_steered(module, settings_of, 
     hooks = comfy.hooks.create_hook_lora({}, 1.0, 1.0)
     scheduled.patcher.forced_hooks = hooks
     scheduled.use_clip_schedule = True
-    scheduled.patcher.register_all_hook_patches(hooks, comfy.hooks.create_target_dict(comfy.hooks.EnumWeightTarget.Clip))
+    scheduled.patcher.register_all_hook_patches(
+        hooks, comfy.hooks.create_target_dict(comfy.hooks.EnumWeightTarget.Clip)
+    )
     entries = scheduled.encode_from_tokens_scheduled(scheduled.tokenize(TEXT))
     assert torch.equal(entries[0][0], encoded(steered))
     assert shape

@@ -16,6 +16,8 @@ from safety_steering_pack.safety_steering.alignment.maps import METHODS
 from safety_steering_pack.safety_steering.errors import VectorFileError
 from safety_steering_pack.safety_steering.vectors.file import load_vector
 
+SOURCE = Side("source.3", "tinylm/source.3", "tinylm")
+
 
 @pytest.fixture(scope="module")
 def fitted():
@@ -27,7 +29,7 @@ def fitted():
             world.source(facts),
             AnchorStates(pooled, pooled + 1),
             method,
-            source_side=Side("source.3", "tinylm/source.3", "tinylm"),
+            source_side=SOURCE,
             target_side=Side("block.blocks.1.image", "m/block.blocks.1.image", "m", "wan", "f00", {"blocks": 4}),
             texts=["a", "b"],
             about={"notes": ["a note"]},
@@ -43,6 +45,16 @@ def test_it_comes_back_bit_for_bit(fitted, method, tmp_path):
     assert again.facts() == fitted[method].facts()
     v = torch.ones(2, 24)
     assert torch.equal(again.carry(v), fitted[method].carry(v))
+
+
+def test_an_older_file_of_an_encoder_layer_leads_to_where_apply_steers(tmp_path):
+    world = World()
+    facts = world.facts(60)
+    target = Side("source.12", "t5xxl/source.12", "t5xxl")
+    older = fit_alignment(world.source(facts), world.target(facts), source_side=SOURCE, target_side=target)
+    again = load_alignment(save_alignment(older, tmp_path / "a.safetensors"))
+    assert (again.target.hook_point, again.target.space) == ("encoder.12", "t5xxl/encoder.12")
+    assert (again.source.hook_point, again.source.space) == ("source.3", "tinylm/source.3")
 
 
 def parts(path):

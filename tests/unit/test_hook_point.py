@@ -45,11 +45,15 @@ def test_hook_points_that_are_no_block():
     assert [HookPoint(name).kind for name in ("conditioning", "clip_vision")] == ["conditioning", "clip_vision"]
     layer = HookPoint("source.12")
     assert (layer.kind, layer.number, layer.list, layer.is_block) == ("source", 12, "", False)
+    inner = HookPoint("encoder.12")
+    assert (inner.kind, inner.number, inner.list, inner.is_block) == ("encoder", 12, "", False)
+    assert inner.in_encoder
+    assert not layer.in_encoder
 
 
 @pytest.mark.parametrize(
     "name", ["", "text", "block", "block.blocks.image", "block.blocks.-1.image", "block.blocks.1.depth", "source.x",
-             "block.a/b.1.image", "source.1 ",
+             "block.a/b.1.image", "source.1 ", "encoder", "encoder.0", "encoder.1.text",
              "block.blocks.01.image", "source.\u0661", "CONDITIONING", "block.blocks.12345.image"]
 )  # fmt: skip
 def test_another_name_is_refused(name):

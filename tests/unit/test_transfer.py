@@ -91,6 +91,15 @@ def test_a_carried_block_vector_names_its_model():
     assert info.block_counts == {"blocks": 4}
 
 
+def test_a_vector_inside_a_text_encoder_names_it():
+    side = Side("encoder.12", "t5xxl/encoder.12", "t5xxl", weight_fingerprint="f00")
+    _, vector, alignment = carried(target_side=side)
+    vector = transfer(vector, alignment)
+    assert tuple(vector.hook_points) == ("encoder.12",)
+    assert vector.at("encoder.12").space == "t5xxl/encoder.12"
+    assert (vector.info.model_name, vector.info.weight_fingerprint) == ("t5xxl", "f00")
+
+
 def test_another_mix_gives_the_same_directions():
     _, vector, alignment = carried()
     mixed = transfer(vector.with_mix({"illegal": 2.0}), alignment)
