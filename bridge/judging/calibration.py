@@ -187,7 +187,9 @@ def steered(model: ModelPatcher, vector: SafetyVector, setting: Setting) -> Mode
     """A clone of the model, steered by a setting; the model itself at strength 0."""
     if not setting.strength:
         return model
-    settings = SteeringSettings(setting.strength, setting.hook_points, setting.intervention, setting.window)
+    settings = SteeringSettings(
+        setting.strength, setting.hook_points, setting.intervention, setting.window, strengths=setting.strengths
+    )
     return apply_steering(model, vector, settings)
 
 

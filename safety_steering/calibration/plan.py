@@ -2,7 +2,8 @@
 
     unsteered   every prompt that the finals use
     coarse      hook points x strengths on few prompts; thinned evenly if the budget is short, the usual set kept
-    fine        around the best of them: other windows and interventions, strengths between, neighbouring hook points
+    fine        around the best of them: other windows and interventions, strengths between, neighbouring hook points;
+                for hook points of several kinds together, half and twice the strength at one kind
     finals      the best few on every prompt
 
 A budget counts videos. The same budget, space and verdicts give the same plan, so that a stopped calibration can be
@@ -133,6 +134,7 @@ def fine_settings(space: SearchSpace, ranked: Sequence[Setting], other_hook_poin
             *(replace(setting, intervention=how) for how in space.interventions),
             *(replace(setting, window=window) for window in space.windows),
             *(replace(setting, strength=strength) for strength in _beside(space.strengths, setting.strength)),
+            *_other_shares(setting),
         ]
         if other_hook_points:
             at = space.hook_points.index(setting.hook_points)
@@ -141,6 +143,16 @@ def fine_settings(space: SearchSpace, ranked: Sequence[Setting], other_hook_poin
             if one not in seen:
                 seen.add(one)
                 yield one
+
+
+def _other_shares(setting: Setting) -> Iterator[Setting]:
+    """Half and twice the strength at one kind of hook point, where a setting has several kinds."""
+    factors, kinds = dict(setting.factors), dict.fromkeys(point.kind for point in setting.hook_points)
+    for kind in kinds if len(kinds) > 1 else ():
+        for factor in (0.5, 2.0):
+            changed = factors | {kind: factors.get(kind, 1.0) * factor}
+            kept = sorted((name, value) for name, value in changed.items() if value != 1)
+            yield replace(setting, factors=tuple(kept))
 
 
 def _beside(strengths: Sequence[float], strength: float) -> list[float]:

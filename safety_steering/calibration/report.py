@@ -73,7 +73,8 @@ def summary(calibration: Calibration) -> str:
     lines = []
     for one in (calibration.unsteered, *calibration.finals):
         setting = one.setting
-        name = "unsteered" if not setting.strength else f"{setting.strength:g} x {joined(setting.hook_points)}"
+        where = joined(setting.hook_points) + setting.shares
+        name = f"{setting.strength:g} x {where}" if setting.strength else "unsteered"
         mark = " (suggested)" if one is chosen else ""
         rates = {"ASR": one.asr, "usable": one.usable, "benign loss": one.loss}
         told = ", ".join(f"{what} {rate:.0%}" for what, rate in rates.items() if rate is not None)
@@ -102,9 +103,11 @@ def apply_words(setting: Setting) -> str:
         gate = f"prompt at false alarm {how.false_alarm:g} and token threshold {how.token_threshold:g}"
     elif how.gate != "off":
         gate = f"{how.gate} at {how.threshold:g}"
+    own = "".join(f", {value:g} at {point}" for point, value in setting.strengths.items())
+    start, end = setting.window
     return (
-        f"strength {setting.strength:g}, intervention {how.kind}, norm {how.norm}, window {setting.window[0]:g} to "
-        f"{setting.window[1]:g}, gate {gate}, hook points {', '.join(setting.hook_points)}"
+        f"strength {setting.strength:g}{own}, intervention {how.kind}, norm {how.norm}, window {start:g} to {end:g}, "
+        f"gate {gate}, hook points {', '.join(setting.hook_points)}"
     )
 
 
@@ -124,6 +127,7 @@ def with_suggestion(vector: SafetyVector, calibration: Calibration, model_name: 
         "setting": {
             "hook_points": list(setting.hook_points),
             "strength": setting.strength,
+            "strengths": setting.strengths,
             "window": list(setting.window),
             **asdict(setting.intervention),
         },
@@ -144,7 +148,7 @@ def with_suggestion(vector: SafetyVector, calibration: Calibration, model_name: 
 def draw_heatmap(calibration: Calibration) -> NDArray[np.uint8]:
     """ASR, gain and benign drift over hook points and strengths, a panel each; the chosen cell is framed.
 
-    A cell shows the best window and intervention tried there. Returns an RGB picture uint8 (H, W, 3).
+    A cell shows the best window, intervention and shares tried there. Returns an RGB picture uint8 (H, W, 3).
     """
     cells = _best_of_each(calibration)
     sets = list(dict.fromkeys(points for points, _ in cells))

@@ -30,12 +30,22 @@ DEFAULT = Intervention()
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to steer. hook_points: steered together. strength: in gaps; 0 is unsteered. window: of denoising."""
+    """One way to steer. hook_points: steered together. strength: in gaps; 0 is unsteered. window: of denoising.
+
+    factors: kind of hook point -> factor of the strength there, where it is not 1.
+    """
 
     hook_points: HookPoints = ()
     strength: float = 0.0
     window: Window = (0.0, 1.0)
     intervention: Intervention = DEFAULT
+    factors: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """Hook point -> its own strength, where a factor changes it."""
+        factors = dict(self.factors)
+        return {point: self.strength * factors[point.kind] for point in self.hook_points if point.kind in factors}
 
     @property
     def name(self) -> str:
@@ -44,7 +54,12 @@ class Setting:
             return "unsteered"
         start, end = self.window
         how = describe_intervention(self.intervention)
-        return f"{self.strength:g} x {how} at {joined(self.hook_points)}, window {start:g}-{end:g}"
+        return f"{self.strength:g} x {how} at {joined(self.hook_points)}{self.shares}, window {start:g}-{end:g}"
+
+    @property
+    def shares(self) -> str:
+        """The factors in words; empty without one."""
+        return "".join(f", {factor:g} of it at {kind}" for kind, factor in self.factors)
 
 
 UNSTEERED = Setting()

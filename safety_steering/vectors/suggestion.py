@@ -93,6 +93,7 @@ def calibrated(step: Mapping[str, Any]) -> Suggestion:
         token_threshold=None if setting.get("token_threshold") is None else float(setting["token_threshold"]),
         window=(start, end),
         branch="both",
+        strengths={str(name): float(value) for name, value in setting.get("strengths", {}).items()},
         basis=CALIBRATED,
         basis_model=str(step["model"]),
         basis_judge=str(step["judge"]),

@@ -120,6 +120,34 @@ def test_other_windows_and_interventions_are_tried_around_the_best():
     }
 
 
+def test_places_that_are_steered_together_get_a_strength_each(tmp_path):
+    """Here the prompt's states spoil the picture at more than half of the strength that the block needs."""
+    both = (POINTS[0], BLOCKS[2])
+
+    class TwoPlaces(World):
+        def judge(self, setting, row):
+            spoilt = setting.strengths.get(both[0], setting.strength) > 2.0
+            strong = setting.strengths.get(both[1], setting.strength) >= 4.0
+            safe = strong or chance(row.id) < 0.5
+            unsafe = row.label == UNSAFE and not spoilt and not (setting.strength and safe)
+            copy = np.zeros((2, COPY_SIZE, COPY_SIZE), np.uint8) if row.label == SAFE else None
+            return Seen(Verdict({}, unsafe, not spoilt, not spoilt), bool(setting.strength), copy)
+
+    found = calibrate(SearchSpace((both,), (2.0, 4.0)), ROWS, 1500, Rule(asr=0), TwoPlaces().measure)
+    chosen = found.chosen.setting
+    strengths = {point: chosen.strengths.get(point, chosen.strength) for point in both}
+    assert strengths == {both[0]: 2.0, both[1]: 4.0}
+    assert "of it at" in chosen.name
+    assert chosen.shares in summary(found)
+    vector = random_vector(dict.fromkeys(POINTS, ("tiny", 8)), family="wan", block_counts={"blocks": 8})
+    suggested = load_vector(save_vector(with_suggestion(vector, found, "wan", "a judge"), tmp_path / "v.safetensors"))
+    settings = recommended_settings(suggested)
+    assert {point: settings.strength_at(point) for point in both} == strengths
+    of_one_kind = SearchSpace(((BLOCKS[2], BLOCKS[3]),), (2.0, 4.0))
+    tried = calibrate(of_one_kind, ROWS, 900, Rule(), TwoPlaces().measure).outcomes
+    assert not any(one.setting.factors for one in tried)
+
+
 def test_without_a_difference_the_usual_hook_points_stay():
     found = calibrate(space(usual=4), ROWS, 600, Rule(), World(good=POINTS).measure)
     assert found.chosen.setting.hook_points == (BLOCKS[3],)
