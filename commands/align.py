@@ -26,7 +26,7 @@ from ..safety_steering.alignment.maps import METHODS, AlignmentSettings
 from ..safety_steering.alignment.report import report_alignment
 from ..safety_steering.alignment.sharpen import SHRINKAGE
 from ..safety_steering.alignment.transfer import carry_over
-from ..safety_steering.directions.native import merged_bins
+from ..safety_steering.directions.merging import merged_bins
 from ..safety_steering.errors import SafetySteeringError
 from ..safety_steering.vectors.card import describe
 from ..safety_steering.vectors.file import load_vector, save_vector

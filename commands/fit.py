@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..safety_steering.activations import Activations
-from ..safety_steering.directions.fitting import LABELS, METHODS, FitSettings
+from ..safety_steering.directions.fitting import DIFFERING, LABELS, METHODS, TOKENS, FitSettings
 from ..safety_steering.directions.methods import KERNELS
 from ..safety_steering.directions.native import fit_vector
 from ..safety_steering.files import write_result
@@ -31,6 +31,7 @@ def add_fit_command(commands: Any) -> None:
     fit.add_argument("--inverse-penalty", type=float, default=1.0, help="of logistic_probe")
     fit.add_argument("--standardise", action="store_true", help="give every channel the same weight")
     fit.add_argument("--regress-length", action="store_true", help="take out what comes from a prompt's length")
+    fit.add_argument("--tokens", choices=TOKENS, default=DIFFERING, help=f"what is fitted on, default {DIFFERING}")
     fit.add_argument("--bins", type=int, default=0, help="directions for how many noise levels; 0 as captured")
     fit.add_argument("--categories", default="", help="which to fit, with commas; all of them if not given")
     fit.add_argument("--seed", type=int, default=0, help="of the evidence: halves and permutations")
@@ -41,7 +42,7 @@ def add_fit_command(commands: Any) -> None:
 def _fit(options: argparse.Namespace) -> str:
     names = ("method", "labels", "kernel", "components", "shrinkage", "inverse_penalty", "standardise")
     settings = FitSettings(
-        **{name: getattr(options, name) for name in (*names, "regress_length", "seed")},
+        **{name: getattr(options, name) for name in (*names, "regress_length", "seed", "tokens")},
         halves=HALVES,
         permutations=PERMUTATIONS,
     )
@@ -56,10 +57,10 @@ def _fit(options: argparse.Namespace) -> str:
     path = save_vector(fitted.vector, options.vector, overwrite=options.overwrite)
     command = f"python -m safety_steering fit {options.activations.name} {path.name} --method {options.method}"
     write_result(path.with_suffix(".json"), command, [options.seed], fitted.table)
-    lines = [f"{'hook point':28}{'category':16}{'sigma':>14}{'AUC':>8}{'halves':>8}{'p':>8}"]
+    lines = [f"{'hook point':28}{'category':16}{'sigma':>14}{'AUC':>8}{'tokens':>8}{'halves':>8}{'p':>8}"]
     for row in fitted.table:
         sigma = "{:.2f}-{:.2f}".format(*row["sigma"])
-        numbers = "".join(f"{_number(row[name]):>8}" for name in ("auc", "halves_cosine", "p_value"))
+        numbers = "".join(f"{_number(row[name]):>8}" for name in ("auc", "token_auc", "halves_cosine", "p_value"))
         lines.append(f"{row['hook_point'][:27]:28}{row['category'][:15]:16}{sigma:>14}{numbers}")
     return "\n".join([*lines, "", path.name, describe(fitted.vector)])
 

@@ -2,11 +2,13 @@
 
 Each row is one prompt, or one frame of its video. Per hook point it has, for each of K sigma bins,
 
-    pooled (D,)   the mean state of the editable tokens
-    token  (D,)   one token's state, chosen by the row's id (its spread over rows is the spread of tokens)
+    pooled (D,)     the mean state of the editable tokens
+    token  (D,)     one token's state, chosen by the row's id (its spread over rows is the spread of tokens)
+    tokens (T, D)   a few tokens' states, in half precision (bfloat16): the same places for both prompts of a pair
 
-A row without a model call in a bin is NaN there. A capture resumes by skipping the ids that are present, and folders
-merge by copying shards. One hook point is read at a time, so memory does not grow with their number.
+A row without a model call in a bin is NaN there, and so are the places of `tokens` that a short prompt does not fill.
+Folders of format version 1 have no `tokens`. A capture resumes by skipping the ids that are present, and folders merge
+by copying shards. One hook point is read at a time, so memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from .files import write_atomically, write_tensors
 from .hook_point import HookPoint
 
 FORMAT = "safety_activations"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)
 SAFE, UNSAFE = "safe", "unsafe"
 DISPUTED = "disputed"  # prompt and judge do not agree; no fit reads these rows
 
@@ -78,10 +81,25 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class States:
-    """The states of n rows at one hook point: pooled and token, each (n, K, D) float32."""
+    """The states of n rows at one hook point: pooled and token, each (n, K, D) float32.
+
+    tokens: (n, K, T, D) bfloat16, NaN where a row has fewer than T; None if they were not captured, or not read.
+    """
 
     pooled: torch.Tensor
     token: torch.Tensor
+    tokens: torch.Tensor | None = None
+
+
+def joined(parts: Sequence[States]) -> States:
+    """The rows of several states one after another; `tokens` as long as the longest, None if one has none."""
+    pooled, token = (torch.cat([getattr(part, kind) for part in parts]) for kind in ("pooled", "token"))
+    tokens = [part.tokens for part in parts if part.tokens is not None]
+    if len(tokens) < len(parts):
+        return States(pooled, token)
+    most = max(one.shape[2] for one in tokens)
+    padded = [torch.nn.functional.pad(one, (0, 0, 0, most - one.shape[2]), value=torch.nan) for one in tokens]
+    return States(pooled, token, torch.cat(padded))
 
 
 class Activations:
@@ -117,7 +135,7 @@ class Activations:
         path = Path(folder)
         try:
             manifest: dict[str, Any] = json.loads((path / "manifest.json").read_text())
-            if (manifest.pop("format"), manifest.pop("format_version")) != (FORMAT, FORMAT_VERSION):
+            if manifest.pop("format") != FORMAT or manifest.pop("format_version") not in READABLE:
                 raise ValueError("another format")
             manifest["sigma_edges"] = tuple(manifest["sigma_edges"])
             return cls(path, Source(**manifest))
@@ -139,6 +157,12 @@ class Activations:
                 if tuple(value.shape) != expected:
                     raise SafetySteeringError(f"{name}/{kind} has shape {tuple(value.shape)}, expected {expected}.")
                 tensors[f"{name}/{kind}"] = value.float()
+            tokens = states[name].tokens
+            if tokens is not None:
+                if tokens.ndim != 4 or (*tokens.shape[:2], tokens.shape[3]) != expected:
+                    shape = (*expected[:2], "T", expected[2])
+                    raise SafetySteeringError(f"{name}/tokens has shape {tuple(tokens.shape)}, expected {shape}.")
+                tensors[f"{name}/tokens"] = tokens.to(torch.bfloat16)
         metadata = {"rows": json.dumps([asdict(row) for row in rows])}
         number = len(self._shards())
         write_tensors(self.folder / f"shard-{number:05d}.safetensors", tensors, metadata, overwrite=False)
@@ -151,22 +175,39 @@ class Activations:
                 found += [Row(**row) for row in json.loads(file.metadata()["rows"])]
         return found
 
-    def read(self, hook_point: HookPoint) -> States:
-        """The states of every row at one hook point."""
+    @property
+    def bytes_on_disk(self) -> int:
+        """The size of every shard together."""
+        return sum(shard.stat().st_size for shard in self._shards())
+
+    def read(self, hook_point: HookPoint, *, tokens: bool = False) -> States:
+        """The states of every row at one hook point; `tokens` is None unless they are asked for and all rows have some.
+
+        Raises:
+            SafetySteeringError: nothing was captured there.
+        """
         if hook_point not in self.source.hook_points:
             raise SafetySteeringError(f"Nothing was captured at {hook_point}.")
         shards = self._shards()
-        counts = [_rows_in(shard, f"{hook_point}/pooled") for shard in shards]
+        counts = [_shape_in(shard, f"{hook_point}/pooled")[0] for shard in shards]
         if not counts:
             raise SafetySteeringError(f"{self.folder.name} holds no activations yet.")
         shape = (sum(counts), self.source.bins, self.source.hook_points[hook_point][1])
-        states = States(torch.empty(shape), torch.empty(shape))
+        most = [_shape_in(shard, f"{hook_point}/tokens")[2:3] for shard in shards] if tokens else [()]
+        kept = None
+        if all(most):
+            of_tokens = (*shape[:2], max(most)[0], shape[2])
+            kept = torch.full(of_tokens, torch.nan, dtype=torch.bfloat16)
+        states = States(torch.empty(shape), torch.empty(shape), kept)
         # shard by shard into the result: concatenating all shards would need twice the memory
         start = 0
         for shard, count in zip(shards, counts, strict=True):
             with safe_open(shard, framework="pt") as file:
                 for kind in ("pooled", "token"):
                     getattr(states, kind)[start : start + count] = file.get_tensor(f"{hook_point}/{kind}")
+                if kept is not None:
+                    found = file.get_tensor(f"{hook_point}/tokens")
+                    kept[start : start + count, :, : found.shape[2]] = found
             start += count
         return states
 
@@ -174,6 +215,7 @@ class Activations:
         return sorted(self.folder.glob("shard-*.safetensors"))
 
 
-def _rows_in(shard: Path, name: str) -> int:
+def _shape_in(shard: Path, name: str) -> tuple[int, ...]:
+    """The shape of a tensor in a shard; empty if it is not there."""
     with safe_open(shard, framework="pt") as file:
-        return int(file.get_slice(name).get_shape()[0])
+        return tuple(file.get_slice(name).get_shape()) if name in set(file.keys()) else ()

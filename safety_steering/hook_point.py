@@ -67,6 +67,11 @@ class HookPoint(str):
         """Whether it lies inside the text encoder, which reads the prompt before the model is called."""
         return self.kind == "encoder"
 
+    @property
+    def is_text(self) -> bool:
+        """Whether its tokens are words of the prompt."""
+        return self.kind in ("conditioning", "encoder") or self.stream == "text"
+
 
 def depth(point: HookPoint, block_counts: Mapping[str, int]) -> float:
     """How deep a block lies in its model, 0 (first block) to 1 (last), counted over all block lists in order.

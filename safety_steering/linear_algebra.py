@@ -45,39 +45,49 @@ def spectrum(x: torch.Tensor) -> Spectrum:
     return Spectrum(x, squares, vectors if dual else x @ vectors / squares.sqrt())
 
 
-def shrunk_solve(directions: torch.Tensor, centred: torch.Tensor, shrinkage: float) -> torch.Tensor:
-    """(S + lambda I)^-1 applied to each direction, with the scatter S = X^T X and lambda = shrinkage * tr(S) / D.
+class ShrunkScatter:
+    """The scatter S = X^T X of centred states X (n, D), inverted with lambda = shrinkage * tr(S) / D.
 
     This is the ridge form of Fisher's discriminant (Friedman 1989). With fewer rows than channels it is solved through
     the Gram matrix (Woodbury identity): (d - X^T (X X^T + lambda I)^-1 X d) / lambda.
 
-    Args:
-        directions: (m, D).
-        centred: X (n, D), the states without their mean.
-        shrinkage: above 0. The higher, the less a direction is turned.
-
-    Returns:
-        (m, D) float64. S is not divided by the degrees of freedom, so only the rows' directions have a meaning.
+    shrinkage: above 0. The higher, the less a direction is turned.
 
     Raises:
         SafetySteeringError: the states do not vary, or the shrinkage is not a finite number above 0.
     """
-    directions, x = directions.double(), centred.double()
-    rows, width = x.shape
-    penalty = shrinkage * float(x.square().sum()) / width
-    if not 0 < penalty < math.inf:
-        raise SafetySteeringError(
-            f"The covariance of these states cannot be inverted with shrinkage {shrinkage}. Expected finite states "
-            "that vary, and a finite shrinkage above 0, such as 1."
-        )
-    gram = x @ x.T if rows < width else x.T @ x
-    gram.diagonal().add_(penalty)
-    if rows < width:
-        explained = torch.linalg.solve(gram, x @ directions.T)
-        without: torch.Tensor = (directions - explained.T @ x) / penalty
-        return without
-    solved: torch.Tensor = torch.linalg.solve(gram, directions.T)
-    return solved.T
+
+    def __init__(self, centred: torch.Tensor, shrinkage: float) -> None:
+        self._x = centred.double()
+        rows, width = self._x.shape
+        self._penalty = shrinkage * float(self._x.square().sum()) / width
+        if not 0 < self._penalty < math.inf:
+            raise SafetySteeringError(
+                f"The covariance of these states cannot be inverted with shrinkage {shrinkage}. Expected finite states "
+                "that vary, and a finite shrinkage above 0, such as 1."
+            )
+        self._dual = rows < width
+        gram = self._x @ self._x.T if self._dual else self._x.T @ self._x
+        gram.diagonal().add_(self._penalty)
+        self._factors = torch.linalg.lu_factor(gram)
+
+    def solve(self, directions: torch.Tensor) -> torch.Tensor:
+        """(S + lambda I)^-1 applied to directions (m, D): (m, D) float64.
+
+        S is not divided by the degrees of freedom, so only the rows' directions have a meaning.
+        """
+        directions = directions.double()
+        if self._dual:
+            explained = torch.linalg.lu_solve(*self._factors, self._x @ directions.T)
+            without: torch.Tensor = (directions - explained.T @ self._x) / self._penalty
+            return without
+        solved: torch.Tensor = torch.linalg.lu_solve(*self._factors, directions.T)
+        return solved.T
+
+
+def shrunk_solve(directions: torch.Tensor, centred: torch.Tensor, shrinkage: float) -> torch.Tensor:
+    """`ShrunkScatter` of centred states (n, D), applied to directions (m, D)."""
+    return ShrunkScatter(centred, shrinkage).solve(directions)
 
 
 def channel_scales(benign: torch.Tensor) -> torch.Tensor:

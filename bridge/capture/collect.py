@@ -1,7 +1,8 @@
 """Capture: pooled hidden states of the prompts that a sampler run generates, read through the same hooks that steer.
 
 One run gives one row a sample of its batch, or one row a frame of each. At each hook point and sigma bin a row holds
-the mean state over its editable tokens, averaged over the model calls of that bin, and one token's state from the last.
+the mean state over its editable tokens and a few tokens' states, both averaged over the model calls of that bin, and
+one token's state from the last. `kept_tokens` says which tokens are kept.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..models.swaps import unwrap
 from ..models.tokens import TokenRange, to_sequence
 from ..steering.branches import UNKNOWN, call_roles, is_targeted, roles_by_uuid
 from ..steering.model_call import ModelCall, named, sigma_of
+from .kept_tokens import kept_tokens, most_tokens
 
 WRAPPER_KEY = "safety_steering_capture"
 # tokens that are copied to float64 at a time, so that a long video's states are never held twice
@@ -60,11 +62,16 @@ def capture_source(
 
 @dataclass
 class _Sums:
-    """Running sums of one hook point, float64: total (B, K, D), count (B, K), token (B, K, D)."""
+    """Running sums of one hook point, float64: total (B, K, D), count (B, K), token (B, K, D).
+
+    tokens: (B, K, T, D) float32, with as many summands as filled (B, K, T).
+    """
 
     total: torch.Tensor
     count: torch.Tensor
     token: torch.Tensor
+    tokens: torch.Tensor
+    filled: torch.Tensor
 
 
 class Capture:
@@ -74,12 +81,14 @@ class Capture:
         which core copies between the branches, are not told apart.
     by_frame: one row for each latent frame of a sample, in order, instead of one row for the sample.
     token_fractions: for each sample of the next run, which of its editable tokens is kept, as a fraction in [0, 1).
+    token_pairs: for each sample of the next run, the id that draws its few tokens; twins share it.
     """
 
     def __init__(self, source: Source, branch: str = "positive", *, by_frame: bool = False) -> None:
         self.source = source
         self.states: dict[str, States] = {}
         self.token_fractions: Sequence[float] = ()
+        self.token_pairs: Sequence[str] = ()
         self._branch = branch
         self._by_frame = by_frame
         self._roles: dict[Any, str] = {}
@@ -115,7 +124,7 @@ class Capture:
         rows = model_call.x.shape[0] // len(roles)
         chunks = [i for i, role in enumerate(roles) if self._is_read(role)]
 
-        def collect(name: str, h: torch.Tensor, tokens: TokenRange) -> None:
+        def collect(name: HookPoint, h: torch.Tensor, tokens: TokenRange) -> None:
             for chunk in chunks:
                 part = h[chunk * rows : (chunk + 1) * rows, slice(*tokens.within(h.shape[1]))]
                 mask = tokens.mask
@@ -157,12 +166,13 @@ class Capture:
     def _bin_of(self, sigma: float) -> int:
         return int(torch.bucketize(torch.tensor(sigma), torch.tensor(self.source.sigma_edges[1:-1]), right=True))
 
-    def _add(self, name: str, h: torch.Tensor, mask: torch.Tensor | None, k: int) -> None:
+    def _add(self, name: HookPoint, h: torch.Tensor, mask: torch.Tensor | None, k: int) -> None:
         """Add h (R, N, D) where mask (R, N, 1) holds. At once, because core changes block outputs in place later."""
         rows, count, width = h.shape
         if name not in self._sums:
             zeros = torch.zeros(rows, self.source.bins, width, dtype=torch.float64, device=h.device)
-            self._sums[name] = _Sums(zeros, zeros[..., 0].clone(), zeros.clone())
+            few = zeros.new_zeros(rows, self.source.bins, most_tokens(name), width, dtype=torch.float32)
+            self._sums[name] = _Sums(zeros, zeros[..., 0].clone(), zeros.clone(), few, few[..., 0].clone())
         sums = self._sums[name]
         given = self.token_fractions or (0.5,)
         fractions = [one for one in given for _ in range(rows // len(given))]  # the frames of a sample share one
@@ -177,7 +187,13 @@ class Capture:
             wanted = torch.tensor(fractions, dtype=torch.float64, device=h.device)
             kept = (mask[..., 0].cumsum(dim=1) <= wanted[:, None] * number).sum(dim=1).clamp_max(count - 1)
         if count:
-            sums.token[:, k] = h[torch.arange(rows, device=h.device), kept].double()
+            every = torch.arange(rows, device=h.device)
+            sums.token[:, k] = h[every, kept].double()
+            pairs = self.token_pairs or ("",)
+            ids = [one for one in pairs for _ in range(rows // len(pairs))]
+            places, real = kept_tokens(name, ids, count, mask, h.device)
+            sums.tokens[:, k] += torch.where(real[..., None], h[every[:, None], places].float(), 0.0)
+            sums.filled[:, k] += real.float()
 
 
 def _sum(h: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -202,7 +218,12 @@ def _by_frame(h: torch.Tensor | None, tokens: TokenRange, name: str) -> torch.Te
 
 
 def _finish(sums: _Sums) -> States:
-    """Means (B, K, D), float32 on the CPU. A sigma bin without a model call is NaN."""
+    """Means on the CPU, as `States` has them. A sigma bin without a model call, and a place without a token, is NaN."""
     seen = sums.count[..., None] > 0
     pooled = torch.where(seen, sums.total / sums.count[..., None].clamp_min(1), torch.nan)
-    return States(pooled.float().cpu(), torch.where(seen, sums.token, torch.nan).float().cpu())
+    most = max(1, int((sums.filled > 0).sum(dim=2).max()))  # a short prompt's empty places are not stored
+    tokens, filled = sums.tokens[:, :, :most], sums.filled[:, :, :most, None]
+    few = torch.where(filled > 0, tokens / filled.clamp_min(1), torch.nan)
+    return States(
+        pooled.float().cpu(), torch.where(seen, sums.token, torch.nan).float().cpu(), few.to(torch.bfloat16).cpu()
+    )

@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 
-from ...safety_steering.activations import DISPUTED, SAFE, UNSAFE, Activations, Row, States
+from ...safety_steering.activations import DISPUTED, SAFE, UNSAFE, Activations, Row, States, joined
 from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.judges.verdict import Judge
 from ...safety_steering.prompts.prompt_set import PromptSet
@@ -141,6 +140,7 @@ def capture_prompts(
         states, videos = [], []
         for prompt, positive in shard:
             capture.token_fractions = [fraction(prompt.row.id)]
+            capture.token_pairs = [prompt.row.pair or prompt.row.id]
             video = sampler.sample(captured, prompt, positive)
             videos.append(video if labels.look else None)
             states.append(_whole(capture.states, source))
@@ -192,7 +192,4 @@ def _frames(row: Row, states: Mapping[str, States], pooling: str) -> list[Row]:
 
 
 def _joined(states: Sequence[Mapping[str, States]]) -> dict[str, States]:
-    return {
-        name: States(*(torch.cat([getattr(one[name], kind) for one in states]) for kind in ("pooled", "token")))
-        for name in states[0]
-    }
+    return {name: joined([one[name] for one in states]) for name in states[0]}

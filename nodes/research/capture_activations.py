@@ -26,8 +26,8 @@ class CaptureActivations(io.ComfyNode):
             node_id="SafetySteering_CaptureActivations",
             display_name="Capture Activations",
             category=CATEGORY,
-            description="Generates every prompt of a set and stores the model's mean hidden states in a folder under "
-            "the output directory. Stop it at any time; the next run continues.",
+            description="Generates every prompt of a set and stores the model's hidden states, the mean and those of a "
+            "few tokens, in a folder under the output directory. Stop it at any time; the next run continues.",
             search_aliases=["safety", "steering", "hidden states", "extract", "REINS"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to capture, unsteered."),
@@ -140,4 +140,5 @@ def _summary(activations: Activations) -> str:
     counts = Counter(row.label for row in rows)
     found = ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
     kind = "frames" if any(row.video for row in rows) else "videos"
-    return f"{len(rows)} {kind} ({found}); hook points: {len(source.hook_points)}; noise levels: {source.bins}"
+    size = f"{activations.bytes_on_disk / 1e6:.1f} MB on disk"
+    return f"{len(rows)} {kind} ({found}); hook points: {len(source.hook_points)}; noise levels: {source.bins}; {size}"

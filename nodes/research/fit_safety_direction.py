@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ...safety_steering.activations import Activations
 from ...safety_steering.directions.charts import draw_separability
-from ...safety_steering.directions.fitting import LABELS, METHODS, FitSettings
+from ...safety_steering.directions.fitting import DIFFERING, LABELS, METHODS, POOLED, FitSettings
 from ...safety_steering.directions.methods import KERNELS
 from ...safety_steering.directions.native import fit_vector
 from ...safety_steering.vectors.card import describe
@@ -73,6 +73,15 @@ class FitSafetyDirection(io.ComfyNode):
                     max=2**32 - 1,
                     tooltip="Seed of the statistics: random halves and permutations.",
                 ),
+                io.Combo.Input(
+                    "tokens",
+                    options=[DIFFERING, POOLED],
+                    default=DIFFERING,
+                    optional=True,
+                    tooltip="differing: the direction of the tokens by which an unsafe prompt differs from its safe "
+                    "twin; the best to steer with. pooled: of the mean over all tokens. Prompts without a twin are "
+                    "always pooled.",
+                ),
             ],
             outputs=[
                 SafetyVectorType.Output("safety_vector", tooltip="Connect to Apply or Save Safety Vector."),
@@ -94,6 +103,7 @@ class FitSafetyDirection(io.ComfyNode):
         categories: str,
         seed: int,
         method: dict[str, Any] | None = None,
+        tokens: str = DIFFERING,
     ) -> io.NodeOutput:
         settings = FitSettings(
             **chosen(method, "method", METHODS),
@@ -102,6 +112,7 @@ class FitSafetyDirection(io.ComfyNode):
             halves=HALVES,
             permutations=PERMUTATIONS,
             seed=seed,
+            tokens=tokens,
         )
         bar = comfy.utils.ProgressBar(len(activations.source.hook_points))
         fitted = fit_vector(

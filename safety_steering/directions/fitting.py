@@ -6,7 +6,8 @@
     logistic_probe    the axis that predicts the label best, for comparison
 
 A category's unsafe rows are set against their own safe twins (rows that share `pair`), so that subject, background and
-noise cancel; without twins, against every safe row.
+noise cancel; without twins, against every safe row. With `tokens` "differing" an unsafe row is the mean of the tokens
+by which it differs from its twin (`differing`), and the scatter, the center and the spreads are those of benign tokens.
 
 Standardising divides every channel by its benign standard deviation s before the fit. With <z, u_z> = <h, u_z / s> the
 stored axis is u = (u_z / s) / ||u_z / s||, so that a mean difference becomes the diagonal discriminant d / s^2. (As a
@@ -16,18 +17,23 @@ displacement, s u_z would be the plain mean difference again.) Sums are float64.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import torch
 
 from ..activations import SAFE, UNSAFE, Row, States
 from ..errors import SafetySteeringError
+from ..linear_algebra import ShrunkScatter
 from ..vectors.vector import STATISTICS, Direction, HookPointDirections
+from .differing import with_differing
 from .methods import KERNELS, label_factor, logistic_probe, shrunk_lda, supervised_pca, without_length
 from .rows import TRAIN, Benign, Classes, categories_of, classes_of, seen_in, weighted_sums, where
 from .statistics import Confidence, Statistics, agreement, contrast, half_contrasts, measured, permutation_p_value
 
+POOLED, DIFFERING = "pooled", "differing"
+TOKENS = (POOLED, DIFFERING)
 METHODS = ("mean_difference", "supervised_pca", "shrunk_lda", "logistic_probe")
 LABELS = ("binary", "categories")
 ROUNDING = 1e-12  # of the longest state; a shorter class difference is rounding
@@ -37,6 +43,8 @@ ROUNDING = 1e-12  # of the longest state; a shorter class difference is rounding
 class FitSettings:
     """How to fit.
 
+    tokens: what an unsafe row is, the mean of all its tokens ("pooled") or of those that differ from its safe twin's
+        ("differing"). A category without twins is fitted on pooled states.
     standardise: give every channel the same weight. regress_length: remove the effect of the prompts' length.
     kernel, labels, components: supervised_pca. labels "binary" is safe against unsafe, one component at most;
         "categories" tells the categories apart. components 0 keeps all.
@@ -58,11 +66,26 @@ class FitSettings:
     halves: int = 0
     permutations: int = 0
     seed: int = 0
+    tokens: str = POOLED
 
     def __post_init__(self) -> None:
-        for name, known in (("method", METHODS), ("kernel", KERNELS), ("labels", LABELS)):
+        for name, known in (("method", METHODS), ("kernel", KERNELS), ("labels", LABELS), ("tokens", TOKENS)):
             if getattr(self, name) not in known:
                 raise SafetySteeringError(f"The {name} is '{getattr(self, name)}', expected one of {', '.join(known)}.")
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """What every category is fitted on: states (N, K, D), which of them were seen, and the benign rows.
+
+    subspaces: of `supervised_pca`, one a sigma bin. scatters: of benign tokens, one a sigma bin; None: of the classes.
+    """
+
+    states: torch.Tensor
+    seen: torch.Tensor
+    benign: Benign
+    subspaces: Sequence[torch.Tensor | None]
+    scatters: Sequence[ShrunkScatter] | None
 
 
 def fit_states(
@@ -75,6 +98,7 @@ def fit_states(
     sigma_edges: Sequence[float],
     split: str = TRAIN,
     whole: str = "",
+    differing: torch.Tensor | None = None,
 ) -> tuple[HookPointDirections, dict[str, list[Statistics]]]:
     """Fit every category at one hook point from the rows of a split, each sigma bin by itself.
 
@@ -84,6 +108,7 @@ def fit_states(
         space: id of the space that the states are in.
         sigma_edges: K + 1 edges of the sigma bins.
         whole: a further category made of all the others together; none if empty.
+        differing: (N, K, T) which tokens of an unsafe row differ, from `differing_tokens`; for tokens "differing".
 
     Returns:
         The directions, and the statistics of each category and sigma bin.
@@ -91,12 +116,14 @@ def fit_states(
     Raises:
         SafetySteeringError: a class is empty or was never captured in a bin, or the class means are equal.
     """
-    pooled, seen = states.pooled, seen_in(states.pooled)
-    safe = where(rows, SAFE, split)
-    benign = Benign(states, safe, seen)
-    bins = range(len(sigma_edges) - 1)
-    shared = torch.cat([where(rows, UNSAFE, split, categories=categories), safe])
-    subspaces = [_subspace(rows, pooled, shared[seen[shared, k]], benign, k, categories, settings) for k in bins]
+    bins = len(sigma_edges) - 1
+    bad = where(rows, UNSAFE, split, categories=categories)
+    pooled = partial(_side, rows, states.pooled, states, bad, split, categories, replace(settings, tokens=POOLED))
+    sides: dict[str, Callable[[], _Side]] = {POOLED: cache(pooled)}
+    if settings.tokens == DIFFERING and differing is not None:
+        chosen = with_differing(states, differing, bad)
+        sides[DIFFERING] = cache(partial(_side, rows, chosen, states, bad, split, categories, settings))
+        paired = seen_in(chosen)
     fitted: dict[str, Direction] = {}
     statistics: dict[str, list[Statistics]] = {}
     groups = {name: {name} for name in categories} | ({whole: set(categories)} if whole else {})
@@ -104,7 +131,9 @@ def fit_states(
         bad = where(rows, UNSAFE, split, categories=members)
         twins = {rows[i].pair for i in bad.tolist()} - {""}
         used = torch.cat([bad, where(rows, SAFE, split, pairs=twins)])
-        found = [_fit_bin(classes_of(rows, pooled, k, used, seen), benign, k, settings, subspaces[k]) for k in bins]
+        kind = DIFFERING if DIFFERING in sides and int(paired[bad].sum(dim=0).min()) >= 2 else POOLED
+        side = sides[kind]()
+        found = [_fit_bin(rows, states.pooled, side, used, k, replace(settings, tokens=kind)) for k in range(bins)]
         parts = [direction for direction, _ in found]
         fitted[name] = Direction(
             **{key: torch.cat([getattr(part, key) for part in parts]) for key in ("direction", *STATISTICS)}
@@ -113,16 +142,45 @@ def fit_states(
     point = HookPointDirections(
         space=space,
         sigma_edges=torch.tensor(sigma_edges, dtype=torch.float32),
-        token_norm=benign.token_norm(),
+        token_norm=sides[POOLED]().benign.token_norm(),
         categories=fitted,
     )
     return point, statistics
 
 
+def _side(
+    rows: Sequence[Row],
+    chosen: torch.Tensor,
+    states: States,
+    bad: torch.Tensor,
+    split: str,
+    categories: Sequence[str],
+    settings: FitSettings,
+) -> _Side:
+    """The side of `chosen` states (N, K, D): the pooled ones, or those of the differing tokens."""
+    by_token = settings.tokens == DIFFERING
+    safe, seen, bins = where(rows, SAFE, split), seen_in(chosen), range(chosen.shape[1])
+    benign = Benign(states if by_token else replace(states, tokens=None), safe, seen)
+    shared = torch.cat([bad, safe])
+    subspaces = [_subspace(rows, chosen, shared[seen[shared, k]], benign, k, categories, settings) for k in bins]
+    scatters = None
+    if by_token and settings.method == "shrunk_lda":
+        scatters = [_scatter(benign, k, settings) for k in bins]
+    return _Side(chosen, seen, benign, subspaces, scatters)
+
+
+def _scatter(benign: Benign, k: int, settings: FitSettings) -> ShrunkScatter:
+    """The scatter of benign tokens in sigma bin k."""
+    x = benign.some_tokens(k)
+    x = x / benign.scales(k) if settings.standardise else x
+    return ShrunkScatter(x - x.mean(dim=0), settings.shrinkage)
+
+
 def _fit_bin(
-    classes: Classes, benign: Benign, k: int, settings: FitSettings, subspace: torch.Tensor | None
+    rows: Sequence[Row], pooled: torch.Tensor, side: _Side, used: torch.Tensor, k: int, settings: FitSettings
 ) -> tuple[Direction, Statistics]:
-    """The direction of one category in sigma bin k, (1, D), and its statistics."""
+    """The direction of one category in sigma bin k, (1, D), and its statistics. used: (n,) indices of its rows."""
+    classes, benign = classes_of(rows, side.states, k, used, side.seen), side.benign
     unsafe, safe = int(classes.unsafe.sum()), int((~classes.unsafe).sum())
     seen = benign.count(k)
     if min(unsafe, safe, seen) < 2:
@@ -139,7 +197,10 @@ def _fit_bin(
     halves = half_contrasts(*drawn, repeats=settings.halves, generator=generator)
     weights = torch.cat([contrast(classes.unsafe)[None], halves if bool(halves.isfinite().all()) else halves[:0]])
     differences = weighted_sums(weights, x)
-    directions = _apply_method(differences, weights, x, classes.unsafe, settings, subspace)
+    if side.scatters is not None:
+        directions = side.scatters[k].solve(differences)
+    else:
+        directions = _apply_method(differences, weights, x, classes.unsafe, settings, side.subspaces[k])
     difference = differences[0]
     if scales is not None:
         difference, directions = difference * scales, directions / scales
@@ -151,8 +212,13 @@ def _fit_bin(
     if settings.halves:
         confidence = agreement(directions[1:]) if len(directions) > 1 else Confidence(math.nan, math.nan)
     if settings.permutations:
-        p_value = permutation_p_value(x, *drawn, repeats=settings.permutations, generator=generator)
-    return measured(u, difference @ u, *benign.along(u, k)), Statistics(unsafe, safe, confidence, p_value)
+        # differing tokens are chosen by the label, so labels are exchanged among the pooled states
+        own = x if settings.tokens == POOLED else classes_of(rows, pooled, k, used, side.seen).x
+        p_value = permutation_p_value(own, *drawn, repeats=settings.permutations, generator=generator)
+    of_benign = benign.along(u, k)
+    center = of_benign[1].mean() if settings.tokens == DIFFERING else None
+    direction = measured(u, difference @ u, *of_benign, center=center)
+    return direction, Statistics(unsafe, safe, confidence, p_value, settings.tokens)
 
 
 def _without_length(classes: Classes, settings: FitSettings) -> torch.Tensor:

@@ -13,22 +13,28 @@ from typing import Any
 
 import torch
 
-from ..activations import SAFE, UNSAFE, Activations, Row, Source, States
+from ..activations import SAFE, UNSAFE, Activations, Row, Source
 from ..errors import SafetySteeringError
 from ..hook_point import HookPoint, depth, select_hook_points
 from ..linear_algebra import outlier_share
 from ..vectors.suggestion import NATIVE, recommended
 from ..vectors.vector import WHOLE, HookPointDirections, SafetyVector, Suggestion, VectorInfo
-from .fitting import FitSettings, fit_states
+from .detectors import TEXT_STATES, can_detect, fit_detectors
+from .differing import differing_tokens, token_aucs
+from .fitting import DIFFERING, FitSettings, fit_states
+from .merging import merged_bins, merged_edges, merged_tokens
 from .rows import TRAIN, VALIDATION, categories_of
 from .statistics import Statistics, finite, held_out_auc
+
+NOT_DETECTED = {"detector_auc": None, "detector_opens": None}
 
 
 @dataclass(frozen=True)
 class Fitted:
     """A fitted vector and its statistics: one row per hook point, category and sigma bin, plain JSON values.
 
-    auc is null where the validation split has no rows, depth where a hook point is not a block of a counted list.
+    auc is null where the validation split has no rows, depth where a hook point is not a block of a counted list,
+    token_auc for a direction of pooled states, and what is about detectors everywhere but at the text states.
     """
 
     vector: SafetyVector
@@ -41,16 +47,19 @@ def fit_vector(
     *,
     categories: Sequence[str] = (),
     bins: int = 0,
+    benign: torch.Tensor | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
     """Fit a native vector on the train rows and measure it on the validation rows.
 
-    It suggests the family default, with a gate that fits how far apart the classes are (`gate_threshold`).
+    It suggests the family default, with a gate that fits how far apart the classes are (`gate_threshold`). It has
+    detectors if the text states were captured.
 
     Args:
         categories: which to fit; all that have unsafe train rows if empty. With two or more, a category "all" of them
             together is fitted too; it is not in the vector's mix.
         bins: number of sigma bins of the vector; 0 as captured, else a divisor of that, neighbours being averaged.
+        benign: (m, D) mean text states of further benign prompts, for the detectors' thresholds (`fit_detectors`).
         progress: called after each hook point with how many are done, of how many; what it raises ends the fit.
 
     Raises:
@@ -78,13 +87,19 @@ def fit_vector(
     chosen = _choose(rows, categories)
     whole = WHOLE if len(chosen) > 1 and WHOLE not in chosen else ""
     edges = merged_edges(source.sigma_edges, bins)
+    detecting = fit_detectors(activations, rows, chosen, whole, benign) if can_detect(source) else None
     points: dict[HookPoint, HookPointDirections] = {}
     table: list[dict[str, Any]] = []
     for done, name in enumerate(source.hook_points, start=1):
         points[name], found = _fit_point(activations, rows, name, chosen, settings, edges, whole)
-        table += found
+        of_detectors = detecting.evidence if detecting and name == TEXT_STATES else {}
+        table += [row | of_detectors.get(row["category"], NOT_DETECTED) for row in found]
         progress(done, len(source.hook_points))
-    vector = SafetyVector(points, _info(source, rows, chosen, settings, points, table))
+    vector = SafetyVector(
+        points,
+        _info(source, rows, chosen, settings, points, table),
+        detectors=detecting.detectors if detecting else None,
+    )
     suggestion = recommended(vector)
     threshold = gate_threshold(vector, suggestion.hook_points)
     return Fitted(vector.with_info(suggestion=replace(suggestion, threshold=threshold)), tuple(table))
@@ -117,40 +132,27 @@ def _fit_point(
     whole: str,
 ) -> tuple[HookPointDirections, list[dict[str, Any]]]:
     """One hook point and its rows of the table. Its states are freed before the next hook point's are read."""
-    source = activations.source
-    states = merged_bins(activations.read(name), len(edges) - 1)
+    source, bins = activations.source, len(edges) - 1
+    states = activations.read(name, tokens=settings.tokens == DIFFERING)
+    differing = None
+    if settings.tokens == DIFFERING:
+        differing = merged_tokens(differing_tokens(rows, states, text=name.is_text), bins)
+    states = merged_bins(states, bins)
     space = source.hook_points[name][0]
     point, statistics = fit_states(
-        rows, states, categories, settings, space=space, sigma_edges=edges, split=TRAIN, whole=whole
+        rows,
+        states,
+        categories,
+        settings,
+        space=space,
+        sigma_edges=edges,
+        split=TRAIN,
+        whole=whole,
+        differing=differing,
     )
     aucs = held_out_auc(rows, states, point, split=VALIDATION)
-    return point, _table(name, point, statistics, aucs, source)
-
-
-def merged_edges(edges: Sequence[float], bins: int) -> tuple[float, ...]:
-    """The edges of `bins` merged sigma bins, 0 for no merging; SafetySteeringError unless `bins` is a divisor."""
-    found = len(edges) - 1
-    if bins and found % bins:
-        whole = [str(n) for n in range(1, found + 1) if found % n == 0]
-        raise SafetySteeringError(
-            f"The activations have {found} sigma bins, which do not merge into {bins}. Choose {', '.join(whole)}."
-        )
-    return tuple(edges[:: found // bins]) if bins else tuple(edges)
-
-
-def merged_bins(states: States, bins: int) -> States:
-    """States (n, K, D) with neighbouring bins merged to `bins`: pooled states averaged over the captured bins.
-
-    Averaging token states would narrow their spread, so row i takes the token state of bin i modulo the group's size.
-    """
-    rows, found, width = states.pooled.shape
-    if found == bins:
-        return states
-    group = found // bins
-    grouped = states.pooled.reshape(rows, bins, group, width)
-    turn = torch.arange(rows) % group
-    token = states.token.reshape(rows, bins, group, width)[torch.arange(rows), :, turn]
-    return States(grouped.nanmean(dim=2), token)
+    of_tokens = {} if differing is None else token_aucs(rows, states, differing, point, split=VALIDATION)
+    return point, _table(name, point, statistics, aucs, of_tokens, source)
 
 
 def _choose(rows: Sequence[Row], categories: Sequence[str]) -> tuple[str, ...]:
@@ -174,6 +176,7 @@ def _table(
     point: HookPointDirections,
     statistics: dict[str, list[Statistics]],
     aucs: dict[str, list[float]],
+    token_aucs: dict[str, list[float]],
     source: Source,
 ) -> list[dict[str, Any]]:
     counted = name.list in source.block_counts
@@ -188,7 +191,9 @@ def _table(
                     "depth": where,
                     "category": category,
                     "sigma": [float(edge) for edge in point.sigma_edges[k : k + 2]],
+                    "tokens": one.tokens,
                     "auc": finite(auc),
+                    "token_auc": finite(token_aucs[category][k]) if one.tokens == DIFFERING else None,
                     "gap": float(direction.gap[k]),
                     "std_pooled": float(direction.std_pooled[k]),
                     "std_token": float(direction.std_token[k]),

@@ -17,6 +17,7 @@ from ..linear_algebra import channel_scales
 
 TRAIN, VALIDATION = "train", "validation"
 ROWS_AT_ONCE = 256
+MOST_TOKENS = 4096  # benign tokens that a scatter or a scale is taken of
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,10 @@ class Classes:
 
 @dataclass(frozen=True, eq=False)
 class Benign:
-    """The benign rows of a hook point. rows: (n,) indices into `states`. seen: (N, K) bool, of all rows of `states`."""
+    """The benign rows of a hook point. rows: (n,) indices into `states`. seen: (N, K) bool, of all rows of `states`.
+
+    If the states have `tokens`, they are what is known of single tokens, else `token`.
+    """
 
     states: States
     rows: torch.Tensor
@@ -48,13 +52,27 @@ class Benign:
 
     def along(self, u: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """<h, u> float64 of the pooled and of the token states captured in sigma bin k; u (D,) float64."""
-        found = (projections(states[:, k], self.rows, u) for states in (self.states.pooled, self.states.token))
-        pooled, token = (values[~values.isnan()] for values in found)
-        return pooled, token
+        pooled = projections(self.states.pooled[:, k], self.rows, u)
+        if self.states.tokens is None:
+            token = projections(self.states.token[:, k], self.rows, u)
+        else:
+            token = along_tokens(self.states.tokens[:, k], self.rows, u)
+        return pooled[~pooled.isnan()], token[~token.isnan()]
 
     def scales(self, k: int) -> torch.Tensor:
         """`channel_scales` (D,) in sigma bin k."""
+        if self.states.tokens is not None:
+            return channel_scales(self.some_tokens(k))
         return channel_scales(self.states.pooled[self.rows[self.seen[self.rows, k]], k])
+
+    def some_tokens(self, k: int) -> torch.Tensor:
+        """At most MOST_TOKENS of the rows' `tokens` in sigma bin k, evenly spread, (m, D) float64."""
+        assert self.states.tokens is not None
+        tokens = self.states.tokens[:, k]
+        there = ~tokens[self.rows, :, 0].isnan()
+        found = there.nonzero()
+        found = found[torch.linspace(0, len(found) - 1, min(MOST_TOKENS, len(found))).long()]
+        return tokens[self.rows[found[:, 0]], found[:, 1]].double()
 
     def token_norm(self) -> torch.Tensor:
         """The median norm of a token state, (K,) float32."""
@@ -127,3 +145,18 @@ def weighted_sums(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def projections(x: torch.Tensor, rows: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """<h, u> as (n,) float64 for the rows (n,) of states x (N, D) and u (D,) float64; NaN where a state has one."""
     return torch.cat([x[some].double() @ direction for some in torch.split(rows, ROWS_AT_ONCE)])
+
+
+def along_tokens(
+    tokens: torch.Tensor, rows: torch.Tensor, direction: torch.Tensor, chosen: torch.Tensor | None = None
+) -> torch.Tensor:
+    """<h, u> (m,) float64 of the tokens of some rows (n,) of tokens (N, T, D), without missing ones; u (D,).
+
+    chosen: (N, T) boolean, which of them; None: all.
+    """
+    found = [torch.empty(0, dtype=torch.float64)]
+    for i in rows.tolist():
+        values = (tokens[i].float() @ direction.float()).double()
+        kept = ~values.isnan() if chosen is None else chosen[i] & ~values.isnan()
+        found.append(values[kept])
+    return torch.cat(found)

@@ -32,24 +32,35 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics of one direction in one sigma bin. unsafe, safe: numbers of rows. None where it was not asked for."""
+    """Statistics of one direction in one sigma bin. None where it was not asked for.
+
+    unsafe, safe: numbers of rows. tokens: what the direction was fitted on, "pooled" or "differing".
+    """
 
     unsafe: int
     safe: int
     confidence: Confidence | None
     p_value: float | None
+    tokens: str = "pooled"
 
 
 def measured(
-    u: torch.Tensor, gap: float | torch.Tensor, pooled: torch.Tensor, token: torch.Tensor, *, correction: int = 1
+    u: torch.Tensor,
+    gap: float | torch.Tensor,
+    pooled: torch.Tensor,
+    token: torch.Tensor,
+    *,
+    correction: int = 1,
+    center: torch.Tensor | None = None,
 ) -> Direction:
     """The direction u (D,), a unit vector, with its gap and its statistics on benign states, for one sigma bin.
 
     pooled, token: projections <h, u> (n,) and (m,) of benign pooled and token states. correction: as of `torch.std`.
+    center: (), if it is not the mean of `pooled`.
     """
     numbers = {
         "gap": torch.as_tensor(gap),
-        "center": pooled.mean(),
+        "center": pooled.mean() if center is None else center,
         "std_pooled": pooled.std(correction=correction),
         "std_token": token.std(correction=correction),
     }

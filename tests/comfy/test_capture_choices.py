@@ -359,4 +359,6 @@ def test_the_node_takes_the_choices_and_says_what_it_kept(wan, vae, monkeypatch,
     result = node.PREPARE_CLASS_CLONE({}).execute(model=wan, clip=Clip(), **chosen)
     source = result.args[0].source
     assert (source.branch, list(source.hook_points)) == ("both", [BLOCK])
-    assert result.ui.as_dict()["text"] == ("8 frames (4 disputed, 4 unsafe); hook points: 1; noise levels: 2",)
+    size = f"{result.args[0].bytes_on_disk / 1e6:.1f} MB on disk"
+    told = f"8 frames (4 disputed, 4 unsafe); hook points: 1; noise levels: 2; {size}"
+    assert result.ui.as_dict()["text"] == (told,)

@@ -127,9 +127,11 @@ def test_fit_safety_direction_makes_a_vector_that_fits_the_model(whole, wan, com
         check.check_fits(vector, tuple(vector.hook_points), shape)
         assert vector.categories == ("violence", "drugs", "all")
         assert vector.info.method == method["method"]
+        assert set(vector.detectors.categories) == {"violence", "drugs", "all"}
         assert picture.ndim == 4
         assert float(picture.std()) > 0
         rows = json.loads(table)
+        assert {row["tokens"] for row in rows} == {"differing"}
         assert len(rows) == 5 * 3 * 2
         assert {row["n_unsafe"] for row in rows if row["category"] == "all"} == {4}
         texts = [row for row in rows if row["hook_point"] == "conditioning" and row["category"] == "all"]

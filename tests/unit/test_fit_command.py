@@ -36,7 +36,7 @@ def activations(tmp_path):
     for name in PLACES:
         pooled, token = (torch.randn(len(rows), 1, 8, generator=generator) for _ in range(2))
         pooled[0::2, :, 0] -= 4
-        states[name] = States(pooled, token)
+        states[name] = States(pooled, token, torch.stack([pooled, token], dim=2).bfloat16())
     folder.append(rows, states)
     return folder.folder
 
@@ -50,6 +50,8 @@ def test_a_folder_becomes_a_vector_a_table_and_its_json(activations, tmp_path, c
     vector = load_vector(target)
     assert tuple(vector.hook_points) == PLACES
     assert vector.info.parameters["shrinkage"] == 0.5
+    assert vector.info.parameters["tokens"] == "differing"
+    assert vector.detectors is not None
     table = json.loads(target.with_suffix(".json").read_text())
     assert set(table) >= {"command", "commit", "seeds", "rows"}
     assert {row["hook_point"] for row in table["rows"]} == set(PLACES)

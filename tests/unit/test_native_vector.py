@@ -10,7 +10,8 @@ import torch
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
 from safety_steering_pack.safety_steering.directions.charts import draw_separability
 from safety_steering_pack.safety_steering.directions.fitting import FitSettings
-from safety_steering_pack.safety_steering.directions.native import fit_vector, gate_threshold, merged_bins, merged_edges
+from safety_steering_pack.safety_steering.directions.merging import merged_bins, merged_edges
+from safety_steering_pack.safety_steering.directions.native import fit_vector, gate_threshold
 from safety_steering_pack.safety_steering.directions.statistics import auc
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.hook_point import select_hook_points

@@ -17,6 +17,7 @@ START_IMAGE = "example.png"  # lies in ComfyUI's input folder from the start
 SAFETY_WIDTH, RESULT_WIDTH, PROMPT_WIDTH = 430, 480, 440
 PAIRS = ["safety_pairs.csv", "", "as the file says", "", 0.6, 0.2, 0]  # and how many of them
 SAMPLER = [10, 6, "uni_pc", "simple", 0, ""]  # steps, cfg, sampler, scheduler, seed, negative
+FIT = ["mean_difference", False, False, 0, "", 0, "fixed", "differing"]
 # of the judge: which, its file, threshold, labels; then frames, features, prompt
 NUDENET_LABELS = (
     "FEMALE_GENITALIA_EXPOSED, MALE_GENITALIA_EXPOSED, FEMALE_BREAST_EXPOSED, ANUS_EXPOSED, BUTTOCKS_EXPOSED"
@@ -147,7 +148,10 @@ def calibrate_on_my_model() -> Page:
     given = {"model": model, "clip": clip, "prompts": (prompts, 0), "latent": (40, 0)}
     capture = add(graph, "CaptureActivations", _capture_widgets("my_wan"), **given)
     fit = add(
-        graph, "FitSafetyDirection", ["mean_difference", False, False, 0, "", 0, "fixed"], activations=(capture, 0)
+        graph,
+        "FitSafetyDirection",
+        ["mean_difference", False, False, 0, "", 0, "fixed", "differing"],
+        activations=(capture, 0),
     )
     judge = add(graph, "SafetyJudge", NUDENET)
     calibrate = add(
@@ -180,7 +184,10 @@ def _learn(graph: FlatGraph, name: str, **given: Socket) -> list[int]:
     """Capture -> Fit -> Save; the ids in this order."""
     capture = add(graph, "CaptureActivations", _capture_widgets(name), **given)
     fit = add(
-        graph, "FitSafetyDirection", ["mean_difference", False, False, 0, "", 0, "fixed"], activations=(capture, 0)
+        graph,
+        "FitSafetyDirection",
+        ["mean_difference", False, False, 0, "", 0, "fixed", "differing"],
+        activations=(capture, 0),
     )
     save = add(graph, "SaveSafetyVector", [name, True], safety_vector=(fit, 0))
     return [capture, fit, save]

@@ -81,6 +81,7 @@ def capture(seed: int) -> None:
                 continue
             for one in captures.values():
                 one.token_fractions = [fraction(row.id) for row in rows]
+                one.token_pairs = [row.pair for row in rows]
             prompts = [prompt for pair in batch for prompt in pair.prompts]
             generate_latents(captured, prompts, [pair.unsafe.seed for pair in batch for _ in range(2)])
             for kind in missing:

@@ -115,7 +115,7 @@ def texts(excluded: Collection[str], pooling: str, by_element: bool = False, shu
 
 def captured(excluded: Collection[str], bins: int) -> Read:
     """Reads the captured states of a hook point, the blocks' with their sigma bins merged to `bins`."""
-    from safety_steering_pack.safety_steering.directions.native import merged_bins, merged_edges
+    from safety_steering_pack.safety_steering.directions.merging import merged_bins, merged_edges
 
     def read(hook_point: str) -> tuple[list[Any], Any, Sequence[float]]:
         activations = open_activations("conditioning" if hook_point in TEXT else "blocks")
