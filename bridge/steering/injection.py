@@ -81,6 +81,7 @@ class Injection:
         hooks = {name: self._hook(name, model_call) for name in self._blocks}
         try:
             for name, hook in hooks.items():
+                model_call.check_runs_once(name)
                 hook.edit = self._edit(name, model_call.tokens(name), call, device, decision)
             with self.watched(model_call, call, witnesses, hooks):
                 yield arguments

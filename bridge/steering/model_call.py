@@ -20,6 +20,7 @@ from ..models.tokens import Layout, TokenRange, editable_states, from_sequence, 
 ForwardHook = Callable[[torch.nn.Module, Any, Any], Any]
 # the order of apply_model, which wrappers of other packs rely on
 POSITIONAL = ("x", "t", "c_concat", "c_crossattn", "control", "transformer_options")
+CHECKPOINTED = "org_forward"  # an attribute of modules that core's TrainLoraNode checkpoints
 
 
 def named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,6 +135,22 @@ class ModelCall:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def check_runs_once(self, name: HookPoint) -> None:
+        """Check that training will not run a block again after this call, when it is not steered any more.
+
+        Raises:
+            NotSteeredError: core's gradient checkpointing covers more than the block.
+        """
+        if not torch.is_grad_enabled():
+            return
+        block = find_block(self.diffusion_model, name)
+        for outer in self.diffusion_model.modules():
+            if hasattr(outer, CHECKPOINTED) and outer is not block and any(inner is block for inner in outer.modules()):
+                raise NotSteeredError(
+                    f"This trains with gradient checkpointing, which runs {name} a second time when its steering has "
+                    "ended. Turn gradient_checkpointing off, or raise checkpoint_depth so that it covers single blocks."
+                )
 
     def is_replaced(self, name: HookPoint) -> bool:
         """Whether another node has replaced a block through core's `patches_replace`."""

@@ -245,21 +245,24 @@ def intervene(
         True
     """
     # one copy, edited in place: the cost of a hook is the number of passes over the hidden states
+    in_place = not h.requires_grad  # training reads the former values once more
     moved = h.to(targets.directions.dtype, copy=True)
     p = project(moved, targets)
     acts = gate_open(p, targets, how, mask, opened)
     step = (strength * coefficients(p, acts, targets, how.kind)).expand_as(p)
     size = kept_norms(moved, "token", mask)
     former = kept_norms(moved, "channel", mask) if how.norm == "channel" else size
-    moved.baddbmm_(step, targets.directions.expand(len(h), -1, -1))
+    directions = targets.directions.expand(len(h), -1, -1)
+    moved = moved.baddbmm_(step, directions) if in_place else moved.baddbmm(step, directions)
     scale = torch.ones_like(size)
     if how.norm != "none":  # zeros stay zeros
         scale = former / kept_norms(moved, how.norm, mask).clamp_min(torch.finfo(moved.dtype).tiny)
-        moved.mul_(scale)
+        moved = moved.mul_(scale) if in_place else moved * scale
     if how.norm == "channel":
         after, change = project(moved, targets), kept_norms(moved - h, "token", mask)
     else:
         after, change = _derived(p, step, size, scale, targets)
+    p, size, after, change = (measured.detach() for measured in (p, size, after, change))
     any_acts = acts.any(dim=-1, keepdim=True).to(p.dtype).expand_as(size)
     every = torch.ones_like(size, dtype=torch.bool) if mask is None else mask.expand_as(size)
     effect = Effect(

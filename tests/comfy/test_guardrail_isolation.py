@@ -155,6 +155,17 @@ def test_what_a_job_changes_on_a_shared_model(guarded, server):
         assert torch.equal(done.latent, by_hand(server)), how
 
 
+def test_a_job_that_changes_a_model_and_fails_is_told_as_failed(guarded):
+    def changed(graph, model):
+        return patch("Hostile_ChangeModel", how="module")(
+            graph, patch("SafetySteeringDev_Fail", fail_at_call=1, seconds_per_call=0.0)(graph, model)
+        )
+
+    run = sample_guarded(guarded, changed).run
+    record = guarded.record_of(run)
+    assert (run.status, record["decision"]) == ("error", "failed")
+
+
 def test_a_replaced_function_of_core_is_put_back(guarded, server):
     graph, _, _ = graph_of(patch("Hostile_ReplaceCore", block=0))
     run = guarded.client.run(once(graph))

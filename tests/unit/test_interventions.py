@@ -293,6 +293,21 @@ def test_strength_0_leaves_the_values_equal(case, kind, norm, gate):
     assert effect.shift.abs().max() <= 1e-7  # a length computed from squares: the root of 1e-16
 
 
+@pytest.mark.parametrize("kind", INTERVENTIONS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_training_goes_through_a_steered_state(kind, norm):
+    """Gradients are those of finite differences, and the values those without gradients."""
+    generator = torch.Generator().manual_seed(0)
+    targets = stack_targets(directions(torch.randn(2, 4, generator=generator)), {"c0": 1.0, "c1": 0.5}, 0)
+    h = torch.randn(2, 3, 4, dtype=torch.float64, generator=generator)
+    plain, _ = intervene(h, targets, Intervention(kind, norm), 0.7)
+    h.requires_grad_()
+    steered, effect = intervene(h, targets, Intervention(kind, norm), 0.7)
+    assert torch.equal(steered, plain)
+    assert not any(value.requires_grad for value in vars(effect).values())
+    assert torch.autograd.gradcheck(lambda x: intervene(x, targets, Intervention(kind, norm), 0.7)[0], h)
+
+
 @properties
 @given(cases(categories=2), st.sampled_from(INTERVENTIONS), st.sampled_from(NORMS), st.sampled_from(OF_STATES))
 def test_the_effect_is_what_the_states_say_when_recomputed(case, kind, norm, gate):

@@ -253,7 +253,9 @@ class JobGuard:
                 job.refusal = guarded.told
         if changed := self._modules.heal():
             logging.warning("Safety Steering: %s", " ".join(changed))
-            executor.reset()
+            said, success = executor.status_messages, executor.success
+            executor.reset()  # its caches; what became of the job stays
+            executor.status_messages, executor.success = said, success
             self._origins.clear()
         else:
             forget_results(executor, job.prompt if job.refusal else job.dropped)
