@@ -12,6 +12,9 @@ from functools import reduce
 from .job_record import CLIENT_BASED, MIXED, NO_RULE, NOT_SAMPLED, STEERED
 
 WHOLE = 0.99  # of the noise: a run that begins there keeps nothing of its latents
+CLOSE = 0.01
+
+Spans = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class SamplerRun:
     job: str = ""
     vectors: tuple[str, ...] = ()
     client: frozenset[str] = frozenset()
-    spans: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
+    spans: Spans = ((0.0, 1.0),)
     calls: int = 0
     steered_calls: int = 0
     cached_calls: int = 0
@@ -36,26 +39,42 @@ class SamplerRun:
     @property
     def share(self) -> float:
         """The share of the noise range that was removed by guarded runs: 1 for a whole run."""
-        covered, end = 0.0, 0.0
-        for low, high in sorted(self.spans):
-            covered += max(0.0, high - max(low, end))
-            end = max(end, high)
-        return 1.0 if covered >= WHOLE else covered
+        return share_of(self.spans)
+
+
+def share_of(spans: Spans) -> float:
+    """The share of the noise range that is in any of these parts of it."""
+    covered, end = 0.0, 0.0
+    for low, high in sorted(spans):
+        covered += max(0.0, high - max(low, end))
+        end = max(end, high)
+    return 1.0 if covered >= WHOLE else covered
+
+
+def continued(former: Spans, span: tuple[float, float]) -> Spans:
+    """What runs removed in all: a run goes on where the former ended; from a higher level it begins anew, and then the
+    larger counts."""
+    if not former or span[1] <= min(low for low, _ in former) + CLOSE:
+        return (*former, span)
+    return former if share_of(former) >= share_of((span,)) else (span,)
 
 
 @dataclass(frozen=True)
 class Content:
     """runs: the guarded runs that it comes from. client: sources of pictures past all runs, as `node (class)`.
 
-    blank: an empty latent, which is a picture of nobody past all runs, and nothing at all inside one.
+    blank: an empty latent, which is a picture of nobody past all runs, and nothing at all inside one. numbers: there is
+    a text in it that spells out a picture.
     """
 
     runs: frozenset[SamplerRun] = frozenset()
     client: frozenset[str] = frozenset()
     blank: bool = False
+    numbers: bool = False
 
     def __or__(self, other: Content) -> Content:
-        return Content(self.runs | other.runs, self.client | other.client, self.blank or other.blank)
+        blank, numbers = self.blank or other.blank, self.numbers or other.numbers
+        return Content(self.runs | other.runs, self.client | other.client, blank, numbers)
 
     def __bool__(self) -> bool:
         return bool(self.runs or self.client or self.blank)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,6 +75,8 @@ READABLE = {
 }
 READING = {"GET", "HEAD", "OPTIONS"}
 FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+STREAMING = {"/", "/ws", "/view"}  # their answers may have begun when they fail
+UNREADABLE = "ComfyUI could not take this request ({}). Check its fields, file names and encoding, which is UTF-8."
 REFUSED_TYPE = "safety_steering_refused"
 
 
@@ -87,8 +90,19 @@ class Requests:
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer what clients may not do; pass on the rest."""
+        """Answer what clients may not do, and what core fails at; pass on the rest."""
         route = route_of(request)
+        try:
+            return await self._answer(request, handler, route)
+        except web.HTTPException:
+            raise
+        except Exception as error:
+            if route in STREAMING or route not in WRITABLE | READABLE:
+                raise
+            logging.warning("Safety Steering: ComfyUI could not take a request (%s): %s", route, type(error).__name__)
+            return refusal(UNREADABLE.format(type(error).__name__))
+
+    async def _answer(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         tenant = self._tenant(request)
         if request.method in READING:
             return await self._read(request, handler, route, tenant)

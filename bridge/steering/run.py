@@ -100,10 +100,10 @@ def finish(run: Run, branch: str, **about: Any) -> RunTrace:
         elif all(note == NOTHING_TO_EDIT for note in asked):
             status, reason = NOTHING_TO_EDIT, "every state was zero or belonged to a fixed frame."
         else:
+            wider = ", or widen the window" if notes[OUTSIDE_WINDOW] else ""
             raise NotSteeredError(
                 f"Steering was asked for in {len(asked)} model calls and acted in none of them "
-                f"({', '.join(sorted(set(asked)))}). Remove or reorder the node that replaces the block, or "
-                "widen the window."
+                f"({', '.join(sorted(set(asked)))}). Remove or reorder the node that replaces the block{wider}."
             )
     elif not any(hook.moved for call in calls for hook in call.hooks):
         status = NOTHING_FOUND

@@ -183,6 +183,56 @@ def test_image_to_image_says_so(guarded, denoise, share):
     assert "it was made from content of the client" in refusal_of(guarded, graph)
 
 
+def on_their_latent(guarded, graph, *sigmas, noise="DisableNoise"):
+    """SamplerCustomAdvanced on the client's latent, once for each list of sigmas."""
+    settings = graph.prompt[sampled(graph)[0]]["inputs"]
+    guider = graph.add("BasicGuider", model=settings["model"], conditioning=settings["positive"])
+    sampler, noise = graph.add("KSamplerSelect", sampler_name="euler"), graph.add(noise)
+    latent = their_latent(guarded, graph)
+    for given in sigmas:
+        links = {"noise": noise[0], "guider": guider[0], "sampler": sampler[0], "latent_image": latent}
+        latent = graph.add("SamplerCustomAdvanced", sigmas=graph.add("ManualSigmas", sigmas=given)[0], **links)[0]
+    return latent
+
+
+def test_a_run_that_may_change_nothing_has_made_nothing(guarded):
+    """Under a mask of zeros, or below the lowest noise level, the latents stay the client's."""
+    graph = PromptGraph()
+    masked = sampled(graph)
+    mask = graph.add("SolidMask", value=0.0, width=64, height=64)
+    theirs = graph.add("SetLatentNoiseMask", samples=their_latent(guarded, graph), mask=mask[0])
+    graph.prompt[masked[0]]["inputs"] |= {"latent_image": theirs[0], "denoise": 0.5}
+    save_latent(graph, masked, "masked")
+    assert "no sampler run of this server made it" in refusal_of(guarded, graph)
+    graph = PromptGraph()
+    save_latent(graph, on_their_latent(guarded, graph, "-0.5, 0.0"), "below")
+    assert "no sampler run of this server made it" in refusal_of(guarded, graph)
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "share"),
+    [
+        (("1.0, 0.5", "0.5, 0.1"), 0.9),  # a run in two parts
+        (("0.2, 0.1", "0.3, 0.2", "0.4, 0.3"), 0.1),  # touches at ever higher levels are no long run
+        (("0.3, 0.1", "0.2, 0.1"), 0.2),
+    ],
+)
+def test_the_share_of_several_runs(guarded, sigmas, share):
+    graph = PromptGraph()
+    save_latent(graph, on_their_latent(guarded, graph, *sigmas), "touched")
+    ((verdict, _, found),) = saved_verdicts(guarded, graph)
+    assert verdict == "steered from client content"
+    assert found == pytest.approx(share, abs=1e-3)
+
+
+def test_sigmas_that_the_model_does_not_have(guarded):
+    graph = PromptGraph()
+    save_latent(graph, on_their_latent(guarded, graph, "1000.0, 999.0"), "far")
+    refused = refusal_of(guarded, graph)
+    assert "the sampler called the model at noise levels that it does not have." in refused
+    assert "Use sigmas of one of ComfyUI's schedulers." in refused
+
+
 def test_the_least_share_of_image_to_image(guarded):
     graph = PromptGraph()
     sampled(graph)

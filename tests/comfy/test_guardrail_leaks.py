@@ -61,6 +61,35 @@ def test_a_picture_as_text_is_not_shown(guarded, what):
     assert "This text carries pictures and not words" in refusal_of(guarded, graph)
 
 
+def letters(graph, text):
+    """The digits of a text as letters."""
+    for digit, letter in zip("0123456789", "abcdefghij", strict=True):
+        text = graph.add("StringReplace", string=text, find=digit, replace=letter)[0]
+    return text
+
+
+@pytest.mark.parametrize("how", ["one pixel", "a piece", "letters", "joined", "file"])
+def test_a_picture_as_text_in_small_pieces(guarded, how):
+    """What a text of a picture's numbers is cut, spelled or put together into is such a text still."""
+    graph = PromptGraph()
+    theirs = their_picture(guarded, graph)
+    if how == "one pixel":
+        theirs = graph.add("ImageCrop", image=theirs, width=1, height=1, x=0, y=0)[0]
+        graph.add("PreviewAny", source=theirs)
+    text = graph.add("StringSubstring", string=graph.add("PreviewAny", source=theirs)[0], start=8, end=20)[0]
+    text = letters(graph, text) if how == "letters" else text
+    if how == "joined":
+        text = graph.add("StringConcatenate", string_a="a fox in the snow", string_b=text, delimiter=" ")[0]
+    if how == "file":
+        graph.add("SaveText", text=text, filename_prefix="numbers", format="txt")
+        assert "no sampler run of this server made it" in refusal_of(guarded, graph)
+        return
+    shown = graph.add("PreviewAny", source=text)
+    save_latent(graph, sampled(graph), "beside")
+    done, _ = run(guarded, graph)
+    assert done.text(shown.id).strip().startswith(f"Node {shown.id}, PreviewAny: This text carries pictures")
+
+
 def test_a_picture_as_text_in_a_file(guarded):
     graph = PromptGraph()
     theirs = their_picture(guarded, graph)

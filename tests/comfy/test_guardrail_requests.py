@@ -127,6 +127,43 @@ def test_bodies_of_other_routes(guarded, path, body):
     assert guarded.status()["serving"]
 
 
+FORM = {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+def form(name, data=b"x", field=b"image"):
+    part = b'--x\r\nContent-Disposition: form-data; name="%s"; filename="%s"\r\n\r\n%s\r\n' % (field, name, data)
+    return part + b"--x--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "method", "headers"),
+    [
+        ("/upload/image", form(b"a\x00b.png"), "POST", FORM),
+        ("/upload/image", form(b"a" * 300), "POST", FORM),
+        ("/upload/image", form(b"."), "POST", FORM),
+        ("/upload/image", form(b"a.png")[:40], "POST", FORM),
+        ("/upload/mask", b"garbage", "POST", FORM),
+        ("/userdata/a%00b", b"x", "POST", {}),
+        ("/userdata/%00", None, "DELETE", {}),
+        ("/userdata/%00/move/b", b"", "POST", {}),
+        ("/users", b"{}", "POST", {}),
+        ("/history?max_items=many", None, "GET", {}),
+        ("/queue", b"{}", "POST", {"Content-Encoding": "gzip"}),
+        ("/queue", b"{}", "POST", {"Content-Type": "application/json; charset=none"}),
+        ("/prompt", "in UTF-16".encode("utf-16"), "POST", {}),
+    ],
+)
+def test_what_core_fails_at_is_the_requests_fault(guarded, path, data, method, headers):
+    """Core would answer 500 with a traceback in its log, as if the server had failed."""
+    before = len(guarded.log())
+    for prefix in ("", "/api"):
+        status, said = answer(guarded, prefix + path, data, method, headers)
+        assert status == 400, (status, said)
+        assert json.loads(said)["error"]["message"].endswith((".", "UTF-8."))
+    assert "Error handling request" not in guarded.log()[before:]
+    assert guarded.status()["serving"]
+
+
 def test_settings_are_whole_after_a_bad_body(guarded):
     assert answer(guarded, "/settings", {"a": 1})[0] == 200
     answer(guarded, "/settings", {"b": nested(400)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ....guardrail.content import NOTHING, Content, SamplerRun, union
 from ....guardrail.plain_text import shown
 from .admission import is_link
 from .node_facts import NodeFacts
-from .values import OTHER_TYPES, carries_pictures, is_blank, is_picture, leaves, same_object
+from .values import OTHER_TYPES, carries_pictures, is_blank, is_picture, leaves, same_object, spells_picture
 
 LONGEST_NAME = 1000
 MOST_ORIGINS = 65_536  # cached results; one whose origin is forgotten counts as the client's
@@ -162,7 +162,7 @@ class Flow:
 
     def _of_result(self, node_id: str, facts: NodeFacts, slot: int, values: Sequence[Any]) -> Content:
         kind = facts.gives[slot] if slot < len(facts.gives) else ""
-        return union(self._of_value(node_id, facts, kind, value) for value in values)
+        return union(_noted(self._of_value(node_id, facts, kind, value), value) for value in values)
 
     def _of_value(self, node_id: str, facts: NodeFacts, kind: str, value: Any) -> Content:
         if value is None or isinstance(value, bool | int | float):
@@ -177,7 +177,7 @@ class Flow:
             return Content(blank=True)
         inputs = taken.content
         if runs:
-            return Content(inputs.runs | {run for run, _ in runs}, inputs.client)
+            return Content(inputs.runs | {run for run, _ in runs}, inputs.client, numbers=inputs.numbers)
         if not (inputs.runs or inputs.client) and is_picture(value, kind):  # the node has brought it
             return Content(client=frozenset({self.title(node_id)}))
         return inputs
@@ -186,6 +186,11 @@ class Flow:
         """A node as records name it: `id (class)`."""
         node = self._dynprompt.get_node(node_id)
         return shown(f"{node_id} ({node['class_type']})")
+
+
+def _noted(content: Content, value: Any) -> Content:
+    """What a result is made of; a text of a picture's numbers stays one, whatever other nodes make of it."""
+    return replace(content, numbers=True) if content and spells_picture(value) else content
 
 
 def input_file(value: Any) -> Path | None:
@@ -203,7 +208,7 @@ def _holds(value: Any, samples: torch.Tensor) -> bool:
     """Whether a value is, or holds, what a sampler run returned, in the value's own precision."""
     for leaf in leaves(value):
         tensor = comfy.utils.pack_latents(leaf.unbind())[0] if getattr(leaf, "is_nested", False) else leaf
-        comparable = isinstance(tensor, torch.Tensor) and tensor.shape == samples.shape
+        comparable = isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.shape == samples.shape
         if comparable and torch.equal(tensor, samples.to(tensor)):
             return True
     return False

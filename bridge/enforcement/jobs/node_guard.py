@@ -26,7 +26,16 @@ from .job import Job, OutputFile
 from .node_facts import NodeFacts, facts_of
 from .sealing import seal
 from .staging import Staging, Written
-from .values import carries_pictures, is_blank, is_picture, is_text_file, is_weights_file, is_words, leaves, same_object
+from .values import (
+    carries_pictures,
+    is_blank,
+    is_picture,
+    is_text_file,
+    is_weights_file,
+    leaves,
+    same_object,
+    spells_picture,
+)
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".webm", ".mkv"}
 NOT_DELIVERED = {
@@ -217,7 +226,7 @@ class Results:
                     ui[name] = [entry for entry in entries if not _is_lost(entry, published)]
         if content:
             for name, entries in ui.items():
-                ui[name], dropped = _without_numbers(entries)
+                ui[name], dropped = _without_numbers(entries, content.numbers)
                 self._dropped += [NUMBERS] * dropped
         if self._dropped:
             note = self._job.told(self._dropped[0], self._node_id)
@@ -239,8 +248,8 @@ def _pictures(taken: Taken) -> Content:
 
 def _all_words(taken: Taken) -> bool:
     """Whether the texts that were made from pictures read as words."""
-    return all(
-        is_words(value)
+    return not any(
+        content.numbers or spells_picture(value)
         for name, content in taken.contents.items()
         if content
         for value in taken.values.get(name, ())
@@ -260,17 +269,20 @@ def _is_lost(entry: Any, published: set[tuple[str, str]]) -> bool:
     return named and (entry["type"], entry["filename"]) not in published
 
 
-def _without_numbers(value: Any) -> tuple[Any, bool]:
-    """What a node shows without texts that are numbers of a picture, and without bytes; whether something is gone."""
+def _without_numbers(value: Any, numbers: bool) -> tuple[Any, bool]:
+    """What a node shows without texts that spell out a picture, and without bytes; whether something is gone.
+
+    numbers: no text is shown, since one that spells out a picture went into it.
+    """
     if isinstance(value, str):
-        return ("", True) if not is_words(value) else (value, False)
+        return ("", True) if numbers or spells_picture(value) else (value, False)
     if isinstance(value, bytes | bytearray):
         return "", True
     if isinstance(value, list | tuple):
-        parts = [_without_numbers(item) for item in value]
+        parts = [_without_numbers(item, numbers) for item in value]
         return [item for item, _ in parts], any(gone for _, gone in parts)
     if isinstance(value, dict) and "filename" not in value:
-        found = {name: _without_numbers(item) for name, item in value.items()}
+        found = {name: _without_numbers(item, numbers) for name, item in value.items()}
         return {name: item for name, (item, _) in found.items()}, any(gone for _, gone in found.values())
     return value, False
 

@@ -15,10 +15,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import get_executing_context
 
-from ....guardrail.content import WHOLE, SamplerRun
+from ....guardrail.content import WHOLE, SamplerRun, continued, share_of
 from ....guardrail.policy import BRANCH, WINDOW, ModelIdentity, Policy, Rule
 from ....safety_steering.errors import MismatchError, NotSteeredError, SafetySteeringError
-from ....safety_steering.steering.trace import RunTrace
+from ....safety_steering.steering.trace import NOT_IN_WINDOW, RunTrace
 from ...models.fingerprints import fingerprint
 from ...models.model_map import block_space, model_hook_points, patcher_shape
 from ...models.vector_fit import check_fits, fingerprint_warning, untested_warning
@@ -29,6 +29,8 @@ from .job import Job
 from .lora_guard import patches_digest
 
 GUARD_KEY = "safety_steering_guardrail"
+OUT_OF_RANGE = "the sampler called the model at noise levels that it does not have."
+ADVICE = "Use sigmas of one of ComfyUI's schedulers."
 OUTSIDE = "A model was called in a way that the host's safety policy cannot steer. Use the sampler nodes of ComfyUI."
 
 
@@ -135,10 +137,12 @@ class GuardedRun:
                 check_steered(trace)
         context = get_executing_context()
         node_id = context.node_id if context else self._job.node_id
-        run = self._described(node_id, traces, removed_noise(executor.class_obj, *args), args[1])
+        span = removed_noise(executor.class_obj, *args)
+        run = self._described(node_id, traces, span, args[1])
         self._job.runs.append(run)
         self._job.traces += traces
-        self._job.flow.runs.setdefault(node_id, []).append((run, samples))
+        if share_of((span,)):  # else its latents stay what they were
+            self._job.flow.runs.setdefault(node_id, []).append((run, samples))
         return samples
 
     def _described(
@@ -159,7 +163,7 @@ class GuardedRun:
             steered=bool(traces) and all(run.steered for run in began.runs),
             vectors=tuple(dict.fromkeys([*began.vectors, *(str(trace.vector["sha256"]) for trace in traces)])),
             client=frozenset(client),
-            spans=(*(before.spans if before else ()), span),
+            spans=continued(before.spans if before else (), span),
             calls=len(calls),
             steered_calls=sum(bool(call.hooks) for call in calls),
             cached_calls=sum(call.note == CACHED for call in calls),
@@ -226,7 +230,8 @@ def check_steered(trace: RunTrace) -> None:
     Apply is content with a run in which it acted at all; here each call counts.
     """
     if not trace.succeeded:
-        raise NotSteeredError(f"The host's safety policy did not act in this run ({trace.status}): {trace.reason}")
+        reason = OUT_OF_RANGE if trace.calls and trace.status == NOT_IN_WINDOW else trace.reason
+        raise NotSteeredError(f"The host's safety policy did not act in this run ({trace.status}): {reason} {ADVICE}")
     replaced = sum(call.note == REPLACED for call in trace.calls)
     if replaced:
         raise NotSteeredError(

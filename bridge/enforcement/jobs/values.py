@@ -85,6 +85,11 @@ def is_words(text: str) -> bool:
     )
 
 
+def spells_picture(value: Any) -> bool:
+    """Whether a text that was made from a picture spells it out: its numbers, or the way Python writes a tensor."""
+    return isinstance(value, str) and ("tensor(" in value or "[[" in value or not is_words(value))
+
+
 def same_object(value: Any, others: Sequence[Any]) -> bool:
     """Whether a value is one of these objects; plain values and texts are not told apart by identity."""
     plain = value is None or isinstance(value, str | int | float | bool)
