@@ -179,7 +179,7 @@ def steered_at(path: Path | None, hook_points: str, model: Path | None) -> dict[
             {"list": name, "count": count, "steered": sorted({p.number for p in chosen if p.list == name})}
             for name, count in counts.items()
         ],
-        "states": list(dict.fromkeys(point.kind for point in chosen if not point.is_block)),
+        "states": list(dict.fromkeys(point.kind for point in chosen if not point.in_blocks)),
         "model": None if found is None else list(found.names) or [found.name],
         "problem": problem,
     }

@@ -1,10 +1,11 @@
 """Hook points: where in a model hidden states are read or changed.
 
-conditioning                     the text states a diffusion model receives
-clip_vision                      the image states of an image-to-video model
-block.<list>.<index>.<stream>    the output stream of one transformer block
-encoder.<layer>                  inside a model's own text encoder, after one of its layers (the first is 1)
-source.<layer>                   the hidden states of a language model
+conditioning                               the text states a diffusion model receives
+clip_vision                                the image states of an image-to-video model
+block.<list>.<index>.<stream>              the output stream of one transformer block
+cross_attention.<list>.<index>.<stream>    what one block reads from the text, before it is added to the stream
+encoder.<layer>                            inside a model's own text encoder, after one of its layers (the first is 1)
+source.<layer>                             the hidden states of a language model
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from .errors import MismatchError, SafetySteeringError, shortened
 STREAMS = ("image", "text", "audio")
 AUTO = "auto"
 ALL = "all"
+CROSS_ATTENTION = "cross_attention"
 
 _NAME = re.compile(
     r"conditioning|clip_vision|source\.(?P<layer>0|[1-9][0-9]{0,3})|encoder\.(?P<inner>[1-9][0-9]{0,3})|"
-    r"block\.(?P<list>[A-Za-z_][A-Za-z0-9_]*)\.(?P<block>0|[1-9][0-9]{0,3})\.(?P<stream>image|text|audio)"
+    r"(block|cross_attention)\.(?P<list>[A-Za-z_][A-Za-z0-9_]*)\.(?P<block>0|[1-9][0-9]{0,3})\.(?P<stream>image|text|audio)"
 )
 _FRACTION = re.compile(r"[01](\.\d+)?|\.\d+")
 
@@ -28,11 +30,11 @@ _FRACTION = re.compile(r"[01](\.\d+)?|\.\d+")
 class HookPoint(str):
     """A hook point: its name, parsed once. It equals its name, so that it can be looked up and stored as that.
 
-    kind: conditioning, clip_vision, block, encoder or source. list, stream: of a block, else empty. number: a block's
-    index in its list, or a language model's layer.
+    kind: conditioning, clip_vision, block, cross_attention, encoder or source. list, stream: of a block, else empty.
+    number: a block's index in its list, or a language model's layer.
 
     Raises:
-        SafetySteeringError: the name is not one of the five forms in this module's docstring.
+        SafetySteeringError: the name is not one of the six forms in this module's docstring.
     """
 
     __slots__ = ("kind", "list", "number", "stream")
@@ -48,8 +50,8 @@ class HookPoint(str):
         if found is None:
             raise SafetySteeringError(
                 f"'{shortened(name)}' is not a hook point. Expected 'conditioning', 'clip_vision', "
-                "'block.<list>.<index>.<stream>' (for example block.blocks.15.image), 'encoder.<layer>' or "
-                "'source.<layer>'."
+                "'block.<list>.<index>.<stream>' (for example block.blocks.15.image), "
+                "'cross_attention.<list>.<index>.<stream>', 'encoder.<layer>' or 'source.<layer>'."
             )
         point = super().__new__(cls, name)
         point.kind = name.partition(".")[0]
@@ -59,7 +61,7 @@ class HookPoint(str):
 
     @property
     def is_block(self) -> bool:
-        """Whether it is a block's output, not an argument of the model call."""
+        """Whether it is a block's output."""
         return self.kind == "block"
 
     @property
@@ -71,6 +73,11 @@ class HookPoint(str):
     def is_text(self) -> bool:
         """Whether its tokens are words of the prompt."""
         return self.kind in ("conditioning", "encoder") or self.stream == "text"
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether it lies inside of the model, in a block or at its output, and is no argument of the model call."""
+        return self.kind in ("block", CROSS_ATTENTION)
 
 
 def depth(point: HookPoint, block_counts: Mapping[str, int]) -> float:
@@ -92,8 +99,9 @@ def select_hook_points(
 ) -> tuple[HookPoint, ...]:
     """Which of a vector's hook points a user's choice means, in the vector's order.
 
-    `text` is "auto" (the vector's suggestion; else `conditioning`; else its block nearest half depth), "all", or a
-    comma-separated list of hook points and depth fractions ("0.5" is the vector's block nearest half depth).
+    `text` is "auto" (the vector's suggestion; else `conditioning`; else its block output nearest half depth; else all),
+    "all", "cross_attention" (all of that kind), or a comma-separated list of hook points and depth fractions. "0.5" is
+    the vector's block output nearest half depth; of a vector without block outputs its nearest cross-attention.
 
     Raises:
         MismatchError: the vector does not have what was asked for.
@@ -106,6 +114,8 @@ def select_hook_points(
     for part in wanted:
         if part == ALL:
             chosen.update(available)
+        elif part == CROSS_ATTENTION and (found := [name for name in available if name.kind == CROSS_ATTENTION]):
+            chosen.update(found)
         elif part == AUTO:
             chosen.update(_automatic(available, block_counts, tuple(suggested)))
         elif _FRACTION.fullmatch(part):
@@ -124,11 +134,14 @@ def _automatic(
         return suggested
     if "conditioning" in available:
         return ("conditioning",)
-    return available if len(available) == 1 else (_nearest(0.5, available, block_counts),)
+    if len(available) == 1 or {point.kind for point in available} == {CROSS_ATTENTION}:
+        return available
+    return (_nearest(0.5, available, block_counts),)
 
 
 def _nearest(fraction: float, available: tuple[HookPoint, ...], block_counts: Mapping[str, int]) -> HookPoint:
-    blocks = [point for point in available if point.list in block_counts]
+    inside = [point for point in available if point.list in block_counts]
+    blocks = [point for point in inside if point.is_block] or inside
     if not blocks or not 0 <= fraction <= 1:
         raise MismatchError(
             f"A depth ({fraction:g}) must lie between 0 and 1 and needs a vector with block hook points; "

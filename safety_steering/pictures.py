@@ -21,9 +21,11 @@ _WIDTH, _DPI = 5.6, 120  # inches and dots an inch: charts are narrow, as nodes 
 
 
 def axis_label(hook_point: str) -> str:
-    """A hook point as an axis label: a block's list and index; others unchanged."""
+    """A hook point as an axis label: a block's list and index, and "reads" for what it reads; others unchanged."""
     parts = hook_point.split(".")
-    return f"{parts[1]} {parts[2]}" if parts[0] == "block" else hook_point
+    if parts[0] not in ("block", "cross_attention"):
+        return hook_point
+    return f"{parts[1]} {parts[2]}{' reads' if parts[0] == 'cross_attention' else ''}"
 
 
 def blank_figure(height: float) -> Any:

@@ -20,7 +20,7 @@ from ...safety_steering.activations import Source, States
 from ...safety_steering.errors import SafetySteeringError
 from ...safety_steering.hook_point import HookPoint
 from ..models.fingerprints import fingerprint
-from ..models.model_map import block_space, find_list, patcher_shape, read_shape, state_space
+from ..models.model_map import block_space, find_output, patcher_shape, read_shape, state_space
 from ..models.swaps import unwrap
 from ..models.tokens import TokenRange, to_sequence
 from ..steering.branches import UNKNOWN, call_roles, is_targeted, roles_by_uuid
@@ -48,7 +48,7 @@ def capture_source(
     return Source(
         hook_points={
             point: (block_space(shape, point), shape.widths[point])
-            if point.is_block
+            if point.in_blocks
             else (state_space(shape.family, point, text_width), text_width)
             for point in hook_points
         },
@@ -141,7 +141,7 @@ class Capture:
             )
         hooks: dict[HookPoint, Any] = {}
         for name in self.source.hook_points:
-            if name.is_block:
+            if name.in_blocks:
                 hooks[name] = self._reader(name, model_call, collect)
             else:
                 collect(name, *model_call.states(name))
@@ -154,12 +154,12 @@ class Capture:
         return is_targeted(role, self._branch)
 
     def _reader(self, name: HookPoint, model_call: ModelCall, collect: Any) -> Any:
-        blocks, stream = find_list(model_call.family, name)
+        of = find_output(model_call.family, name)
         tokens = model_call.tokens(name)
 
         def read(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            h = output if stream.item is None else output[stream.item]
-            collect(name, to_sequence(h, blocks.dims), tokens)
+            h = output if of.stream.item is None else output[of.stream.item]
+            collect(name, to_sequence(h, of.dims), tokens)
 
         return read
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.hook_point import HookPoint, depth, select_hook_points
-from ..models.model_map import Shape, model_hook_points
+from ...safety_steering.hook_point import ALL, CROSS_ATTENTION, HookPoint, depth, select_hook_points
+from ..models.model_map import Shape, block_space, model_hook_points
 
 MEAN, PER_FRAME, TEXT_TOKENS = "mean", "per_frame", "text_tokens"
 POOLINGS = (MEAN, PER_FRAME, TEXT_TOKENS)
@@ -15,8 +15,9 @@ POOLINGS = (MEAN, PER_FRAME, TEXT_TOKENS)
 def choose_hook_points(text: str, shape: Shape, pooling: str = MEAN) -> tuple[HookPoint, ...]:
     """The hook points of a model by a user's text: "all", names, depths such as 0.5, ranges such as 0.25-0.75.
 
-    A range selects the streams between two depths. The pooling decides which streams: per frame the image streams, for
-    text tokens the text streams. With the mean, a depth or a range selects image streams and "all" every stream.
+    "all" is every block output and the prompt states; "cross_attention" is what every block reads from the text. A
+    range selects the block outputs between two depths. The pooling decides which streams: per frame the image streams,
+    for text tokens the text streams. With the mean, a depth or a range selects image streams and "all" every stream.
 
     Raises:
         MismatchError: the model has no such hook point.
@@ -25,7 +26,8 @@ def choose_hook_points(text: str, shape: Shape, pooling: str = MEAN) -> tuple[Ho
     if pooling not in POOLINGS:
         raise SafetySteeringError(f"The pooling is '{pooling}', expected one of {', '.join(POOLINGS)}.")
     stream = "text" if pooling == TEXT_TOKENS else "image"
-    blocks = tuple(point for point in model_hook_points(shape) if pooling == MEAN or point.stream == stream)
+    inside = tuple(point for point in model_hook_points(shape) if pooling == MEAN or point.stream == stream)
+    blocks = tuple(point for point in inside if point.is_block)
     has_states = "conditioning" in shape.family.states and pooling != PER_FRAME
     states = (HookPoint("conditioning"),) if has_states else ()
     if pooling == TEXT_TOKENS and not blocks and text.strip() not in ("all", *states):
@@ -36,8 +38,22 @@ def choose_hook_points(text: str, shape: Shape, pooling: str = MEAN) -> tuple[Ho
     parts: list[str] = []
     for part in text.split(","):
         ends = part.strip().split("-")
-        parts += _between(ends, blocks, shape, stream) if len(ends) == 2 else [part]
-    return select_hook_points(",".join(parts), states + blocks, shape.block_counts)
+        if len(ends) == 2:
+            parts += _between(ends, blocks, shape, stream)
+        elif part.strip() == ALL:
+            parts += [*states, *blocks]
+        else:
+            parts.append(_known(part.strip(), inside, shape))
+    return select_hook_points(",".join(parts), states + inside, shape.block_counts)
+
+
+def _known(part: str, inside: Sequence[HookPoint], shape: Shape) -> str:
+    """`part`, unless it asks for what blocks read where the model map has nothing of that kind."""
+    if part == CROSS_ATTENTION and not any(point.kind == CROSS_ATTENTION for point in inside):
+        block_space(shape, HookPoint(f"{CROSS_ATTENTION}.{next(iter(shape.block_counts))}.0.image"))
+    if part.startswith(f"{CROSS_ATTENTION}.") and part not in inside:
+        block_space(shape, HookPoint(part))
+    return part
 
 
 def _between(ends: Sequence[str], blocks: Sequence[HookPoint], shape: Shape, stream: str) -> list[HookPoint]:

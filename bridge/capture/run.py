@@ -175,7 +175,7 @@ def _whole(states: Mapping[str, States], source: Any) -> Mapping[str, States]:
             "prompt, there is none. Raise cfg, or choose the branch 'positive'."
         )
     if missing:
-        kind = "block" if missing[0].is_block else "argument"
+        kind = "block" if missing[0].in_blocks else "argument"
         raise SafetySteeringError(
             f"The model ran, but no state was seen at {missing[0]}: another node replaces this {kind}. "
             "Remove that node, or capture at other hook points."

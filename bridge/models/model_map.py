@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 import torch
+from torch import nn
 
-from ...safety_steering.errors import MismatchError
-from ...safety_steering.hook_point import HookPoint
+from ...safety_steering.errors import MismatchError, shortened
+from ...safety_steering.hook_point import CROSS_ATTENTION, HookPoint
 from .checkpoint import recognise
 from .families import FAMILIES
-from .families.schema import BlockList, Family, StateArgument, Stream
+from .families.schema import BlockList, Family, Output, StateArgument, Stream
 from .families.unlisted import REFUSED, generic_family
 from .swaps import CLASS, core_class, is_core, own_list, patched, saved, unwrap
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
-__all__ = ["FAMILIES", "BlockList", "Family", "Shape", "StateArgument", "Stream"]
+__all__ = ["FAMILIES", "BlockList", "Family", "Output", "Shape", "StateArgument", "Stream"]
 
 
 def _find_family(model: torch.nn.Module, kind: type) -> Family:
@@ -83,10 +84,10 @@ def follow(root: Any, path: str) -> Any:
 class Shape:
     """A loaded model's family, name and sizes.
 
-    width: of the main stream. block_counts: of the lists that a depth counts, in running order. widths: of each block
-        hook point. swapped: what another node has put in place of the model's own class or blocks, in words; empty if
-        nothing. layout_known: False if that class is not derived from the model's own, so that its tokens may be laid
-        out in any way.
+    width: of the main stream. block_counts: of the lists that a depth counts, in running order. widths: of each hook
+        point in blocks, block outputs first. swapped: what another node has put in place of the model's own class or
+        blocks, in words; empty if nothing. layout_known: False if that class is not derived from the model's own, so
+        that its tokens may be laid out in any way.
     """
 
     family: Family
@@ -164,6 +165,14 @@ def _read(model: Any, former: Mapping[str, Any]) -> _Reading:
         for index, block in enumerate(blocks[entry.name])
         for stream in entry.streams
         if stream.in_last or index + 1 < len(blocks[entry.name])
+    } | {
+        HookPoint(f"{CROSS_ATTENTION}.{entry.name}.{index}.{read.stream.name}"): _width(
+            model, entry, read.stream, follow(block, read.module), width
+        )
+        for entry in family.lists
+        for index, block in enumerate(blocks[entry.name])
+        for read in entry.reads
+        if _has(block, read.module)
     }
     first = next(iter(counts.values()), 0)
     channels = int(follow(model, family.channels))
@@ -179,6 +188,8 @@ def _with_swaps(model: Any, known: _Reading, kind: type, patches: Mapping[str, A
     if kind is not known.kind or kind.__name__ != shape.family.class_name:
         found.append(f"the class {kind.__name__}")
     for entry in shape.family.lists:
+        if entry.holding:
+            continue
         live = _hooked_modules(_list_of(model, entry, patches), entry)
         if not shape.swapped and len(live) != len(known.blocks[entry.name]):
             found.append(f"another list {entry.name}")
@@ -189,6 +200,8 @@ def _with_swaps(model: Any, known: _Reading, kind: type, patches: Mapping[str, A
 def _list_of(model: Any, blocks: BlockList, patches: Mapping[str, Any]) -> Any:
     """The list of blocks on the model, or what `patches` put in its place; None if the model lacks it."""
     path = blocks.path or blocks.name
+    if blocks.holding:
+        return nn.ModuleList(one for one in model.modules() if blocks.holding in dict(one.named_children()))
     try:
         return patches[path] if path in patches else follow(model, path)
     except AttributeError:
@@ -234,14 +247,18 @@ def _space(family: Family, hook_point: str, state: StateArgument, width: int) ->
 
 
 def block_space(shape: Shape, hook_point: HookPoint) -> str:
-    """The space of a block's output stream in one model.
+    """The space of a hook point in a block of one model.
 
     Raises:
-        MismatchError: the model has no such block list, block or stream.
+        MismatchError: the model has no such block list, block or stream, or the block has no part that reads the text.
     """
     if hook_point not in shape.widths:
-        lists = {point.list: point.number + 1 for point in shape.widths}
+        lists = {point.list: point.number + 1 for point in shape.widths if point.kind == hook_point.kind}
         if hook_point.list not in lists:
+            if hook_point.kind == CROSS_ATTENTION:
+                raise MismatchError(
+                    f"{shape.name} has no {shortened(hook_point)}. {_why_unread(shape.family, hook_point.list)}"
+                )
             raise MismatchError(f"{shape.name} has no block list '{hook_point.list}'; it has {', '.join(lists)}.")
         count = lists[hook_point.list]
         if hook_point.number >= count:
@@ -252,10 +269,26 @@ def block_space(shape: Shape, hook_point: HookPoint) -> str:
     return f"{shape.name}/{hook_point}"
 
 
-def find_list(family: Family, hook_point: HookPoint) -> tuple[BlockList, Stream]:
-    """The row's entries for a hook point that `block_space` has accepted."""
-    blocks = next(blocks for blocks in family.lists if blocks.name == hook_point.list)
-    return blocks, next(stream for stream in blocks.streams if stream.name == hook_point.stream)
+def _why_unread(family: Family, name: str) -> str:
+    """Why blocks of a list have no cross-attention hook points, and what to use instead."""
+    why = [f"{blocks.unread} " for blocks in family.lists if blocks.name == name]
+    reading = [blocks.name for blocks in family.lists if blocks.reads]
+    where = f"its {' and '.join(reading)}" if reading else "'conditioning' or at its blocks' outputs"
+    return f"{''.join(why)}Steer at {where}."
+
+
+def find_list(family: Family, hook_point: HookPoint) -> BlockList:
+    """The row's list for a hook point that `block_space` has accepted."""
+    return next(blocks for blocks in family.lists if blocks.name == hook_point.list)
+
+
+def find_output(family: Family, hook_point: HookPoint) -> Output:
+    """The output for a hook point that `block_space` has accepted: of a block, or of the module that reads the text."""
+    blocks = find_list(family, hook_point)
+    outputs = blocks.reads
+    if hook_point.is_block:
+        outputs = tuple(Output("", stream, blocks.dims) for stream in blocks.streams)
+    return next(output for output in outputs if output.stream.name == hook_point.stream)
 
 
 def find_block(diffusion_model: torch.nn.Module, hook_point: HookPoint) -> torch.nn.Module:
@@ -268,22 +301,24 @@ def find_block(diffusion_model: torch.nn.Module, hook_point: HookPoint) -> torch
     """
     model = unwrap(diffusion_model)
     known = _reading(model, {})
-    entry, _ = find_list(known.shape.family, hook_point)
-    own, live = known.blocks[entry.name], _hooked_modules(_list_of(model, entry, {}), entry)
+    entry, output = find_list(known.shape.family, hook_point), find_output(known.shape.family, hook_point)
+    own = known.blocks[entry.name]
+    live = [] if entry.holding else _hooked_modules(_list_of(model, entry, {}), entry)
     block = live[hook_point.number] if len(live) == len(own) else own[hook_point.number]()
-    if block is None:
+    if block is None or not (output.module == "" or _has(block, output.module)):
         raise MismatchError(f"Another node has replaced {entry.name} and with it {hook_point}. Take that node out.")
-    return block
+    return block.get_submodule(output.module)
 
 
 def witness_points(shape: Shape) -> tuple[HookPoint, ...]:
     """A few blocks over the whole depth but for the first, which caches run on a hit too: did the blocks run?"""
-    blocks = list({(p.list, p.number): p for p in shape.widths if p.list in shape.block_counts}.values())
+    outputs = (point for point in shape.widths if point.is_block and point.list in shape.block_counts)
+    blocks = list({(point.list, point.number): point for point in outputs}.values())
     last = len(blocks) - 1
     chosen = (max(min(1, last), last * step // (WITNESSES - 1)) for step in range(WITNESSES))
     return tuple(blocks[index] for index in dict.fromkeys(chosen))
 
 
 def model_hook_points(shape: Shape) -> tuple[HookPoint, ...]:
-    """Every block hook point of a model, in running order."""
+    """Every hook point in a model's blocks: the block outputs in running order, then what the blocks read."""
     return tuple(shape.widths)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...safety_steering.alignment.transfer import fit_step
 from ...safety_steering.errors import MismatchError
-from ...safety_steering.hook_point import HookPoint
+from ...safety_steering.hook_point import CROSS_ATTENTION, HookPoint
 from ...safety_steering.vectors.vector import SafetyVector
 from .checkpoint import Checkpoint
 from .families.schema import Family
@@ -45,7 +45,7 @@ def check_fits(vector: SafetyVector, hook_points: Sequence[HookPoint], shape: Sh
                 f"This vector lives in a language model ({directions.space}). If that is your model's text encoder, "
                 "carry it over again with Transfer Direction from LLM."
             )
-        if point.is_block:
+        if point.in_blocks:
             _check_blocks(vector, point, shape)
         _check_space(vector, point, directions.space, directions.width, shape)
     if vector.detectors is not None:
@@ -86,10 +86,10 @@ def _spaces_at(point: HookPoint, width: int, shape: Shape | HeaderShape) -> tupl
     Where a header does not show them: no space, and the width asked for.
     """
     if isinstance(shape, Shape):
-        if point.is_block:
+        if point.in_blocks:
             return (block_space(shape, point),), shape.widths[point]
         return state_spaces(shape.family, point, width), width
-    if point.is_block:
+    if point.in_blocks:
         return tuple(f"{name}/{point}" for name in shape.names), shape.widths.get(point, 0) or width
     whole = all(not state.part for state in shape.family.states.get(point, ()))
     known = shape.states if point.kind == "conditioning" and whole else 0
@@ -130,6 +130,14 @@ def header_shape(found: Checkpoint, family: Family) -> HeaderShape:
         if not entry.block_widths
         for index in range(counts.get(entry.name, 0))
         for stream in entry.streams
+    } | {
+        HookPoint(f"{CROSS_ATTENTION}.{entry.name}.{index}.{read.stream.name}"): found.widths.get(
+            read.stream.name, found.width
+        )
+        for entry in family.lists
+        if not entry.block_widths
+        for index in range(counts.get(entry.name, 0))
+        for read in entry.reads
     }
     return HeaderShape(
         family,
@@ -178,7 +186,7 @@ def untested_warning(shape: Shape) -> str:
 def fingerprint_warning(vector: SafetyVector, hook_points: tuple[HookPoint, ...], patcher: ModelPatcher) -> str:
     """A sentence if block directions were fitted on other weights than this model's, else an empty string."""
     fitted = vector.info.weight_fingerprint
-    in_blocks = any(name.is_block for name in hook_points)
+    in_blocks = any(name.in_blocks for name in hook_points)
     if not fitted or not in_blocks or fitted == fingerprint(patcher):
         return ""
     return (

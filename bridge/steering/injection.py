@@ -1,4 +1,4 @@
-"""Injection: the edits of one model call, to conditioning states and through hooks to block outputs."""
+"""Injection: the edits of one model call, to conditioning states and through hooks to what blocks write and read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...safety_steering.steering.prompt_gate import Decision, PromptGate, decide
 from ...safety_steering.steering.trace import CACHED
 from ...safety_steering.vectors.vector import SafetyVector
 from ..models.families.schema import Stream
-from ..models.model_map import WITNESSES, find_list
+from ..models.model_map import WITNESSES, find_output
 from ..models.tokens import TokenRange, from_sequence, to_sequence
 from .branches import is_targeted
 from .model_call import ModelCall
@@ -44,8 +44,8 @@ class Injection:
         self._vector = vector
         self._settings = settings
         steered = [point for point in settings.hook_points if settings.strength_at(point)]
-        self._states = [point for point in steered if not point.is_block]
-        self._blocks = [point for point in steered if point.is_block]
+        self._states = [point for point in steered if not point.in_blocks]
+        self._blocks = [point for point in steered if point.in_blocks]
         self._targets: dict[tuple[HookPoint, int, torch.device], Targets] = {}
         self._gates: dict[torch.device, PromptGate] = {}
         self._hooks: dict[tuple[HookPoint, torch.device], BlockHook] = {}
@@ -128,8 +128,8 @@ class Injection:
     def _hook(self, name: HookPoint, model_call: ModelCall) -> BlockHook:
         key = (name, model_call.x.device)
         if key not in self._hooks:
-            blocks, stream = find_list(model_call.family, name)
-            self._hooks[key] = BlockHook(stream, blocks.dims)
+            output = find_output(model_call.family, name)
+            self._hooks[key] = BlockHook(output.stream, output.dims)
         return self._hooks[key]
 
     def _edit(
@@ -194,7 +194,7 @@ def edit_tokens(h: torch.Tensor, edit: Edit) -> tuple[torch.Tensor, Effect]:
 
 
 class BlockHook:
-    """A forward hook for one block, one object for all calls.
+    """A forward hook for one block or one module in it, one object for all calls.
 
     torch.compile guards on the identity of hooks, so a call puts its edit in `edit` and reads `effect`; both are None
     outside of a steered call. One hook serves one device.

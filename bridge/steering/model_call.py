@@ -14,7 +14,7 @@ from ...safety_steering.errors import NotSteeredError
 from ...safety_steering.hook_point import HookPoint
 from ..models.families import LAYOUTS, PARTS
 from ..models.families.schema import Family
-from ..models.model_map import find_block, find_list, find_state
+from ..models.model_map import find_block, find_list, find_output, find_state
 from ..models.tokens import Layout, TokenRange, editable_states, from_sequence, to_sequence
 
 ForwardHook = Callable[[torch.nn.Module, Any, Any], Any]
@@ -111,8 +111,8 @@ class ModelCall:
         return self._layout[name]
 
     def tokens(self, name: HookPoint) -> TokenRange:
-        """The editable tokens in the output stream of a block."""
-        _, stream = find_list(self.family, name)
+        """The editable tokens in a stream of the output of a block, or of the module in it that reads the text."""
+        stream = find_output(self.family, name).stream
         own = self._stream(stream.name)
         if own.start < 0:
             return own
@@ -123,7 +123,7 @@ class ModelCall:
     def hooked(
         self, hooks: Iterable[tuple[HookPoint, ForwardHook]], entry: ForwardHook | None = None
     ) -> Iterator[None]:
-        """Register forward hooks on blocks and on the family's entry module for one call."""
+        """Register forward hooks on blocks, on modules in them, and on the family's entry module for one call."""
         handles = []
         try:
             if entry is not None:
@@ -154,5 +154,5 @@ class ModelCall:
 
     def is_replaced(self, name: HookPoint) -> bool:
         """Whether another node has replaced a block through core's `patches_replace`."""
-        blocks, _ = find_list(self.family, name)
+        blocks = find_list(self.family, name)
         return (blocks.replaced_as, name.number) in self.options.get("patches_replace", {}).get("dit", {})

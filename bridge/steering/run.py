@@ -52,7 +52,7 @@ class Measured:
 class Call:
     """One model call as it happened.
 
-    roles: one per equal chunk of the batch; rows: samples a chunk. missed: hook points whose block did not run, though
+    roles: one per equal chunk of the batch; rows: samples a chunk. missed: hook points whose module did not run, though
     no other node replaced it. entered: the transformer ran. blocks_ran: share of its witness blocks that did.
     """
 
@@ -127,7 +127,7 @@ def check_missed(run: Run) -> None:
     """Raise NotSteeredError if the model ran in a call and a block that should have been steered did not."""
     for name in (name for call in run.calls for name in call.missed):
         raise NotSteeredError(
-            f"The model ran, but {name} was not steered in this call: the hook on that block did not fire. "
+            f"The model ran, but {name} was not steered in this call: the hook there did not fire. "
             "Another node may run the model in its own way; remove it, or steer at 'conditioning'."
         )
 

@@ -57,12 +57,17 @@ def random_vector(
     return SafetyVector(points, info)
 
 
-def vector_for(diffusion_model: torch.nn.Module, *, conditioning_width: int = 4096, **options: Any) -> SafetyVector:
-    """A random vector at every block of a loaded model, and at `conditioning` if the model takes such states."""
+def vector_for(
+    diffusion_model: torch.nn.Module, *, conditioning_width: int = 4096, reads: bool = False, **options: Any
+) -> SafetyVector:
+    """A random vector at every block of a loaded model, and at `conditioning` if the model takes such states.
+
+    reads: also at everything that the blocks read from the text.
+    """
     from safety_steering_pack.bridge.models.model_map import read_shape, state_space
 
     shape = read_shape(diffusion_model)
-    spaces = {name: (f"{shape.name}/{name}", width) for name, width in shape.widths.items()}
+    spaces = {name: (f"{shape.name}/{name}", width) for name, width in shape.widths.items() if reads or name.is_block}
     if "conditioning" in shape.family.states:
         space = state_space(shape.family, "conditioning", conditioning_width)
         spaces = {"conditioning": (space, conditioning_width), **spaces}

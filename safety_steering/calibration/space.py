@@ -2,7 +2,8 @@
 
 Each is written as text, as a user types it into a node:
 
-    hook points    conditioning, 0.5, block.blocks.3.image+block.blocks.4.image    each part is a set; all; all blocks
+    hook points    conditioning, 0.5, block.blocks.3.image+block.blocks.4.image    each part is a set; all; all blocks;
+                   cross_attention                                                 all of that kind, in one set
     strengths      0.5, 1, 2, 4
     windows        0-0.5, 0-1                                                       fractions of denoising
     interventions  add token, clamp none pooled -2                                  kind, norm, gate, threshold
@@ -110,7 +111,8 @@ def read_space(
     """
     found = tuple(dict.fromkeys(one for part in _parts(hook_points) for one in _sets(part, available, block_counts)))
     single = [points[0] for points in found if len(points) == 1]
-    usual = found.index(select_hook_points("auto", single, block_counts)) if single else 0
+    auto = select_hook_points("auto", single, block_counts) if single else ()
+    usual = found.index(auto) if auto in found else 0
     return SearchSpace(
         found,
         tuple(_read(strengths, float, "strengths", "0.5, 1, 2")),

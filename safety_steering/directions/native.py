@@ -219,7 +219,8 @@ def _info(
     table: Sequence[dict[str, Any]],
 ) -> VectorInfo:
     # the statistics of the hook point that Apply selects: the best one on validation would be quoted too favourably
-    (hook_point, *_) = select_hook_points("auto", points, source.block_counts)
+    selected = select_hook_points("auto", points, source.block_counts)
+    hook_point = selected[len(selected) // 2]
     own = [row for row in table if row["hook_point"] == hook_point]
     names = list(points[hook_point].categories)
     per_category = {name: [row for row in own if row["category"] == name] for name in names}

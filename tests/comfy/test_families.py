@@ -32,7 +32,9 @@ def test_every_row_of_the_map_has_a_case(comfy_in_process):
 
 def test_the_row_is_found_and_names_the_streams(family):
     assert family.shape.family.name == family.case.family
-    assert {".".join(point.split(".")[1::2]) for point in family.points} == set(family.case.tokens)
+    for kind, tokens in (("block", family.case.tokens), ("cross_attention", family.case.read_tokens)):
+        found = [point for point in family.points if point.kind == kind]
+        assert {f"{point.list}.{point.stream}" for point in found} == set(tokens)
 
 
 def test_the_header_alone_tells_family_lists_and_widths(family):
@@ -60,6 +62,22 @@ def test_a_b_every_block_is_hit_once_and_moves_exactly_its_editable_tokens(famil
 def test_b_in_half_precision(comfy_in_process, name):
     skip_unless_core_has(CASES[name], comfy_in_process.tree)
     check_blocks(Family(CASES[name], torch.bfloat16))
+
+
+def test_what_a_block_reads_depends_on_the_prompt(family):
+    """Up to the first block that reads, the image knows nothing of the text: what is read there, differs by it."""
+    reads = [point for point in family.points if point.kind == "cross_attention"]
+    if not reads:
+        assert family.case.family == "svd"  # it reads an image
+        return
+    block, points = next((block, points) for block, points in family.blocks().items() if reads[0] in points)
+    with watched(family) as (seen, _):
+        for prompts in ((1, 2), (2, 1)):
+            run(family.case, family.patcher, cfg=1.0, prompts=prompts)
+    (streams,) = streams_of(family.case, points)
+    one, other = (streams.sequence(before) for before, _ in seen[block])
+    rows = streams.rows(points[0], one.shape[1])
+    assert not torch.equal(one[:, rows], other[:, rows])
 
 
 def test_c_a_capture_is_the_mean_over_the_editable_tokens(family):

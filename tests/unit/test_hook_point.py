@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safety_steering_pack.safety_steering.errors import MismatchError, SafetySteeringError
 from safety_steering_pack.safety_steering.hook_point import (
+    CROSS_ATTENTION,
     STREAMS,
     HookPoint,
     depth,
@@ -22,6 +23,7 @@ properties = settings(max_examples=100, deadline=None)  # no deadline: the machi
 FLUX = {"double_blocks": 4, "single_blocks": 8}
 BLOCKS = tuple(HookPoint(f"block.{name}.{index}.image") for name, count in FLUX.items() for index in range(count))
 EVERY = (HookPoint("conditioning"), *BLOCKS)
+READS = tuple(HookPoint(f"cross_attention.double_blocks.{index}.image") for index in range(4))
 
 PARTS = st.tuples(
     st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True), st.integers(0, 9999), st.sampled_from(STREAMS)
@@ -29,24 +31,25 @@ PARTS = st.tuples(
 
 
 @properties
-@given(PARTS)
-def test_a_hook_point_is_its_name_with_its_parts(parts):
-    name = "block.{}.{}.{}".format(*parts)
+@given(st.sampled_from(["block", CROSS_ATTENTION]), PARTS)
+def test_a_hook_point_is_its_name_with_its_parts(kind, parts):
+    name = "{}.{}.{}.{}".format(kind, *parts)
     point = HookPoint(name)
-    assert (point.kind, point.list, point.number, point.stream, point.is_block) == ("block", *parts, True)
+    assert (point.kind, point.list, point.number, point.stream) == (kind, *parts)
+    assert (point.is_block, point.in_blocks) == (kind == "block", True)
     assert point == name
     assert {name: 1}[point] == 1
     assert str(point) == f"{point}" == json.loads(json.dumps(point)) == name
     for copied in (HookPoint(point), copy.deepcopy(point), pickle.loads(pickle.dumps(point))):
-        assert (copied, copied.kind, copied.number) == (point, "block", parts[1])
+        assert (copied, copied.kind, copied.number) == (point, kind, parts[1])
 
 
 def test_hook_points_that_are_no_block():
     assert [HookPoint(name).kind for name in ("conditioning", "clip_vision")] == ["conditioning", "clip_vision"]
     layer = HookPoint("source.12")
-    assert (layer.kind, layer.number, layer.list, layer.is_block) == ("source", 12, "", False)
+    assert (layer.kind, layer.number, layer.list, layer.in_blocks) == ("source", 12, "", False)
     inner = HookPoint("encoder.12")
-    assert (inner.kind, inner.number, inner.list, inner.is_block) == ("encoder", 12, "", False)
+    assert (inner.kind, inner.number, inner.list, inner.in_blocks) == ("encoder", 12, "", False)
     assert inner.in_encoder
     assert not layer.in_encoder
 
@@ -54,6 +57,7 @@ def test_hook_points_that_are_no_block():
 @pytest.mark.parametrize(
     "name", ["", "text", "block", "block.blocks.image", "block.blocks.-1.image", "block.blocks.1.depth", "source.x",
              "block.a/b.1.image", "source.1 ", "encoder", "encoder.0", "encoder.1.text",
+             "cross_attention", "cross_attention.blocks.1",
              "block.blocks.01.image", "source.\u0661", "CONDITIONING", "block.blocks.12345.image"]
 )  # fmt: skip
 def test_another_name_is_refused(name):
@@ -92,6 +96,16 @@ def test_depth_runs_over_all_lists_in_order():
         ("0.9, conditioning", EVERY, (), ("conditioning", BLOCKS[10])),
         (f" {BLOCKS[2]} ,{BLOCKS[0]},, 0 ", EVERY, (), (BLOCKS[0], BLOCKS[2])),
         ("auto, 1.0", EVERY, (), ("conditioning", BLOCKS[11])),
+        ("auto", (*EVERY, *READS), (), ("conditioning",)),
+        ("auto", READS, (), READS),
+        ("auto", READS, READS[1:2], READS[1:2]),
+        ("auto", (*BLOCKS[:6], *READS), (), (BLOCKS[5],)),
+        ("cross_attention", (*EVERY, *READS), (), READS),
+        ("cross_attention, conditioning", (*EVERY, *READS), (), ("conditioning", *READS)),
+        (READS[2], (*EVERY, *READS), (), READS[2:3]),
+        (".1", (*EVERY, *READS), (), (BLOCKS[1],)),  # a depth means a block's output
+        (".1", READS, (), (READS[1],)),
+        ("all", (*EVERY, *READS), (), (*EVERY, *READS)),
     ],
 )
 def test_what_a_choice_means(text, available, suggested, expected):
@@ -107,6 +121,8 @@ def test_what_a_choice_means(text, available, suggested, expected):
         ("1.5", EVERY, "A depth .1.5. must lie between 0 and 1"),
         ("0.5", EVERY[:1], "needs a vector with block hook points"),
         ("-0.5", EVERY, "no hook point '-0.5'"),
+        ("cross_attention", EVERY, "no hook point 'cross_attention'. It has: conditioning"),
+        ("0.5", (HookPoint("cross_attention.transformer_blocks.1.image"),), "needs a vector with block hook points"),
     ],
 )
 def test_a_choice_that_means_nothing_is_refused(text, available, words):

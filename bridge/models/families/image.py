@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .schema import JOINED, TUPLE, BlockList, Family, StateArgument, Stream
-
-TEXT_FIRST = (Stream("image", item=1), Stream("text", item=0))  # blocks that return (text, image)
-TEXT_LAST = (Stream("image"), Stream("text", after=("image",)))  # one tensor, the image in front
-CAPTION_REFINER = BlockList("context_refiner", (Stream("text"),), replaced_as="", beside=True)
-NOISE_REFINER = BlockList("noise_refiner", replaced_as="")
-# core runs the children of a UNet block one by one; those of the middle block are blocks themselves
-_WIDTHS = ("out_channels", "in_channels")
-UNET_LISTS = (
-    BlockList("input_blocks", replaced_as="", dims="BDHW", last_child=True, block_widths=_WIDTHS),
-    BlockList("middle_block", replaced_as="", dims="BDHW", block_widths=_WIDTHS),
-    BlockList("output_blocks", replaced_as="", dims="BDHW", last_child=True, block_widths=_WIDTHS),
+from .lists import (
+    AFTER_TEXT,
+    CAPTION_REFINER,
+    FLUX_LISTS,
+    JOINED,
+    NOISE_REFINER,
+    TEXT_FIRST,
+    TEXT_LAST,
+    TUPLE,
+    UNET_LISTS,
+    UNET_READS,
+    joint,
 )
+from .schema import BlockList, Family, Output, StateArgument, Stream
+
 T5XXL = {4096: "t5xxl.last"}
 
 
@@ -28,7 +30,7 @@ def _text(spaces: dict[int, str], mask: str = "") -> dict[str, tuple[StateArgume
 _FLUX = Family(
     name="flux",
     class_name="Flux",
-    lists=(BlockList("double_blocks", TUPLE), BlockList("single_blocks", JOINED, "single_block")),
+    lists=FLUX_LISTS,
     width="hidden_size",
     channels="in_channels",
     entry="img_in",
@@ -39,7 +41,7 @@ _FLUX = Family(
 _SD2 = Family(
     name="sd2",
     class_name="UNetModel",
-    lists=UNET_LISTS,
+    lists=(*UNET_LISTS, UNET_READS),
     width="model_channels",
     channels="in_channels",
     entry="time_embed",
@@ -50,7 +52,7 @@ _SD2 = Family(
 _Z_IMAGE = Family(
     name="z-image",
     class_name="NextDiT",
-    lists=(CAPTION_REFINER, NOISE_REFINER, BlockList("layers", JOINED, "")),
+    lists=(CAPTION_REFINER, NOISE_REFINER, BlockList("layers", JOINED, "", reads=joint("attention", AFTER_TEXT))),
     width="dim",
     channels="in_channels",
     entry="x_embedder",
@@ -94,7 +96,13 @@ IMAGE_FAMILIES = (
     Family(
         name="sd3",
         class_name="OpenAISignatureMMDITWrapper",
-        lists=(BlockList("joint_blocks", (Stream("image", item=1), Stream("text", item=0, in_last=False))),),
+        lists=(
+            BlockList(
+                "joint_blocks",
+                (Stream("image", item=1), Stream("text", item=0, in_last=False)),
+                reads=joint("x_block.attn.proj"),
+            ),
+        ),
         width="hidden_size",
         channels="in_channels",
         entry="x_embedder",
@@ -125,7 +133,7 @@ IMAGE_FAMILIES = (
     Family(
         name="qwen-image",
         class_name="QwenImageTransformer2DModel",
-        lists=(BlockList("transformer_blocks", TEXT_FIRST),),
+        lists=(BlockList("transformer_blocks", TEXT_FIRST, reads=joint("attn.to_out.0")),),
         width="inner_dim",
         channels="in_channels",
         entry="img_in",
@@ -145,7 +153,7 @@ IMAGE_FAMILIES = (
     Family(
         name="mage-flow",
         class_name="MageFlowTransformer2DModel",
-        lists=(BlockList("transformer_blocks", TEXT_FIRST),),
+        lists=(BlockList("transformer_blocks", TEXT_FIRST, reads=joint("attn.to_out.0")),),
         width="inner_dim",
         channels="in_channels",
         entry="img_in",
@@ -156,7 +164,7 @@ IMAGE_FAMILIES = (
     Family(
         name="lens",
         class_name="LensTransformer2DModel",
-        lists=(BlockList("transformer_blocks", TEXT_FIRST),),
+        lists=(BlockList("transformer_blocks", TEXT_FIRST, reads=joint("attn.to_out.0")),),
         width="inner_dim",
         channels="in_channels",
         entry="img_in",
@@ -167,7 +175,10 @@ IMAGE_FAMILIES = (
     Family(
         name="hidream",
         class_name="HiDreamImageTransformer2DModel",
-        lists=(BlockList("double_stream_blocks", TUPLE, ""), BlockList("single_stream_blocks", TEXT_LAST, "")),
+        lists=(
+            BlockList("double_stream_blocks", TUPLE, "", reads=joint("block.attn1.to_out")),
+            BlockList("single_stream_blocks", TEXT_LAST, "", reads=joint("block.attn1.to_out")),
+        ),
         width="inner_dim",
         channels="out_channels",
         entry="x_embedder",
@@ -179,7 +190,14 @@ IMAGE_FAMILIES = (
         name="hidream-o1",
         class_name="HiDreamO1Transformer",
         # no text stream: the model keeps the prompt's keys from run to run, steered ones too
-        lists=(BlockList("layers", (Stream("image", item=0),), path="language_model.layers"),),
+        lists=(
+            BlockList(
+                "layers",
+                (Stream("image", item=0),),
+                path="language_model.layers",
+                reads=joint("self_attn", Stream("image", item=0)),
+            ),
+        ),
         width="hidden_size",
         channels="in_channels",
         entry="x_embedder",
@@ -190,7 +208,10 @@ IMAGE_FAMILIES = (
     Family(
         name="auraflow",
         class_name="MMDiT",
-        lists=(BlockList("double_layers", TEXT_FIRST), BlockList("single_layers", JOINED, "single_block")),
+        lists=(
+            BlockList("double_layers", TEXT_FIRST, reads=joint("attn.w2o")),
+            BlockList("single_layers", JOINED, "single_block", reads=joint("attn", AFTER_TEXT)),
+        ),
         width="register_tokens.shape.2",
         channels="out_channels",
         entry="init_x_linear",
@@ -202,7 +223,7 @@ IMAGE_FAMILIES = (
         name="pixeldit",
         class_name="PixDiT_T2I",
         # the pixel blocks behind these are not steered: there a row is one patch of one picture, with its pixels
-        lists=(BlockList("patch_blocks", TUPLE, ""),),
+        lists=(BlockList("patch_blocks", TUPLE, "", reads=joint("attn.proj_x")),),
         width="hidden_size",
         channels="in_channels",
         entry="s_embedder",
@@ -213,7 +234,7 @@ IMAGE_FAMILIES = (
     Family(
         name="omnigen2",
         class_name="OmniGen2Transformer2DModel",
-        lists=(CAPTION_REFINER, NOISE_REFINER, BlockList("layers", JOINED, "")),
+        lists=(CAPTION_REFINER, NOISE_REFINER, BlockList("layers", JOINED, "", reads=joint("attn", AFTER_TEXT))),
         width="hidden_size",
         channels="out_channels",
         entry="x_embedder",
@@ -227,8 +248,8 @@ IMAGE_FAMILIES = (
         lists=(
             CAPTION_REFINER,
             NOISE_REFINER,
-            BlockList("double_stream_layers", TUPLE, ""),
-            BlockList("single_stream_layers", JOINED, ""),
+            BlockList("double_stream_layers", TUPLE, "", reads=joint("img_instruct_attn", AFTER_TEXT)),
+            BlockList("single_stream_layers", JOINED, "", reads=joint("attn", AFTER_TEXT)),
         ),
         width="hidden_size",
         channels="out_channels",
@@ -240,7 +261,7 @@ IMAGE_FAMILIES = (
     Family(
         name="ernie",
         class_name="ErnieImageModel",
-        lists=(BlockList("layers", TEXT_LAST, ""),),
+        lists=(BlockList("layers", TEXT_LAST, "", reads=joint("self_attention")),),
         width="hidden_size",
         channels="out_channels",
         entry="x_embedder",
@@ -251,7 +272,7 @@ IMAGE_FAMILIES = (
     Family(
         name="pixart",
         class_name="PixArtMS",
-        lists=(BlockList("blocks", replaced_as=""),),
+        lists=(BlockList("blocks", replaced_as="", reads=(Output("cross_attn"),)),),
         width="hidden_size",
         channels="in_channels",
         entry="x_embedder",
@@ -262,7 +283,7 @@ IMAGE_FAMILIES = (
     Family(
         name="hunyuan-dit",
         class_name="HunYuanDiT",
-        lists=(BlockList("blocks"),),
+        lists=(BlockList("blocks", reads=(Output("attn2", Stream("image", item=0)),)),),
         width="hidden_size",
         channels="in_channels",
         entry="x_embedder",
@@ -278,7 +299,7 @@ IMAGE_FAMILIES = (
     Family(
         name="krea2",
         class_name="SingleStreamDiT",
-        lists=(BlockList("blocks", JOINED, ""),),
+        lists=(BlockList("blocks", JOINED, "", reads=joint("attn", AFTER_TEXT)),),
         width="first.out_features",
         channels="channels",
         entry="first",
@@ -289,7 +310,7 @@ IMAGE_FAMILIES = (
     Family(
         name="ideogram4",
         class_name="Ideogram4Transformer2DModel",
-        lists=(BlockList("layers", JOINED, ""),),
+        lists=(BlockList("layers", JOINED, "", reads=joint("attention", AFTER_TEXT)),),
         width="input_proj.out_features",
         channels="in_channels",
         entry="input_proj",
@@ -300,7 +321,7 @@ IMAGE_FAMILIES = (
     Family(
         name="joyimage",
         class_name="JoyImageTransformer3DModel",
-        lists=(BlockList("double_blocks", TUPLE),),
+        lists=(BlockList("double_blocks", TUPLE, reads=joint("attn", Stream("image", item=0))),),
         width="img_in.out_channels",
         channels="out_channels",
         entry="img_in",

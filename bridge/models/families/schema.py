@@ -25,6 +25,21 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class Output:
+    """A stream in the output of a block or of a module in it.
+
+    module: its path inside the block; empty: the block itself. dims: as of BlockList.
+    joint: the module's attention is over text and image tokens together, so that its output also holds what the image
+        reads of itself.
+    """
+
+    module: str = ""
+    stream: Stream = Stream("image")
+    dims: str = "BND"
+    joint: bool = False
+
+
+@dataclass(frozen=True)
 class BlockList:
     """A list of blocks on the diffusion model (ModuleList, ModuleDict or Sequential) and the streams they return.
 
@@ -34,6 +49,9 @@ class BlockList:
     last_child: core runs the children of each block one by one and never the block: the last child is hooked.
     beside: runs in parallel to the other lists, so depths do not count it.
     block_widths: attributes of the hooked module; the first that it has is its width (UNets: widths differ by block).
+    reads: outputs of the modules through which a block reads the text, before they are added to the streams; without
+        any, `unread` is the sentence that says why.
+    holding: the list is no module of its own: it is every module, in running order, that has a child of this name.
     """
 
     name: str
@@ -44,6 +62,9 @@ class BlockList:
     last_child: bool = False
     beside: bool = False
     block_widths: tuple[str, ...] = ()
+    reads: tuple[Output, ...] = ()
+    unread: str = "It is not known where its blocks read the text."
+    holding: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,8 +116,3 @@ class Family:
     names: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
     where: Mapping[str, Any] = field(default_factory=dict)
     tested: bool = True
-
-
-# blocks that return (image, text), and blocks that return one tensor with the text in front of the image
-TUPLE = (Stream("image", item=0), Stream("text", item=1))
-JOINED = (Stream("image", after=("text",)), Stream("text"))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .image import UNET_LISTS
-from .schema import JOINED, TUPLE, BlockList, Family, StateArgument, Stream
+from .lists import AFTER_TEXT, FLUX_LISTS, NO_TEXT, TUPLE, UNET_LISTS, joint
+from .schema import BlockList, Family, Output, StateArgument, Stream
 
 T5 = {4096: "t5xxl.last"}
 
+# in an image-to-video model its output is the sum of what is read from text and from the image
+WAN_BLOCKS = BlockList("blocks", reads=(Output("cross_attn"),))
 WAN = Family(
     name="wan",
     class_name="WanModel",
-    lists=(BlockList("blocks"),),
+    lists=(WAN_BLOCKS,),
     width="dim",
     channels="in_dim",
     entry="patch_embedding",
@@ -46,6 +48,7 @@ LTX2 = Family(
         BlockList(
             "transformer_blocks",
             (Stream("image", item=0), Stream("audio", item=1, width="audio_inner_dim")),
+            reads=(Output("attn2"), Output("audio_attn2", Stream("audio", width="audio_inner_dim"))),
         ),
     ),
     width="inner_dim",
@@ -59,7 +62,7 @@ LTX2 = Family(
 COSMOS = Family(
     name="cosmos1",
     class_name="GeneralDIT",
-    lists=(BlockList("blocks", dims="THWBD"),),
+    lists=(BlockList("blocks", dims="THWBD", reads=(Output("blocks.1.block", dims="THWBD"),)),),
     width="model_channels",
     channels="in_channels",
     entry="x_embedder",
@@ -75,7 +78,10 @@ VIDEO_FAMILIES = (
         name="wan-vace",
         class_name="VaceWanModel",
         # a VACE block returns what is added to the video tokens, and its own state
-        lists=(BlockList("blocks"), BlockList("vace_blocks", (Stream("image", item=0),), replaced_as="", beside=True)),
+        lists=(
+            WAN_BLOCKS,
+            replace(WAN_BLOCKS, name="vace_blocks", streams=(Stream("image", item=0),), replaced_as="", beside=True),
+        ),
         names={(1536, 30, 16): "wan2.1-vace-1.3b", (5120, 40, 16): "wan2.1-vace-14b"},
     ),
     replace(WAN, name="wan-camera", class_name="CameraWanModel", names={}),
@@ -84,13 +90,21 @@ VIDEO_FAMILIES = (
     replace(WAN, name="wan-animate", class_name="AnimateWanModel", names={(5120, 40, 36): "wan2.2-animate-14b"}),
     replace(WAN, name="wan-scail", class_name="SCAILWanModel", layout="wan_scail", names={}),
     replace(WAN, name="wan-scail2", class_name="SCAIL2WanModel", layout="wan_scail", names={}),
-    replace(WAN, name="wan-ar", class_name="CausalWanModel", layout="wan_ar", names={(1536, 30, 16): "wan2.1-ar-1.3b"}),
+    replace(
+        WAN,
+        name="wan-ar",
+        class_name="CausalWanModel",
+        # with the text's keys in its cache a block calls the last projection alone
+        lists=(replace(WAN_BLOCKS, reads=(Output("cross_attn.o"),)),),
+        layout="wan_ar",
+        names={(1536, 30, 16): "wan2.1-ar-1.3b"},
+    ),
     # either of two patch embeddings runs, by the frame rate
     replace(WAN, name="wan-dancer", class_name="WanDancerModel", entry="time_embedding", names={}),
     Family(
         name="ltxv",
         class_name="LTXVModel",
-        lists=(BlockList("transformer_blocks"),),
+        lists=(BlockList("transformer_blocks", reads=(Output("attn2"),)),),
         width="inner_dim",
         channels="in_channels",
         entry="patchify_proj",
@@ -109,7 +123,7 @@ VIDEO_FAMILIES = (
     Family(
         name="hunyuan-video",
         class_name="HunyuanVideo",
-        lists=(BlockList("double_blocks", TUPLE), BlockList("single_blocks", JOINED, "single_block")),
+        lists=FLUX_LISTS,
         width="hidden_size",
         channels="in_channels",
         entry="img_in",
@@ -135,7 +149,7 @@ VIDEO_FAMILIES = (
     Family(
         name="cogvideox",
         class_name="CogVideoXTransformer3DModel",
-        lists=(BlockList("blocks", TUPLE),),
+        lists=(BlockList("blocks", TUPLE, reads=joint("attn_out", AFTER_TEXT)),),
         width="dim",
         channels="in_channels",
         entry="patch_embed",
@@ -151,6 +165,7 @@ VIDEO_FAMILIES = (
                 "blocks",
                 # the last block hands the text on as it came, and nothing reads it
                 (Stream("image", item=0), Stream("text", item=1, width="hidden_size_y", in_last=False)),
+                reads=joint("attn.proj_x"),
             ),
         ),
         width="hidden_size_x",
@@ -165,7 +180,7 @@ VIDEO_FAMILIES = (
         COSMOS,
         name="cosmos-predict2",
         class_name="MiniTrainDIT",
-        lists=(BlockList("blocks", dims="BTHWD"),),
+        lists=(BlockList("blocks", dims="BTHWD", reads=(Output("cross_attn"),)),),
         states={"conditioning": (StateArgument("c_crossattn", {1024: "t5-11b.last"}),)},
         names={
             (2048, 28, 16): "cosmos-predict2-2b",
@@ -178,7 +193,7 @@ VIDEO_FAMILIES = (
         COSMOS,
         name="anima",
         class_name="Anima",
-        lists=(BlockList("blocks", dims="BTHWD"),),
+        lists=(BlockList("blocks", dims="BTHWD", reads=(Output("cross_attn"),)),),
         states={"conditioning": (StateArgument("c_crossattn", {1024: "anima.adapter"}),)},
         names={},
     ),
@@ -186,8 +201,8 @@ VIDEO_FAMILIES = (
         name="kandinsky5",
         class_name="Kandinsky5",
         lists=(
-            BlockList("text_transformer_blocks", (Stream("text"),), replaced_as=""),
-            BlockList("visual_transformer_blocks"),
+            BlockList("text_transformer_blocks", (Stream("text"),), replaced_as="", unread=NO_TEXT),
+            BlockList("visual_transformer_blocks", reads=(Output("cross_attention"),)),
         ),
         width="model_dim",
         channels="visual_embed_dim",
@@ -201,7 +216,7 @@ VIDEO_FAMILIES = (
         name="svd",
         class_name="UNetModel",
         where={"use_temporal_resblocks": True},
-        lists=UNET_LISTS,
+        lists=tuple(replace(blocks, unread="Its blocks read an image and no text.") for blocks in UNET_LISTS),
         width="model_channels",
         channels="in_channels",
         entry="time_embed",

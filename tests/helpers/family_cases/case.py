@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from tiny.models import values
+
+from family_cases.reads import READS
 
 Build = Callable[[torch.dtype], Any]
 
@@ -39,8 +41,9 @@ class FamilyCase:
         are kept, of a shape that core expands.
     text: (rows, width) of the conditioning states; rows from `words` on are zero, as padded.
     extras: generator -> further keys of a conditioning entry (masks, images, ...).
-    tokens: "list.stream" -> its tokens. conditioning: rows of the states that may move, at `states_at`, the keyword
-        under which the diffusion model receives them; channels: those that belong to the first space.
+    tokens: "list.stream" -> its tokens in a block's output. reads: the same for what a block reads from the text, where
+        it is not laid out as `read_tokens` says. conditioning: rows of the states that may move, at `states_at`, the
+        keyword under which the diffusion model receives them; channels: those that belong to the first space.
     states: makes of random states what the family's encoder gives (parts of different width, ...).
     loader: the model comes out of the stock loader (else the class inside its own BaseModel and ModelPatcher).
     sampler, cfg: settings of comfy.sample other than one step of euler at cfg 2, which batches two prompts.
@@ -66,11 +69,24 @@ class FamilyCase:
     cfg: float = 2.0
     prepare: Callable[[Any], Any] = lambda patcher: patcher
     hits: Mapping[str, int] = field(default_factory=dict)
+    reads: Mapping[str, Tokens] = field(default_factory=dict)
 
     @property
     def moved_states(self) -> Sequence[int]:
         """Rows of the conditioning states that may move: by default the words."""
         return range(self.words) if self.conditioning is None else self.conditioning
+
+    @property
+    def read_tokens(self) -> Mapping[str, Tokens]:
+        """For each "list.stream" what a block reads: most often one tensor with the tokens of the block's output."""
+        return {
+            name: self.reads.get(name) or replace(self.tokens[name], item=0, dims="") for name in READS[self.family]
+        }
+
+    def tokens_at(self, hook_point: str) -> Tokens:
+        """The tokens at a hook point in a block."""
+        kind, name, _, stream = hook_point.split(".")
+        return (self.tokens if kind == "block" else self.read_tokens)[f"{name}.{stream}"]
 
     @property
     def states_width(self) -> int:

@@ -40,7 +40,7 @@ class Family:
         self.model = self.patcher.model.diffusion_model
         self.shape = read_shape(self.model)
         self.points = model_hook_points(self.shape)
-        self.vector = vector_for(self.model, conditioning_width=case.states_width, gap=GAP)
+        self.vector = vector_for(self.model, conditioning_width=case.states_width, reads=True, gap=GAP)
 
     def steered(self, points: tuple[str, ...], strength: float = STRENGTH, vector: Any = None) -> Any:
         from safety_steering_pack.bridge.steering.apply import apply_steering

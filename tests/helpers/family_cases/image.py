@@ -173,7 +173,7 @@ def _mask(rows: int, kept: int, name: str = "attention_mask") -> Callable[[torch
 
 def _token_ids(generator: torch.Generator) -> dict[str, Any]:
     """HiDream-O1: five words and the token that stands for the noise level."""
-    words = torch.randint(0, 1000, (1, 5), generator=torch.Generator().manual_seed(0))
+    words = torch.randint(0, 1000, (1, 5), generator=generator)
     return {"text_input_ids": torch.cat([words, torch.tensor([[151673]])], dim=1)}
 
 
@@ -302,6 +302,7 @@ TIER_ONE = (
         text=(8, 768),
         words=8,
         tokens=UNET_TOKENS,
+        reads={"transformer_blocks.image": Tokens(None)},
     ),
     FamilyCase(
         name="sd2",
@@ -311,6 +312,7 @@ TIER_ONE = (
         text=(8, 1024),
         words=8,
         tokens=UNET_TOKENS,
+        reads={"transformer_blocks.image": Tokens(None)},
     ),
     FamilyCase(
         name="sdxl",
@@ -328,6 +330,7 @@ TIER_ONE = (
         words=8,
         extras=_random(pooled_output=(1, 1280)),
         tokens=UNET_TOKENS,
+        reads={"transformer_blocks.image": Tokens(None)},
     ),
     FamilyCase(
         name="qwen-image",
@@ -561,6 +564,7 @@ TIER_TWO = (
             double_stream_layers=_double(32, 6, range(16, 32)),
             single_stream_layers=_joined(38, range(22, 38), range(6)),
         ),
+        reads=_lists(double_stream_layers=_image(38, range(22, 38))),
     ),
     FamilyCase(
         name="ernie",

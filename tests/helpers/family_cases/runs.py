@@ -13,8 +13,10 @@ from einops import rearrange
 from family_cases.case import FamilyCase, Tokens
 
 
-def run(case: FamilyCase, patcher: Any, cfg: float | None = None, **settings: Any) -> torch.Tensor:
-    """One step of comfy.sample; positive and negative prompts differ. Returns the latents."""
+def run(
+    case: FamilyCase, patcher: Any, cfg: float | None = None, prompts: tuple[int, int] = (1, 2), **settings: Any
+) -> torch.Tensor:
+    """One step of comfy.sample; positive and negative prompts (by their seeds) differ. Returns the latents."""
     import comfy.sample
 
     latent = case.latents()
@@ -25,8 +27,8 @@ def run(case: FamilyCase, patcher: Any, cfg: float | None = None, **settings: An
             case.prepare(patcher),
             noise,
             cfg=case.cfg if cfg is None else cfg,
-            positive=case.entry(1),
-            negative=case.entry(2),
+            positive=case.entry(prompts[0]),
+            negative=case.entry(prompts[1]),
             latent_image=latent,
             noise_mask=case.noise_mask() if case.noise_mask else None,
             disable_pbar=True,
@@ -76,7 +78,7 @@ def streams_of(case: FamilyCase, points: Sequence[str]) -> list[Streams]:
     """A block's hook points, grouped by the tensor of its output that they are in."""
     groups: dict[int, list[tuple[str, Tokens]]] = defaultdict(list)
     for point in points:
-        tokens = case.tokens[".".join(point.split(".")[1::2])]
+        tokens = case.tokens_at(point)
         groups[tokens.item].append((point, tokens))
     ordered = [sorted(group, key=lambda entry: list(entry[1].moved)) for group in groups.values()]
     return [Streams(*zip(*group, strict=True)) for group in ordered]

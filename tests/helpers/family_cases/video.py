@@ -449,6 +449,7 @@ KANDINSKY_SIZES: dict[str, Any] = {
 def cosmos_case(name: str, family: str, config: str, dims: str, sizes: dict[str, Any], **case: Any) -> FamilyCase:
     """A Cosmos model; an image-to-video one is shown the first frame."""
     shown = sizes["in_channels"] == 17
+    moved = VIDEO[FRAME:] if shown else VIDEO
     return FamilyCase(
         name=name,
         family=family,
@@ -456,7 +457,8 @@ def cosmos_case(name: str, family: str, config: str, dims: str, sizes: dict[str,
         latent=LATENT,
         text=(8, 48),
         noise_mask=first_frame_kept() if shown else None,
-        tokens={"blocks.image": Tokens(48, VIDEO[FRAME:] if shown else VIDEO, dims=dims)},
+        tokens={"blocks.image": Tokens(48, moved, dims=dims)},
+        reads={"blocks.image": Tokens(48, moved, dims=dims if family == "cosmos1" else "")},
         **case,
     )
 
@@ -481,6 +483,7 @@ OTHER_CASES = (
         text=TEXT,
         sampler={"denoise": 0.2},  # core hands the model unscaled latents: at full noise a step is lost in rounding
         tokens={"blocks.image": Tokens(48, VIDEO), "blocks.text": Tokens(8, range(6), item=1)},
+        reads={"blocks.image": Tokens(56, range(8, 56))},  # the text in front
     ),
     FamilyCase(
         name="mochi",
