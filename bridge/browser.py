@@ -152,9 +152,9 @@ def steered_at(path: Path | None, hook_points: str, model: Path | None) -> dict[
     """Where a vector acts, for a choice of hook points, on a model file or on the model that it was made for.
 
     path: None for a vector that the graph makes; hook_points are then names, separated by commas. Returns
-    blocks: one entry a block list, in running order, with the steered indices. states: kinds of steered hook points
-    outside of blocks. model: possible names of the model, or None without a recognised file. problem: why it does not
-    work, in a sentence, or an empty string.
+    blocks: one entry a block list, in running order, with the indices of the blocks whose output is steered and of
+    those where it is what they read. states: kinds of steered hook points outside of blocks. model: possible names of
+    the model, or None without a recognised file. problem: why it does not work, in a sentence, or an empty string.
 
     Raises:
         VectorFileError: as `card_of`.
@@ -176,13 +176,27 @@ def steered_at(path: Path | None, hook_points: str, model: Path | None) -> dict[
     return {
         "hook_points": list(chosen),
         "blocks": [
-            {"list": name, "count": count, "steered": sorted({p.number for p in chosen if p.list == name})}
-            for name, count in counts.items()
+            {
+                "list": name,
+                "count": count,
+                "steered": sorted({p.number for p in chosen if p.list == name and p.is_block}),
+                "reads": sorted({p.number for p in chosen if p.list == name and not p.is_block}),
+            }
+            for name, count in (_beside(chosen) | counts if counts else counts).items()
         ],
         "states": list(dict.fromkeys(point.kind for point in chosen if not point.in_blocks)),
         "model": None if found is None else list(found.names) or [found.name],
         "problem": problem,
     }
+
+
+def _beside(chosen: Sequence[HookPoint]) -> dict[str, int]:
+    """How many of each list must be there: lists that no depth counts are not among a model's block counts."""
+    counts: dict[str, int] = {}
+    for point in chosen:
+        if point.in_blocks:
+            counts[point.list] = max(counts.get(point.list, 0), point.number + 1)
+    return counts
 
 
 def _chosen(vector: SafetyVector | None, hook_points: str) -> tuple[tuple[HookPoint, ...], str]:

@@ -159,7 +159,8 @@ class ApplySafetySteering(io.ComfyNode):
                     default=AUTO,
                     optional=True,
                     tooltip="Where in the model to steer. auto: the vector's suggestion. Or: all, a depth such as 0.5, "
-                    "or names such as block.blocks.15.image, separated by commas.",
+                    "names such as block.blocks.15.image, separated by commas, or cross_attention: what every block "
+                    "reads from the text.",
                 ),
                 io.Clip.Input(
                     "clip",

@@ -53,14 +53,21 @@ Made by `make models-doc` from the model map (`bridge/models/families/`) and the
 Every case below is a tiny model of ComfyUI's own classes with random weights. It goes through ComfyUI's own sampling
 and passes every check of `tests/comfy/test_families.py` in float32, the first two in bfloat16 as well:
 
-- each block of each list is steered once in each model call;
+- each block of each list, and each module through which a block reads the text, is steered once in each model call;
 - a known direction moves exactly the tokens that are being generated, within 2 ulp; prompt, reference, guide, padding
   and start-frame tokens stay bit-equal;
+- what a block reads differs from prompt to prompt where the block itself is given the same picture;
 - a capture is the mean over the same tokens;
 - strength 0 is bit-identical to no node, and an exception leaves no hook behind;
 - a vector for another model is refused;
 - steering at `conditioning` reaches the blocks. It leaves padding alone if the model can tell it from text: rows that
   are zero or masked. A model that reads padding like text (Flux, Stable Diffusion, HiDream) has it steered like text.
+
+*Reads the text at* names the hook points `cross_attention.<list>.<index>.<stream>`: the output of the module through
+which a block reads the text, before it is added to the stream. Where it says *joint*, text and image share one
+attention: the hook point is the image's part of its output, so it also holds what the image reads of itself. A UNet's
+`transformer_blocks` are all the transformers inside its blocks, in running order. An image-to-video model of Wan reads
+text and image through one module: the hook point is their sum. The lists named under the table have no such place.
 
 These tests show that steering works mechanically. No vector for released weights has been measured. *Stock loader*:
 ComfyUI's own loader loads the case. *Class*: ComfyUI fixes its sizes, so the test builds the class directly, inside
@@ -77,9 +84,10 @@ def render() -> str:
 
     lines = [
         INTRODUCTION,
-        "| Family | Known models | Steered at | Prompt states | Executed | Of the papers |",
-        "|---|---|---|---|---|---|",
+        "| Family | Known models | Steered at | Reads the text at | Prompt states | Executed | Of the papers |",
+        "|---|---|---|---|---|---|---|",
         *(_row(family, [case for case in CASES.values() if case.family == family.name]) for family in FAMILIES),
+        *_without_reads(FAMILIES),
         REINS,
         ENCODERS,
         "\n## Other models\n",
@@ -93,16 +101,38 @@ def render() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _without_reads(families: Any) -> list[str]:
+    """Why some lists have no hook points `cross_attention`."""
+    lists: dict[str, list[str]] = {}
+    for family in families:
+        for blocks in family.lists:
+            if not blocks.reads and (blocks.streams and not any(other.holding for other in family.lists)):
+                lists.setdefault(blocks.unread, []).append(f"{family.name} `{blocks.name}`")
+    return ["\nWithout hook points `cross_attention`:\n", *(f"- {', '.join(of)}: {why}" for why, of in lists.items())]
+
+
+def _reads(family: Any) -> str:
+    """The lists that read the text, with their streams."""
+    return "<br>".join(
+        f"`{blocks.name}` ({', '.join(read.stream.name + (', joint' if read.joint else '') for read in blocks.reads)})"
+        for blocks in family.lists
+        if blocks.reads
+    )
+
+
 def _row(family: Any, cases: list[Any]) -> str:
     names = ", ".join(family.names.values())
-    lists = "<br>".join(f"`{blocks.name}` ({', '.join(s.name for s in blocks.streams)})" for blocks in family.lists)
+    lists = "<br>".join(
+        f"`{blocks.name}` ({', '.join(s.name for s in blocks.streams)})" for blocks in family.lists if blocks.streams
+    )
     spaces = "<br>".join(
         f"{hook_point}: " + ", ".join(f"`{space}`" for state in states for space in state.spaces.values())
         for hook_point, states in family.states.items()
     )
     spaces = spaces or "none: it takes token ids"
     executed = "<br>".join(f"{case.name} ({'stock loader' if case.loader else 'class'})" for case in cases)
-    return f"| {family.name} | {names} | {lists} | {spaces} | {executed} | {PAPERS.get(family.name, '')} |"
+    cells = (family.name, names, lists, _reads(family), spaces, executed, PAPERS.get(family.name, ""))
+    return f"| {' | '.join(cells)} |"
 
 
 def _versions() -> list[str]:

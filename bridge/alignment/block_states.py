@@ -73,7 +73,7 @@ class BlockStates:
         )
 
     def _one_block(self, text: str) -> HookPoint:
-        chosen = [point for point in choose_hook_points(text, self._shape) if point.is_block]
+        chosen = [point for point in choose_hook_points(text, self._shape) if point.in_blocks]
         if len(chosen) != 1:
             raise MismatchError(
                 f"'{text}' means {len(chosen)} blocks of {self._shape.name}; an alignment leads to one. Give a depth "

@@ -14,7 +14,7 @@ from ...safety_steering.errors import MismatchError, NotSteeredError
 from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.steering.interventions import Effect, Intervention, Targets, intervene, stack_targets
 from ...safety_steering.steering.prompt_gate import Decision, PromptGate, decide, make_gate
-from ...safety_steering.steering.trace import CACHED
+from ...safety_steering.steering.trace import CACHED, NOTHING_TO_EDIT
 from ...safety_steering.vectors.vector import SafetyVector
 from ..models.families.schema import Stream
 from ..models.model_map import WITNESSES, find_output
@@ -93,9 +93,13 @@ class Injection:
                     measured.append(Measured(name, hook.edit.targets, hook.effect, hook.edit.decision))
                 elif model_call.is_replaced(name):
                     call.note = REPLACED
+                elif model_call.tokens(name).count == 0:  # without sound, what would read for it is not called
+                    call.note = call.note or NOTHING_TO_EDIT
                 else:
                     call.missed.append(name)
             call.measured += measured
+            if call.measured and call.note == NOTHING_TO_EDIT:
+                call.note = ""
         finally:
             for hook in hooks.values():
                 hook.edit = hook.effect = None

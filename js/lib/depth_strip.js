@@ -14,10 +14,12 @@ export function drawDepth(points, off) {
     const words = describe(points);
     const cells = points.states.map((state) => cell(true, NAMES[state] ?? state, "ss-state"));
     if (!cells.length && points.blocks.length) cells.push(cell(false, "prompt", "ss-state"));
-    for (const { list, count, steered } of points.blocks) {
-        const chosen = new Set(steered);
+    for (const { list, count, steered, reads } of points.blocks) {
+        const [writing, reading] = [new Set(steered), new Set(reads)];
         for (let index = 0; index < count; index++) {
-            cells.push(cell(chosen.has(index), `${list} ${index} of ${count}`, index === 0 ? "ss-first" : ""));
+            const title = `${list} ${index} of ${count}${reading.has(index) ? ": what it reads" : ""}`;
+            const kind = `${index === 0 ? "ss-first" : ""}${reading.has(index) && !writing.has(index) ? " ss-reads" : ""}`;
+            cells.push(cell(writing.has(index) || reading.has(index), title, kind));
         }
     }
     const classes = `ss-depth${off ? " ss-off" : ""}${points.problem ? " ss-misfit" : ""}`;
@@ -41,12 +43,19 @@ export function drawWindow(start, end) {
 
 function describe(points) {
     const states = points.states.map((state) => NAMES[state] ?? state);
-    const blocks = points.blocks.reduce((sum, { steered }) => sum + steered.length, 0);
-    const all = points.blocks.reduce((sum, { count }) => sum + count, 0);
-    const one = points.blocks.find(({ steered }) => steered.length === 1);
-    const which = blocks === 1 ? `block ${one.steered[0]} of ${one.count}` : `${blocks} of ${all} blocks`;
-    const parts = [...states.map((state) => `the ${state}`), ...(blocks ? [which] : [])];
+    const [which, read] = [blocksOf(points, "steered"), blocksOf(points, "reads")];
+    const verb = read.startsWith("block") ? "reads" : "read";
+    const parts = [...states.map((state) => `the ${state}`), ...(which ? [which] : []), ...(read ? [`what ${read} ${verb}`] : [])];
     return parts.length ? `Steers ${parts.join(" and ")}` : "Steers nothing";
+}
+
+/** "block 2 of 4" or "3 of 4 blocks" of those in a field of the entries; an empty text for none. */
+function blocksOf(points, field) {
+    const number = points.blocks.reduce((sum, entry) => sum + entry[field].length, 0);
+    if (!number) return "";
+    const one = points.blocks.find((entry) => entry[field].length === 1);
+    const all = points.blocks.filter((entry) => field === "steered" || entry[field].length).reduce((sum, { count }) => sum + count, 0);
+    return number === 1 ? `block ${one[field][0]} of ${one.count}` : `${number} of ${all} blocks`;
 }
 
 function cell(steered, title, kind) {

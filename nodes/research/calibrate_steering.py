@@ -61,7 +61,8 @@ class CalibrateSteering(io.ComfyNode):
                     "hook_points",
                     default="all",
                     tooltip="Which hook points to try: all, all blocks, depths such as 0.25, 0.5, or names such as "
-                    "conditioning, separated by commas. + joins hook points that are steered together.",
+                    "conditioning, separated by commas. + joins hook points that are steered together; cross_attention "
+                    "is all of that kind together.",
                 ),
                 io.String.Input(
                     "strengths",

@@ -44,7 +44,8 @@ class CaptureActivations(io.ComfyNode):
                     "hook_points",
                     default="all",
                     tooltip="Which hook points to capture: all, a depth such as 0.5, a range of depths such as "
-                    "0.25-0.75, or names such as block.blocks.15.image and conditioning, separated by commas.",
+                    "0.25-0.75, names such as block.blocks.15.image and conditioning, separated by commas, or "
+                    "cross_attention: what every block reads from the text.",
                 ),
                 io.Int.Input(
                     "sigma_bins",

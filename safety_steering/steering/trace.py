@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..hook_point import CROSS_ATTENTION
+
 OFF = "off"
 NOT_IN_WINDOW = "not in window"
 NOTHING_TO_EDIT = "nothing to edit"
@@ -103,6 +105,8 @@ class RunTrace:
         states = "prompt's states" if points == ["conditioning"] else f"states at {points[0]}"
         if len(points) > 1:
             states = f"states at {len(points)} hook points"
+        if all(point.startswith(f"{CROSS_ATTENTION}.") for point in points):
+            states = f"states that {len(points)} blocks read" if len(points) > 1 else "states that one block reads"
         moved = max(hook.moved for hook in hooks)
         size = f"{moved:.{0 if moved >= 0.1 else 1}%} of their size"
         if self.texts:

@@ -66,11 +66,15 @@ def test_a_damaged_file_is_told_in_a_sentence(server):
 def test_a_vector_that_fits_has_no_problem(server):
     found = hook_points_of(server, random_file(server, "wan"), "wan21_t2v")
     assert found["problem"] == ""
-    assert found["blocks"] == [{"list": "blocks", "count": 4, "steered": [2]}]
+    assert found["blocks"] == [{"list": "blocks", "count": 4, "steered": [2], "reads": []}]
     assert found["states"] == []
     everywhere = hook_points_of(server, random_file(server, "wan"), "wan21_t2v", "all")
     assert everywhere["blocks"][0]["steered"] == [0, 1, 2, 3]
     assert everywhere["states"] == ["conditioning"]
+    read = hook_points_of(server, random_file(server, "wan", reads=True), "wan21_t2v", "cross_attention")
+    assert read["problem"] == ""
+    assert read["blocks"] == [{"list": "blocks", "count": 4, "steered": [], "reads": [0, 1, 2, 3]}]
+    assert read["states"] == []
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_what_the_browser_says_of_a_fit_is_what_a_run_says(server):
     """A vector at every place of each family's model, against the model files themselves: no false alarm."""
     kinds = {"wan": "wan21_t2v", "wan_i2v": "wan21_i2v", "wan22": "wan22_ti2v", "ltxv": "ltxv", "flux": "flux"}
     for family, kind in kinds.items():
-        vector = put_vector(server, f"fit_{family}", FAMILIES[family].vector())
+        vector = put_vector(server, f"fit_{family}", FAMILIES[family].vector(reads=True))
         assert hook_points_of(server, vector, kind, "all")["problem"] == "", family
 
 
@@ -106,13 +110,13 @@ def test_a_model_that_no_loader_offers_is_not_opened(server):
         status, found = ask(server, "hook_points", name=name, folder=folder, model=model)
         assert status == 200
         assert found["model"] is None
-        assert found["blocks"] == [{"list": "blocks", "count": 4, "steered": [2]}]
+        assert found["blocks"] == [{"list": "blocks", "count": 4, "steered": [2], "reads": []}]
 
 
 def test_without_a_vector_the_model_alone_is_described(server):
     found = hook_points_of(server, "", "ltxv", "conditioning")
     assert found["states"] == ["conditioning"]
-    assert found["blocks"] == [{"list": "transformer_blocks", "count": 4, "steered": []}]
+    assert found["blocks"] == [{"list": "transformer_blocks", "count": 4, "steered": [], "reads": []}]
 
 
 def test_a_guarded_server_describes_only_vectors_that_clients_may_load(guarded, tmp_path: Path):

@@ -66,6 +66,17 @@ def test_ltx2_without_sound_has_nothing_to_edit_in_the_sound():
     assert [hook.hook_point for call in last_trace(steered).calls for hook in call.hooks] == [image]
 
 
+def test_ltx2_without_sound_has_nothing_to_edit_where_the_sound_would_read():
+    """Core does not call that module then, which is no miss."""
+    family = altered("ltx2", latent=(1, 128, 3, 4, 4))
+    image, sound = "cross_attention.transformer_blocks.1.image", "cross_attention.transformer_blocks.1.audio"
+    both, alone = family.steered((image, sound)), family.steered((sound,))
+    run(family.case, both)
+    run(family.case, alone)
+    assert [hook.hook_point for call in last_trace(both).calls for hook in call.hooks] == [image]
+    assert (last_trace(both).status, last_trace(alone).status) == ("acted", "nothing to edit")
+
+
 # Wan
 
 
@@ -148,10 +159,12 @@ def test_image_states_that_are_not_read_are_not_passed_off_as_steered(name, extr
         run(family.case, family.steered(("clip_vision",), vector=vector))
 
 
-def frame_by_frame(family: Family, patcher: Any) -> list[tuple[float, bool]]:
-    """Core's sampler for causal models over three frames; noise level of each call, and whether block 1 was edited."""
+def frame_by_frame(family: Family, patcher: Any, point: str) -> list[tuple[float, bool]]:
+    """Core's sampler for causal models over three frames; noise level of each call, and whether `point` was edited."""
     import comfy.sample
     import comfy.samplers
+    from safety_steering_pack.bridge.models.model_map import find_block
+    from safety_steering_pack.safety_steering.hook_point import HookPoint
 
     latent = family.case.latents()
     with watched(family) as (seen, _), torch.inference_mode():
@@ -167,23 +180,27 @@ def frame_by_frame(family: Family, patcher: Any) -> list[tuple[float, bool]]:
             disable_pbar=True,
             seed=7,
         )
-    edited = [not torch.equal(before, after) for before, after in seen[family.model.blocks[1]]]
+    edited = [not torch.equal(before, after) for before, after in seen[find_block(family.model, HookPoint(point))]]
     return list(zip([call.sigma for call in last_trace(patcher).calls], edited, strict=True))
 
 
-def causal(window: tuple[float, float], prepare: Any = lambda patcher: patcher) -> list[tuple[float, bool]]:
+def causal(
+    window: tuple[float, float], prepare: Any = lambda patcher: patcher, kind: str = "block"
+) -> list[tuple[float, bool]]:
     from safety_steering_pack.bridge.steering.apply import apply_steering
     from safety_steering_pack.bridge.steering.settings import SteeringSettings
 
     family = Family(CASES["wan-ar"])
-    settings = SteeringSettings(STRENGTH, ("block.blocks.1.image",), window=window)
-    return frame_by_frame(family, apply_steering(prepare(family.patcher), family.vector, settings))
+    point = f"{kind}.blocks.1.image"
+    settings = SteeringSettings(STRENGTH, (point,), window=window)
+    return frame_by_frame(family, apply_steering(prepare(family.patcher), family.vector, settings), point)
 
 
-def test_causal_wan_is_steered_where_it_keeps_a_frame_for_later_ones():
+@pytest.mark.parametrize("kind", ["block", "cross_attention"])  # the text's keys are computed in the first call alone
+def test_causal_wan_is_steered_where_it_keeps_a_frame_for_later_ones(kind):
     # at shift 5 the first half of denoising ends at sigma 0.83; the pass at 0 fills what later frames look back on
     a_frame = [(1.0, True), (pytest.approx(0.9), True), (pytest.approx(0.3), False), (0.0, True)]
-    assert causal(window=(0, 0.5)) == 3 * a_frame
+    assert causal(window=(0, 0.5), kind=kind) == 3 * a_frame
 
 
 def test_causal_wan_leaves_the_start_frame_alone():

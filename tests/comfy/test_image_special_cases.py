@@ -50,6 +50,40 @@ def test_a_hook_on_a_unet_block_itself_never_fires_but_steering_does():
         assert not torch.equal(run(family.case, family.steered((point,))), plain), f"{point} was not steered"
 
 
+def test_what_a_unet_reads_is_steered_also_where_another_node_replaces_the_attention():
+    """IP-Adapter and others replace `attn2` through core's patches: then core calls its last projection alone."""
+    family = Family(CASES["sdxl"])
+    reads = tuple(point for point in family.points if point.kind == "cross_attention")
+    assert len(reads) == 7  # one in the middle, two in each of three other blocks
+    replaced, asked = family.patcher.clone(), []
+    for place in (("middle", 0), ("output", 0), ("output", 1)):
+        replaced.set_model_attn2_replace(lambda q, k, v, options: asked.append(q) or torch.zeros_like(q), *place)
+    steered = family.steered(reads, patcher=replaced)
+    with watched(family) as (seen, calls):
+        run(family.case, steered)
+    assert len(asked) == 5 * len(calls)
+    assert all(len(seen[block]) == len(calls) for block, (point, *_) in family.blocks().items() if point in reads)
+
+
+@pytest.mark.parametrize(
+    ("name", "point", "why"),
+    [
+        ("flux", "cross_attention.single_blocks.0.image", r"attention and MLP leave .* Steer at its double_blocks\."),
+        ("flux", "cross_attention.double_blocks.9.image", "has 2 double_blocks, so there is no"),
+        ("flux", "cross_attention.double_blocks.0.text", "returns no stream 'text'"),
+        ("z-image", "cross_attention.noise_refiner.0.image", r"do not read the text. Steer at its layers\."),
+        ("sdxl", "cross_attention.input_blocks.1.image", r"Steer at its transformer_blocks\."),
+        ("svd", "cross_attention", r"read an image and no text. Steer at 'conditioning' or at its blocks' outputs\."),
+    ],
+)
+def test_where_nothing_holds_what_a_block_reads_one_sentence_says_why(name, point, why):
+    from safety_steering_pack.bridge.capture.hook_points import choose_hook_points
+    from safety_steering_pack.safety_steering.errors import MismatchError
+
+    with pytest.raises(MismatchError, match=why):
+        choose_hook_points(point, Family(CASES[name]).shape)
+
+
 @pytest.mark.parametrize(
     "name", ["flux", "sd3", "sdxl", "lumina2", "z-image", "hidream", "auraflow", "omnigen2", "boogu"]
 )
@@ -60,9 +94,12 @@ def test_lists_are_in_running_order_so_a_depth_means_a_depth(comfy_in_process, n
     family = Family(CASES[name])
     with watched(family) as (seen, _):
         run(family.case, family.patcher)
-    assert list(seen) == list(family.blocks())
+    for kind in ("block", "cross_attention"):
+        modules = [module for module, points in family.blocks().items() if points[0].startswith(f"{kind}.")]
+        assert [module for module in seen if module in modules] == modules
     # refiners of the caption alone run beside the image's blocks and are not counted
-    counted = [points for points in family.blocks().values() if "context_refiner" not in points[0]]
+    blocks = [points for points in family.blocks().values() if points[0].startswith("block.")]
+    counted = [points for points in blocks if "context_refiner" not in points[0]]
     for depth, points in (("0.0", counted[0]), ("1.0", counted[-1])):
         (chosen,) = select_hook_points(depth, family.points, family.shape.block_counts)
         assert chosen in points

@@ -58,10 +58,19 @@ class TinyFamily:
     text_space: str
     block: str
 
-    def vector(self, **options: Any) -> SafetyVector:
-        """A random vector at `conditioning` and at every image stream of every block; it suggests the block `block`."""
+    @property
+    def reads(self) -> list[str]:
+        """The hook points where blocks read the text: in all these families the first list's."""
+        (name, count), *_ = self.block_counts.items()
+        return [f"cross_attention.{name}.{i}.image" for i in range(count)]
+
+    def vector(self, *, reads: bool = False, **options: Any) -> SafetyVector:
+        """A random vector at `conditioning` and at every image stream of every block; it suggests the block `block`.
+
+        reads: also where the blocks read the text.
+        """
         blocks = [f"block.{name}.{i}.image" for name, count in self.block_counts.items() for i in range(count)]
-        spaces = {name: (f"{self.name}/{name}", self.width) for name in blocks}
+        spaces = {name: (f"{self.name}/{name}", self.width) for name in blocks + (self.reads if reads else [])}
         return random_vector(
             {self.block: spaces[self.block], **spaces, "conditioning": (self.text_space, 4096)},
             family=self.family,

@@ -42,13 +42,15 @@ class Family:
         self.points = model_hook_points(self.shape)
         self.vector = vector_for(self.model, conditioning_width=case.states_width, reads=True, gap=GAP)
 
-    def steered(self, points: tuple[str, ...], strength: float = STRENGTH, vector: Any = None) -> Any:
+    def steered(
+        self, points: tuple[str, ...], strength: float = STRENGTH, vector: Any = None, patcher: Any = None
+    ) -> Any:
         from safety_steering_pack.bridge.steering.apply import apply_steering
         from safety_steering_pack.bridge.steering.settings import SteeringSettings
         from safety_steering_pack.safety_steering.steering.interventions import Intervention
 
         settings = SteeringSettings(strength, points, Intervention("add", "none"), window=(0, 1))
-        return apply_steering(self.patcher, vector or self.vector, settings)
+        return apply_steering(patcher or self.patcher, vector or self.vector, settings)
 
     def direction(self, point: str) -> torch.Tensor:
         return self.vector.at(point).categories["violence"].direction[0].double()
