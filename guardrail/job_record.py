@@ -83,8 +83,8 @@ def sum_up(traces: Sequence[RunTrace]) -> dict[str, Any]:
         "vectors": _distinct(str(trace.vector["sha256"]) for trace in traces if trace.steered_steps),
         "settings": _settings(traces),
         "blocks": _distinct(hook.hook_point for hook in hooks),
-        "steps": sum(trace.steps for trace in traces),
-        "steered_steps": sum(trace.steered_steps for trace in traces),
+        "steps": sum(trace.steps for trace in traces if not trace.texts),
+        "steered_steps": sum(trace.steered_steps for trace in traces if not trace.texts),
         "projections": tuple(
             {
                 "hook_point": hook_point,

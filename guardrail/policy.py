@@ -160,6 +160,10 @@ def _load_rule(settings: RuleSettings, number: int, folder: Path, public: Public
             vector = vector.with_mix(parse_mix(settings.mix))
         rule = (_manual if settings.is_manual else _recommended)(name, settings, vector)
         _check_steers_to_safe(vector, rule.hook_points, rule.intervention.kind)
+        if rule.intervention.gate == "prompt" and any(HookPoint(point).in_encoder for point in rule.hook_points):
+            raise PolicyError(
+                "the gate prompt is decided behind the text encoder, and the rule steers inside it. Choose pooled."
+            )
     except ValueError as error:
         raise PolicyError(f"{name}: {error}") from error
     return rule

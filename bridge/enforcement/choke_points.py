@@ -114,6 +114,21 @@ def choke_points() -> dict[str, ChokePoint]:
             ("weights_model", "weights_clip", "strength_model", "strength_clip"),
             None,
         ),
+        "tokenize": ChokePoint(
+            comfy.sd.CLIP, "tokenize", ("self", "text", "return_word_ids", "kwargs"), nodes.CLIPTextEncode.encode
+        ),
+        "encode": ChokePoint(
+            comfy.sd.CLIP,
+            "encode_from_tokens",
+            ("self", "tokens", "return_pooled", "return_dict"),
+            comfy.sd.CLIP.encode_from_tokens_scheduled,
+        ),
+        "scheduled encode": ChokePoint(
+            comfy.sd.CLIP,
+            "encode_from_tokens_scheduled",
+            ("self", "tokens", "unprojected", "add_dict", "show_pbar"),
+            nodes.CLIPTextEncode.encode,
+        ),
         "error": ChokePoint(
             executor, "add_message", ("self", "event", "data", "broadcast"), executor.handle_execution_error
         ),

@@ -151,9 +151,9 @@ def _steered_class(kind: type) -> type:
 class EncoderSteering:
     """One vector applied with one set of settings to one CLIP and its clones.
 
-    log: the prompts that were read, by the node that read them. node_id: of the node that made it. vector, settings,
-    warning, on_trace: as of `Steering`; settings.hook_points lie inside the encoder, window and branch mean nothing
-    here, because a text encoder does not know what a prompt will be used for.
+    log: the prompts that were read, by the node that read them. last: what was done to the last one. node_id: of the
+    node that made it. vector, settings, warning, on_trace: as of `Steering`; settings.hook_points lie inside the
+    encoder, window and branch mean nothing here, because a text encoder does not know what a prompt will be used for.
 
     Raises:
         MismatchError: on construction, if the gate cannot be decided inside an encoder.
@@ -176,6 +176,7 @@ class EncoderSteering:
         self.vector = vector
         self.settings = settings
         self.log = RunLog()
+        self.last: RunTrace | None = None
         context = get_executing_context()
         self.node_id = context.node_id if context else ""
         if self.node_id:
@@ -255,6 +256,7 @@ class EncoderSteering:
         }
 
     def _record(self, trace: RunTrace) -> None:
+        self.last = trace
         self.log.add(trace)
         logging.info("Safety Steering: %s", trace.summary())
         for warning in trace.warnings:

@@ -89,7 +89,7 @@ def lost_steerings(executor: Any, prompt_id: str) -> Iterator[Lost]:
 def _was_read(steering: EncoderSteering, node: str, executor: Any, prompt_id: str) -> bool:
     """Whether the steered encoder read a prompt that a node's results were made from, now or before."""
     dynprompt = get_progress_state().dynprompt
-    keys = {result_key(prompt_id, other, executor) for other in _ancestors(dynprompt, [node, 0])}
+    keys = {result_key(prompt_id, other, executor) for other in ancestors(dynprompt, [node, 0])}
     return bool(steering.log.of_results(keys))
 
 
@@ -154,7 +154,7 @@ def runs_of_latent(model: ModelPatcher) -> list[tuple[Steering | EncoderSteering
     dynprompt = get_progress_state().dynprompt
     if context is None or not dynprompt.has_node(context.node_id):
         return [(steering, steering.log.of_results()) for steering in steerings_of(model)]
-    nodes = _ancestors(dynprompt, dynprompt.get_node(context.node_id)["inputs"].get("samples"))
+    nodes = ancestors(dynprompt, dynprompt.get_node(context.node_id)["inputs"].get("samples"))
     results = {result_key(context.prompt_id, node) for node in nodes}
     own = [node for node in nodes if _steers(dynprompt.get_node(node))]
     inside = list(filter(None, map(_encoder_steering_of, own)))
@@ -175,7 +175,7 @@ def runs_of_latent(model: ModelPatcher) -> list[tuple[Steering | EncoderSteering
     return found
 
 
-def _ancestors(dynprompt: Any, link: Any) -> Collection[str]:
+def ancestors(dynprompt: Any, link: Any) -> Collection[str]:
     """The nodes that a link comes from, near and far."""
     found: dict[str, None] = {}
     waiting = [link]

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from policy_files import rule, vector, write_policy
@@ -16,8 +17,10 @@ from safety_steering_pack.guardrail.policy_settings import parse_policy
 from safety_steering_pack.guardrail.public_folders import PublicFolders
 from safety_steering_pack.safety_steering.files import file_sha256
 from safety_steering_pack.safety_steering.steering.interventions import Intervention
+from safety_steering_pack.safety_steering.vectors.detector import Detectors, make_detector
 from safety_steering_pack.safety_steering.vectors.file import save_vector
 from safety_steering_pack.safety_steering.vectors.vector import CALIBRATED, Suggestion
+from tiny.vectors import random_vector
 
 WAN = ModelIdentity("wan", frozenset({"umt5xxl.last", "wan2.1-1.3b/block.blocks.2.image"}), "0123456789abcdef")
 A, B = "a" * 64, "b" * 64
@@ -41,6 +44,18 @@ def test_a_policy_carries_its_vectors_ready_to_use(tmp_path):
     assert loaded.vector.sha256 == vector().sha256
     assert (loaded.settings.strength, loaded.hook_points, loaded.name) == (2.0, ("conditioning",), "rule 1")
     assert loaded.intervention == Intervention("add", "none", "token", 0.0)
+
+
+def test_a_rule_inside_the_text_encoder_cannot_wait_for_what_comes_behind_it(tmp_path):
+    spaces = {"encoder.2": ("umt5xxl/encoder.2", 8)}
+    made = random_vector(spaces, categories=("violence",))
+    detector = make_detector(torch.ones(8), torch.randn(20, 8, generator=torch.Generator().manual_seed(0)))
+    found = Detectors("conditioning", "umt5xxl.last", {"violence": detector}, benign=20)
+    save_vector(replace(made, detectors=found), tmp_path / "inside.safetensors")
+    path = write_policy(tmp_path, rules=rule(tmp_path, file="inside.safetensors", more="gate='prompt'\nstrength=6"))
+    assert "the gate prompt is decided behind the text encoder, and the rule steers inside it" in refusal(path)
+    path = write_policy(tmp_path, rules=rule(tmp_path, file="inside.safetensors", more="gate='pooled'\nstrength=6"))
+    assert load_policy(path).rules[0].hook_points == ("encoder.2",)
 
 
 def test_left_out_everything_is_on_the_safe_side(tmp_path):

@@ -23,6 +23,7 @@ from ...steering.lost import lost_steerings
 from ..choke_points import UnknownCore, Wrap
 from ..clean_logs import cleaned_error
 from .admission import OWN, check_prompt
+from .encodes import EncodeGuard
 from .flow import Flow, Origins
 from .folder_watch import Changes, Listing
 from .job import Job
@@ -51,7 +52,8 @@ class JobGuard:
         self._dynprompt: Any = None
         self._before: dict[str, Listing] = {}
         self._first: Listing | None = None
-        self._sampling = SamplingGuard(lambda: self.job)
+        self._encodes = EncodeGuard(lambda: self.job)
+        self._sampling = SamplingGuard(lambda: self.job, self._encodes)
         self._loras = LoraGuard(lambda: self.job)
         self._modules = ModuleWatch()
         self._hidden = tuple(
@@ -62,6 +64,7 @@ class JobGuard:
         """Choke point -> what is put around its function."""
         return {
             **self._loras.wraps(),
+            **self._encodes.wraps(),
             **self._modules.wraps(),
             "error": self._around_error,
             "job": self._around_job,

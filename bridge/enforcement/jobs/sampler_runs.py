@@ -16,7 +16,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import get_executing_context
 
 from ....guardrail.content import WHOLE, SamplerRun, continued, share_of
-from ....guardrail.policy import BRANCH, WINDOW, ModelIdentity, Policy, Rule
+from ....guardrail.policy import ModelIdentity, Policy, Rule
 from ....safety_steering.errors import MismatchError, NotSteeredError, SafetySteeringError
 from ....safety_steering.steering.trace import NOT_IN_WINDOW, RunTrace
 from ...models.fingerprints import fingerprint
@@ -24,9 +24,10 @@ from ...models.model_map import block_space, model_hook_points, patcher_shape
 from ...models.vector_fit import check_fits, fingerprint_warning, untested_warning
 from ...steering.apply import WRAPPER_KEY, Steering
 from ...steering.run import CACHED, REPLACED
-from ...steering.settings import SteeringSettings
+from .encodes import EncodeGuard
 from .job import Job
 from .lora_guard import patches_digest
+from .rule_settings import model_settings
 
 GUARD_KEY = "safety_steering_guardrail"
 OUT_OF_RANGE = "the sampler called the model at noise levels that it does not have."
@@ -49,8 +50,9 @@ def identify(patcher: ModelPatcher) -> ModelIdentity:
 class SamplingGuard:
     """Steers the sampler runs of the job that `current_job` names; without a job nothing may be sampled."""
 
-    def __init__(self, current_job: Callable[[], Job | None]) -> None:
+    def __init__(self, current_job: Callable[[], Job | None], encodes: EncodeGuard) -> None:
         self._current_job = current_job
+        self._encodes = encodes
         self._policy: Policy | None = None
         self._steerings: dict[Rule, Steering] = {}
 
@@ -64,7 +66,7 @@ class SamplingGuard:
         if job is None:
             raise NotSteeredError(OUTSIDE)
         with job.refusing():
-            run = GuardedRun(job, patcher, self._steerings_for)
+            run = GuardedRun(job, patcher, self._steerings_for, self._encodes)
         wrappers = model_options["transformer_options"].setdefault("wrappers", {})
         if job.policy.settings.own_apply == "replace":
             _set_aside(job, wrappers)
@@ -78,16 +80,9 @@ class SamplingGuard:
         if policy is not self._policy:
             self._policy, self._steerings = policy, {}
         for rule in rules:
-            if rule not in self._steerings:
-                self._steerings[rule] = Steering(rule.vector, _settings_of(rule))
-        return [self._steerings[rule] for rule in rules]
-
-
-def _settings_of(rule: Rule) -> SteeringSettings:
-    how, strengths = rule.intervention, rule.strengths
-    return SteeringSettings(
-        rule.strength, rule.hook_points, how, WINDOW, BRANCH, strengths, level=rule.level, basis=rule.basis
-    )
+            if rule not in self._steerings and (settings := model_settings(rule)):
+                self._steerings[rule] = Steering(rule.vector, settings)
+        return [self._steerings[rule] for rule in rules if rule in self._steerings]
 
 
 def _set_aside(job: Job, wrappers: dict[str, dict[Any, list[Callable[..., Any]]]]) -> None:
@@ -105,10 +100,15 @@ class GuardedRun:
     """One sampler run under the rules that are for its model."""
 
     def __init__(
-        self, job: Job, patcher: ModelPatcher, steerings_for: Callable[[Policy, tuple[Rule, ...]], list[Steering]]
+        self,
+        job: Job,
+        patcher: ModelPatcher,
+        steerings_for: Callable[[Policy, tuple[Rule, ...]], list[Steering]],
+        encodes: EncodeGuard,
     ) -> None:
         self._job = job
         self._rules = self._rules_for(patcher)
+        self._texts = encodes.traces(job, self._rules)
         self._steerings = steerings_for(job.policy, self._rules)
         self._known = {id(patcher.model)}
 
@@ -135,12 +135,14 @@ class GuardedRun:
             traces = [steering.traces[-1] for steering in self._steerings]
             for trace in traces:
                 check_steered(trace)
+            traces += self._texts
         context = get_executing_context()
         node_id = context.node_id if context else self._job.node_id
         span = removed_noise(executor.class_obj, *args)
         run = self._described(node_id, traces, span, args[1])
         self._job.runs.append(run)
-        self._job.traces += traces
+        told = set(map(id, self._job.traces))  # several runs may be of one prompt
+        self._job.traces += [trace for trace in traces if id(trace) not in told]
         if share_of((span,)):  # else its latents stay what they were
             self._job.flow.runs.setdefault(node_id, []).append((run, samples))
         return samples
@@ -156,7 +158,7 @@ class GuardedRun:
         if not began and span[1] < WHOLE and bool(torch.count_nonzero(latent)):
             client.add(flow.title(node_id))  # a node has brought latents of its own
         before = min(began.runs, key=lambda run: run.share, default=None) if not began.client else None
-        calls = traces[0].calls if traces else ()
+        calls = next((trace.calls for trace in traces if not trace.texts), ())
         return SamplerRun(
             number=len(self._job.runs),
             job=self._job.prompt_id,
@@ -197,15 +199,17 @@ class GuardedRun:
         if rules and (warning := untested_warning(patcher_shape(patcher))):
             self._job.warnings.append(warning)
         for rule in rules:
+            in_model = model_settings(rule)
+            points = in_model.hook_points if in_model else ()
             try:
-                check_fits(rule.vector, rule.hook_points, patcher_shape(patcher))
+                check_fits(rule.vector, points, patcher_shape(patcher))
             except MismatchError as error:
                 logging.error("Safety Steering: %s: %s", rule.name, error)
                 raise SafetySteeringError(
                     f"The rule '{rule.name}' of the host's safety policy is for this kind of model, but its vector was "
                     "made for another size of it. Only the host can change that. Choose another of the host's models."
                 ) from error
-            if warning := fingerprint_warning(rule.vector, rule.hook_points, patcher):
+            if warning := fingerprint_warning(rule.vector, points, patcher):
                 self._say(policy.settings.other_weights, f"{rule.name}: {warning}")
         return rules
 
