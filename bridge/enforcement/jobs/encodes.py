@@ -24,9 +24,9 @@ from ...steering.encoder import EncoderSteering, encoder_steerings_of
 from ...steering.lost import ancestors
 from ...steering.running import result_key
 from ..choke_points import Wrap
+from ..rule_settings import encoder_settings
 from .job import Job
 from .node_facts import facts_of
-from .rule_settings import encoder_settings
 
 MOST_READ = 65_536  # nodes that read prompts; one that is forgotten counts as not steered
 HOST = (

@@ -24,10 +24,10 @@ from ...models.model_map import block_space, model_hook_points, patcher_shape
 from ...models.vector_fit import check_fits, fingerprint_warning, untested_warning
 from ...steering.apply import WRAPPER_KEY, Steering
 from ...steering.run import CACHED, REPLACED
+from ..rule_settings import model_settings
 from .encodes import EncodeGuard
 from .job import Job
 from .lora_guard import patches_digest
-from .rule_settings import model_settings
 
 GUARD_KEY = "safety_steering_guardrail"
 OUT_OF_RANGE = "the sampler called the model at noise levels that it does not have."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ....guardrail.policy import BRANCH, WINDOW, Rule
-from ...steering.encoder import split_settings
-from ...steering.settings import SteeringSettings
+from ...guardrail.policy import BRANCH, WINDOW, Rule
+from ..steering.encoder import split_settings
+from ..steering.settings import SteeringSettings
 
 
 def model_settings(rule: Rule) -> SteeringSettings | None:
