@@ -27,6 +27,7 @@ from .running import cached_output, real_id, result_key
 OWN = "SafetySteering_"
 HANDED_ON = {"MODEL", "GUIDER"}
 MODEL, CLIP = "MODEL", "CLIP"
+MADE = {"CONDITIONING", "LATENT", "IMAGE"}  # what a node gives that has a prompt read, or is made from one
 PLAIN = {"STRING", "INT", "FLOAT", "BOOLEAN"}  # a node that gives only these looks at a model and does not sample
 
 
@@ -75,13 +76,14 @@ def lost_steerings(executor: Any, prompt_id: str) -> Iterator[Lost]:
             reason = f"the model went to {names}, and no steered run followed. Wire it to the input that is sampled."
             yield Lost(node, steering, reason, f"{title} did not act: {reason}")
         inside = _encoder_steering_of(node, executor)
-        readers = sorted(executed & set(_users_behind(node, CLIP, graph)))
-        if inside and not all(_was_read(inside, other, executor, prompt_id) for other in [*samplers, *readers]):
-            went = ", ".join(_title(other, graph[other]) for other in readers) or "no node that ran"
-            made = f", and {names} sampled" if samplers else ""
+        readers = executed & set(_users_behind(node, CLIP, graph))
+        users = sorted(other for other in {*samplers, *readers} if _gives(graph[other]) & MADE)
+        unread = [other for other in users if not _was_read(inside, other, executor, prompt_id)] if inside else []
+        if inside and unread:
+            names = ", ".join(_title(other, graph[other]) for other in unread)
             reason = (
-                f"the text encoder is steered, and its output clip went to {went}{made}, but no prompt was read by it. "
-                "Wire clip to the nodes that read the prompts."
+                f"the text encoder is steered, and {names} ran without a prompt that it has read. Wire the output clip "
+                "to the nodes that read the prompts."
             )
             yield Lost(node, inside, reason, f"{title} did not act: {reason}")
 
@@ -93,12 +95,16 @@ def _was_read(steering: EncoderSteering, node: str, executor: Any, prompt_id: st
     return bool(steering.log.of_results(keys))
 
 
-def _steers(entry: Mapping[str, Any]) -> bool:
-    """Whether a node of a graph is one of ours that gives a steered model."""
+def _gives(entry: Mapping[str, Any]) -> set[str]:
+    """The types of what a node of a graph gives."""
     from nodes import NODE_CLASS_MAPPINGS
 
-    kind = entry["class_type"]
-    return kind.startswith(OWN) and "MODEL" in map(str, NODE_CLASS_MAPPINGS[kind].RETURN_TYPES)
+    return set(map(str, NODE_CLASS_MAPPINGS[entry["class_type"]].RETURN_TYPES))
+
+
+def _steers(entry: Mapping[str, Any]) -> bool:
+    """Whether a node of a graph is one of ours that gives a steered model."""
+    return entry["class_type"].startswith(OWN) and MODEL in _gives(entry)
 
 
 def _title(node: str, entry: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from safety_steering_pack.commands.api_graph import PromptGraph
 from steered_graphs import DEFAULTS, load_latent, put_vector
 from tiny.models import TINY_MODELS
@@ -116,7 +117,7 @@ def test_a_steered_clip_that_reads_no_prompt_is_told_and_refused_by_the_report(s
     run = graph.run().succeeded()
     told = traces(run, graph.apply)[-1]
     assert told["status"] == "no run"
-    assert "its output clip went to no node that ran, and KSampler" in told["summary"]
+    assert f"KSampler (node {samples[0]}) ran without a prompt that it has read" in told["summary"]
     assert "Warning: Nothing was steered: the text encoder is steered" in " ".join(run.outputs[graph.apply]["text"])
     graph.report(samples)
     with pytest.raises(RuntimeError, match=rf"without the steering of Apply Safety Steering \(node {graph.apply}\)"):
@@ -128,6 +129,34 @@ def test_a_clip_that_other_nodes_hand_on_is_steered(server, vector_file):
     last = graph.add("CLIPSetLastLayer", clip=graph.clip, stop_at_clip_layer=-2)
     options = graph.add("T5TokenizerOptions", clip=last, min_padding=0, min_length=64)
     graph.kept(graph.sample(options, next(SEEDS)))
+    run = graph.run().succeeded()
+    assert [told["status"] for told in traces(run, graph.apply)] == ["acted"]
+
+
+def test_nodes_that_only_hand_on_or_look_are_told_nothing(server, vector_file):
+    lora = {"lora_unet_none.lora_up.weight": torch.zeros(4, 1), "lora_unet_none.lora_down.weight": torch.zeros(1, 4)}
+    (server.models / "loras").mkdir(exist_ok=True)
+    save_file(lora, server.models / "loras" / "of_no_layer.safetensors")
+    graph = Graph(server, vector_file)
+    loaded = graph.graph.add(
+        "LoraLoader",
+        model=graph.applied[0],
+        clip=graph.clip,
+        lora_name="of_no_layer.safetensors",
+        strength_model=1.0,
+        strength_clip=1.0,
+    )
+    text = graph.add("CLIPTextEncode", clip=loaded[1], text="the dog runs up a hill")
+    guider = graph.add("BasicGuider", model=loaded[0], conditioning=text)
+    sigmas = graph.add("BasicScheduler", model=loaded[0], scheduler="simple", steps=2, denoise=1.0)
+    latent = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=5, batch_size=1)
+    noise = graph.add("RandomNoise", noise_seed=next(SEEDS))
+    sampler = graph.add("KSamplerSelect", sampler_name="euler")
+    graph.kept(
+        graph.add(
+            "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
+        )
+    )
     run = graph.run().succeeded()
     assert [told["status"] for told in traces(run, graph.apply)] == ["acted"]
 
