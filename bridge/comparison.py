@@ -162,7 +162,8 @@ def _last_steering(model: ModelPatcher) -> Steering:
     steerings = steerings_of(model)
     if not steerings:
         raise SafetySteeringError(
-            "This model is not steered, so there is nothing to compare. Connect the model from Apply Safety Steering."
+            "This model is not steered, so there is nothing to compare. Connect the model from Apply Safety Steering. "
+            "Steering inside the text encoder alone is not compared here: run with and without the steered clip."
         )
     return steerings[-1]
 
