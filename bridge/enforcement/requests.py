@@ -19,6 +19,7 @@ from ...guardrail.plain_text import shown, trimmed
 from ...guardrail.policy_settings import Limits, Permits
 from ...guardrail.tenants import ANONYMOUS, Tenants
 from ...safety_steering.errors import SafetySteeringError
+from .job_lists import HISTORY, JOBS, PAGES, QUEUE, own_jobs
 
 if TYPE_CHECKING:
     from .guarded_server import GuardedServer
@@ -36,8 +37,8 @@ CANCEL = "/api/jobs/{job_id}/cancel"
 WRITABLE = {PROMPT, *UPLOADS, *JSON_ROUTES, CANCEL, "/userdata/{file}", "/userdata/{file}/move/{dest}"}
 FILE_ROUTES = {*UPLOADS, "/settings", "/settings/{id}", "/userdata/{file}", "/userdata/{file}/move/{dest}"}
 SETTINGS_FILE = "comfy.settings.json"
-HISTORY, JOBS, QUEUE = "/history", "/api/jobs", "/queue"
 ONE_JOB = {"/history/{prompt_id}": "prompt_id", "/api/jobs/{job_id}": "job_id", CANCEL: "job_id"}
+BY_TENANT = {PROMPT, *JSON_ROUTES, *PAGES, *ONE_JOB}
 # What clients of other machines may read. Core offers more: its log, the server's folders, its command line.
 READABLE = {
     "/",
@@ -103,6 +104,8 @@ class Requests:
             return refusal(UNREADABLE.format(type(error).__name__))
 
     async def _answer(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
+        if route in BY_TENANT:  # a policy that names them another way is in force at once
+            await asyncio.get_running_loop().run_in_executor(None, self._guarded.problem)
         tenant = self._tenant(request)
         if request.method in READING:
             return await self._read(request, handler, route, tenant)
@@ -144,23 +147,9 @@ class Requests:
         job_id = request.match_info.get(ONE_JOB.get(route, ""))
         if job_id and tenant != ANONYMOUS and not self._tenants.owns(tenant, job_id):
             return web.json_response({})  # a client without a name may read a job whose id it knows
-        answer = await handler(request)
-        if route in (QUEUE, HISTORY, JOBS) and isinstance(answer, web.Response) and answer.status == 200:
-            return web.json_response(self._own(route, json.loads(answer.body), tenant))
-        return answer
-
-    def _own(self, route: str, listed: Any, tenant: str) -> Any:
-        """A list of jobs without those of other clients."""
-
-        def mine(prompt_id: str) -> bool:
-            return self._tenants.owns(tenant, prompt_id)
-
-        if route == HISTORY:
-            return {prompt_id: job for prompt_id, job in listed.items() if mine(prompt_id)}
-        if route == QUEUE:
-            return {name: [job for job in jobs if mine(job[1])] for name, jobs in listed.items()}
-        jobs = [job for job in listed["jobs"] if mine(job["id"])]
-        return {"jobs": jobs, "pagination": {**listed["pagination"], "total": len(jobs), "has_more": False}}
+        if route in PAGES:
+            return await own_jobs(request, handler, route, lambda job: self._tenants.owns(tenant, job))
+        return await handler(request)
 
     def _may_touch(self, route: str, body: Any, tenant: str | None) -> bool:
         """Whether all jobs that a body names, or means by naming none, are the client's own."""

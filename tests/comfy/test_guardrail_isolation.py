@@ -129,17 +129,35 @@ def test_a_lora_as_a_hook(guarded):
     assert "a whole model as a LoRA is not permitted here" in refusal_of(guarded, graph)
 
 
+def a_hypernetwork(guarded):
+    """A node that puts a hypernetwork, for attention over 4096 channels, on a model."""
+    (guarded.models / "hypernetworks").mkdir(exist_ok=True)
+    generator = torch.Generator().manual_seed(2)
+    layers = {
+        f"linear.0.{name}": torch.randn(size, generator=generator) for name, size in (("weight", (4, 4)), ("bias", 4))
+    }
+    network = {4: [layers, layers], "layer_structure": [1, 1], "activation_func": "linear"}
+    torch.save(network, guarded.models / "hypernetworks" / "network.pt")
+    return patch("HypernetworkLoader", hypernetwork_name="network.pt", strength=0.5)
+
+
 def test_patches_are_in_the_fingerprint(guarded):
     plain = sample_guarded(guarded).record["models"]
     a_lora(guarded)
-    loaded = patch("LoraLoaderModelOnly", lora_name="target.safetensors", strength_model=0.3)
-    patched = sample_guarded(guarded, loaded).record["models"]
+    named = {"lora_name": "target.safetensors"}
+    patched = sample_guarded(guarded, patch("LoraLoaderModelOnly", **named, strength_model=0.3)).record["models"]
     graph = PromptGraph()
     hooked(graph, graph.add("CreateHookLoraModelOnly", lora_name="target.safetensors", strength_model=0.3)[0])
     as_hook = guarded.record_of(guarded.client.run(once(graph)).succeeded())["models"]
-    for models in (patched, as_hook):
-        assert models != plain
+    bypass = [
+        sample_guarded(guarded, patch("LoraLoaderBypassModelOnly", **named, strength_model=strength)).record["models"]
+        for strength in (0.3, 0.5, 0.3)
+    ]
+    network = sample_guarded(guarded, a_hypernetwork(guarded)).record["models"]
+    for models in (patched, as_hook, *bypass, network):
         assert models[0].startswith(f"{plain[0]}+")
+    assert bypass[0] == bypass[2]
+    assert len({models[0] for models in (patched, *bypass, network)}) == 4
 
 
 # --- one job and the next

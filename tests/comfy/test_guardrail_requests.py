@@ -203,7 +203,6 @@ def slow_prompt():
 
 def test_a_fair_share_of_the_queue(guarded):
     guarded.set_policy(limits={"queue": 4, "per_tenant": 2, "tenant_header": "X-Tenant", "prompt_megabytes": 0.5})
-    guarded.status()
     busy = guarded.client.submit(slow_prompt())
     guarded.client.wait_for(busy, "progress")
     send = lambda who: answer(guarded, "/prompt", {"prompt": tiny_prompt()}, headers={"X-Tenant": who})  # noqa: E731
@@ -237,6 +236,25 @@ def test_a_fair_share_of_the_queue(guarded):
         guarded.client.interrupt()
         wait_until_idle(guarded)
     still_works(guarded)
+
+
+def test_pages_of_ones_own_jobs(guarded):
+    """Jobs of others do not push a client's own off its page, and are not counted."""
+    guarded.set_policy(limits={"tenant_header": "X-Tenant"})
+    own = {"X-Tenant": "paging"}
+    ids = []
+    for who in (own, own, {"X-Tenant": "other"}, {"X-Tenant": "other"}):
+        sent = json.loads(answer(guarded, "/prompt", {"prompt": tiny_prompt()}, headers=who)[1])["prompt_id"]
+        ids += [sent] if who is own else []
+    wait_until_idle(guarded)
+    read = lambda path: json.loads(answer(guarded, path, headers=own)[1])  # noqa: E731
+    assert list(read("/history?max_items=1")) == ids[1:]
+    assert list(read("/history?max_items=1&offset=0")) == ids[:1]
+    assert list(read("/api/history")) == ids
+    first = read("/api/jobs?limit=1")
+    assert [job["id"] for job in first["jobs"]] == ids[1:]  # the newest first
+    assert first["pagination"] == {"offset": 0, "limit": 1, "total": 2, "has_more": True}
+    assert [job["id"] for job in read("/api/jobs?limit=5&offset=1")["jobs"]] == ids[:1]
 
 
 @pytest.mark.parametrize(

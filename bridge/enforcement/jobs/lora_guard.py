@@ -5,15 +5,13 @@ Tensors of permitted LoRA files are known by identity; a LoRA of which no tensor
 
 from __future__ import annotations
 
-import hashlib
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import folder_paths
 import torch
-from comfy.model_patcher import ModelPatcher
 
 from ....guardrail.errors import Refused
 from ....guardrail.plain_text import shown
@@ -25,7 +23,6 @@ from .job import Job
 NOT_LISTED = "it is not one of the LoRAs that this host permits (allow.loras). Choose another."
 UNKNOWN = "These LoRA weights are not from a LoRA file that this host permits (allow.loras). Load one of those."
 WHOLE_MODEL = "A whole model as a LoRA is not permitted here (allow.loras). Load a LoRA that the host offers."
-HASHED = 64  # values of a tensor
 
 
 class LoraGuard:
@@ -98,31 +95,3 @@ class LoraGuard:
 def _is_in_loras(path: Path) -> bool:
     folders = [Path(folder).resolve() for folder in folder_paths.get_folder_paths("loras")]
     return any(path.resolve().is_relative_to(folder) for folder in folders)
-
-
-def patches_digest(patcher: ModelPatcher) -> str:
-    """A short hash of every patch on a model's weights, LoRAs of hooks too; empty without one."""
-    sha, parts = hashlib.sha256(), [patcher.patches, *getattr(patcher, "hook_patches", {}).values()]
-    if not any(parts):
-        return ""
-    for part in _plain(parts):
-        sha.update(part)
-    return sha.hexdigest()[:16]
-
-
-def _plain(value: Any) -> Iterable[bytes]:
-    """Nested patches as bytes: names, numbers and a few values of each tensor."""
-    if isinstance(value, torch.Tensor):
-        yield repr((tuple(value.shape), value.detach().flatten()[:HASHED].float().cpu().tolist())).encode()
-    elif isinstance(value, Mapping):
-        for key in sorted(value, key=str):
-            yield str(key).encode()
-            yield from _plain(value[key])
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _plain(item)
-    elif isinstance(value, str | int | float | bool):
-        yield repr(value).encode()
-    else:
-        yield type(value).__name__.encode()
-        yield from _plain(getattr(value, "weights", ()))

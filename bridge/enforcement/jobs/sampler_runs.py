@@ -27,7 +27,7 @@ from ...steering.run import CACHED, REPLACED
 from ..rule_settings import model_settings
 from .encodes import EncodeGuard
 from .job import Job
-from .lora_guard import patches_digest
+from .patch_digest import patches_digest
 
 GUARD_KEY = "safety_steering_guardrail"
 OUT_OF_RANGE = "the sampler called the model at noise levels that it does not have."
