@@ -14,13 +14,13 @@ const [GAP, BELOW] = [60, 120];
 // Safe Model's inputs and outputs -> the nodes' own
 const INPUTS = {
     model: [[FIT, "model"], [APPLY, "model"]],
-    clip: [[FIT, "clip"]],
+    clip: [[FIT, "clip"], [APPLY, "clip"]],
     benign_prompts: [[FIT, "benign_prompts"]],
     vector: [[LOADER, "vector"]],
     level: [[APPLY, "settings.level"]],
     mix: [[MIXER, "mix"]],
 };
-const OUTPUTS = { model: [APPLY, 0], safety_vector: [MIXER, 0], report: [FIT, 1] };
+const OUTPUTS = { model: [APPLY, 0], clip: [APPLY, 1], safety_vector: [MIXER, 0], report: [FIT, 1] };
 
 app.registerExtension({
     name: "SafetySteering.SafeModel",
@@ -64,7 +64,7 @@ async function openAsNodes(node) {
         for (const [type, input] of (link != null && INPUTS[name]) || []) feed(graph, link, made[type], input);
     }
     for (const { name, links } of node.outputs) {
-        for (const link of [...(links ?? [])]) read(graph, link, node, made, OUTPUTS[name]);
+        for (const link of [...(links ?? [])]) read(graph, link, made, OUTPUTS[name]);
     }
     graph.remove(node);
     graph.afterChange();
@@ -88,15 +88,9 @@ function feed(graph, linkId, target, name) {
     } else graph.getNodeById(link.origin_id).connect(link.origin_slot, target, name);
 }
 
-/** Connects what reads a link to the new nodes' output; of the text encoder, to what came in. */
-function read(graph, linkId, node, made, output) {
+/** Connects what reads a link to the new nodes' output. */
+function read(graph, linkId, made, [type, number]) {
     const { target_id: targetId, target_slot: slot } = graph.getLink(linkId);
-    const target = graph.getNodeById(targetId);
-    if (!output) {
-        const came = node.inputs.find(({ name }) => name === "clip")?.link;
-        if (came != null && target) feed(graph, came, target, target.inputs[slot].name);
-    } else if (Number(targetId) === SUBGRAPH_OUTPUT) {
-        const [type, number] = output;
-        graph.outputs[slot].connect(made[type].outputs[number], made[type]);
-    } else made[output[0]].connect(output[1], target, slot);
+    if (Number(targetId) === SUBGRAPH_OUTPUT) graph.outputs[slot].connect(made[type].outputs[number], made[type]);
+    else made[type].connect(number, graph.getNodeById(targetId), slot);
 }

@@ -81,11 +81,15 @@ def test_open_as_nodes_gives_the_five_with_the_same_values_and_result(
     one = run_from_the_button(ui)[ids[7]]["text"]
     ui.evaluate(OPEN)
     ui.wait_for_function("type => !app.graph.nodes.some(node => node.type === type)", arg=SAFE)
-    sent = {node["class_type"]: node["inputs"] for node in api_prompt(ui).values()}
+    prompt = api_prompt(ui)
+    sent = {node["class_type"]: node["inputs"] for node in prompt.values()}
     assert SAFE not in sent
     assert ({FIT, TRANSFER} <= set(sent)) is fitted
     assert sent[LOADER]["vector"].startswith(vector)
     assert sent[MIXER]["mix"] == ("violence=1.5" if fitted else "weapons=1.5")
     assert (sent[APPLY]["settings"], sent[APPLY]["settings.level"]) == ("recommended", 0.5)
-    assert sent["CLIPTextEncode"]["clip"] == [ids[1], 0]
+    (apply,) = [number for number, node in prompt.items() if node["class_type"] == APPLY]
+    assert sent[APPLY]["clip"] == [ids[1], 0]
+    read = [node["inputs"]["clip"] for node in prompt.values() if node["class_type"] == "CLIPTextEncode"]
+    assert sorted(read) == sorted([[apply, 1], [ids[1], 0]])  # as they were wired: by Safe Model's, and by the loader's
     assert run_from_the_button(ui)[ids[7]]["text"] == one
