@@ -92,7 +92,7 @@ def measure(name: str, case: FamilyCase, size: str) -> list[dict[str, Any]]:
     family = Family(case, DTYPE)
     chosen = {
         "one block": select_hook_points("0.5", family.points, family.shape.block_counts),
-        "all blocks": tuple(point for point in family.points if point.endswith(".image")),
+        "all blocks": tuple(point for point in family.points if point.is_block and point.stream == "image"),
     }
     rows = []
     for hooked, points in chosen.items():

@@ -34,8 +34,9 @@ MEMORY, PREDICTED = RESULTS.with_name("memory.json"), RESULTS.with_name("predict
 SEED = 0
 LATENT = (16, 1, 16, 16)
 LARGE_LATENT = (16, 9, 60, 60)
-BARS = {"one block": 1.02, "all blocks": 1.05}
-PAIRS = {"one block": 40, "all blocks": 30}
+READ = "what all blocks read"
+BARS = {"one block": 1.02, "all blocks": 1.05, READ: 1.05}
+PAIRS = {"one block": 40, "all blocks": 30, READ: 30}
 CALLS = 2  # of each side in a pair; the faster one counts, since a disturbance can only slow a call down
 MEMORY_BAR = 1.01
 WARM_UP = 2
@@ -44,7 +45,7 @@ COUNTS = "python tools/start.py overhead --predict"
 
 @dataclass(frozen=True)
 class SteeredCase:
-    """How a row of the table is steered. hooked: "one block" or "all blocks"."""
+    """How a row of the table is steered. hooked: a key of `BARS`; `READ` is where all blocks read the text."""
 
     name: str
     hooked: str
@@ -57,14 +58,14 @@ class SteeredCase:
         return f"{self.name}, {self.hooked}"
 
 
-CASES = tuple(
-    SteeredCase(name, hooked, *how)
-    for hooked in ("one block", "all blocks")
-    for name, *how in (
-        ("add", "add", "none"),
-        ("clamp + token norm", "clamp", "token"),
-        ("pooled gate + clamp + token norm", "clamp", "token", "pooled"),
-    )
+WAYS = (
+    ("add", "add", "none"),
+    ("clamp + token norm", "clamp", "token"),
+    ("pooled gate + clamp + token norm", "clamp", "token", "pooled"),
+)
+CASES = (
+    *(SteeredCase(name, hooked, *how) for hooked in ("one block", "all blocks") for name, *how in WAYS),
+    SteeredCase(WAYS[2][0], READ, *WAYS[2][1:]),  # the same hook as on the blocks' outputs, so one row is enough
 )
 
 
@@ -72,13 +73,13 @@ def steered(patcher: Any, case: SteeredCase) -> Any:
     """`patcher` with Apply Safety Steering on it: one category, always acting."""
     from safety_steering_pack.bridge.steering.apply import apply_steering
     from safety_steering_pack.bridge.steering.settings import SteeringSettings
-    from safety_steering_pack.safety_steering.hook_point import select_hook_points
+    from safety_steering_pack.safety_steering.hook_point import CROSS_ATTENTION, select_hook_points
     from safety_steering_pack.safety_steering.steering.interventions import Intervention
     from tiny.vectors import vector_for
 
-    vector = vector_for(patcher.model.diffusion_model)
-    blocks = tuple(name for name in vector.hook_points if name.is_block)
-    text = "0.5" if case.hooked == "one block" else ",".join(blocks)
+    vector = vector_for(patcher.model.diffusion_model, reads=True)
+    blocks = ",".join(name for name in vector.hook_points if name.is_block)
+    text = {"one block": "0.5", "all blocks": blocks, READ: CROSS_ATTENTION}[case.hooked]
     chosen = select_hook_points(text, vector.hook_points, vector.info.block_counts)
     how = Intervention(case.kind, case.norm, case.gate, threshold=10.0)
     return apply_steering(patcher, vector, SteeringSettings(1.0, chosen, how, window=(0.0, 1.0)))
@@ -174,7 +175,7 @@ def counted(case: SteeredCase) -> dict[str, Any]:
     how = (case.kind, case.norm, case.gate)
     return {
         "hook_bytes_per_token": hook_bytes_per_token(*how),
-        "predicted": predict(*how, case.hooked == "all blocks"),
+        "predicted": predict(*how, case.hooked != "one block"),
     }
 
 
