@@ -182,7 +182,7 @@ def steered_at(path: Path | None, hook_points: str, model: Path | None) -> dict[
                 "steered": sorted({p.number for p in chosen if p.list == name and p.is_block}),
                 "reads": sorted({p.number for p in chosen if p.list == name and not p.is_block}),
             }
-            for name, count in (_beside(chosen) | counts if counts else counts).items()
+            for name, count in _with_beside(counts, chosen).items()
         ],
         "states": list(dict.fromkeys(point.kind for point in chosen if not point.in_blocks)),
         "model": None if found is None else list(found.names) or [found.name],
@@ -190,13 +190,13 @@ def steered_at(path: Path | None, hook_points: str, model: Path | None) -> dict[
     }
 
 
-def _beside(chosen: Sequence[HookPoint]) -> dict[str, int]:
-    """How many of each list must be there: lists that no depth counts are not among a model's block counts."""
-    counts: dict[str, int] = {}
+def _with_beside(counts: Mapping[str, int], chosen: Sequence[HookPoint]) -> dict[str, int]:
+    """Block counts with the chosen lists that no depth counts, as long as they must be; nothing without counts."""
+    beside: dict[str, int] = {}
     for point in chosen:
-        if point.in_blocks:
-            counts[point.list] = max(counts.get(point.list, 0), point.number + 1)
-    return counts
+        if point.in_blocks and counts and point.list not in counts:
+            beside[point.list] = max(beside.get(point.list, 0), point.number + 1)
+    return {**counts, **beside}
 
 
 def _chosen(vector: SafetyVector | None, hook_points: str) -> tuple[tuple[HookPoint, ...], str]:

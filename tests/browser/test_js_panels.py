@@ -256,6 +256,26 @@ def test_a_missing_vector_shows_its_name_hash_and_origin(ui: Page, vectors: Path
     assert ui.evaluate("app.graph.serialize()")["nodes"][0]["properties"]["safety_vector"] == record
 
 
+@pytest.mark.parametrize(
+    ("steered", "reads", "words"),
+    [
+        ([2], [], "Steers block 2 of 4"),
+        ([], [1], "Steers what block 1 of 4 reads"),
+        ([0, 1], [0, 1, 2, 3], "Steers 2 of 4 blocks and what 4 of 4 blocks read"),
+    ],
+)
+def test_the_strip_tells_what_blocks_write_from_what_they_read(
+    ui: Page, steered: list[int], reads: list[int], words: str
+) -> None:
+    draw = f"""async (blocks) => {{
+        const strip = await import("/extensions/{PACK_FOLDER}/lib/depth_strip.js");
+        const parts = strip.drawDepth({{ vector: {{}}, states: [], blocks }}, false);
+        return [parts.map((part) => part.textContent).join(""), parts[0].querySelectorAll(".ss-steered").length];
+    }}"""
+    told: Any = ui.evaluate(draw, [{"list": "blocks", "count": 4, "steered": steered, "reads": reads}])
+    assert told == [words, len({*steered, *reads})]
+
+
 def test_the_strip_shows_where_it_acts_and_what_does_not_fit(mixer: Page, mode: str, artifacts: Path) -> None:
     strip = panel(mixer, "Steering")
     expect(strip.get_by_text("Steers block 2 of 4")).to_be_visible()
