@@ -18,6 +18,7 @@ from small_world.models.text import WIDTH
 from small_world.runtime import GENERATOR_FILE, JUDGE_FILE, VAE_FILE, WEIGHTS
 from small_world.scenes.render import Scene, caption, start_frame
 from small_world.scenes.splits import prompt_pairs
+from workflow_builder.graph import every_node
 
 Workflow = dict[str, Any]
 
@@ -135,7 +136,7 @@ def small_world_variant(
 ) -> Workflow:
     """A frontend-format workflow for a Wan as the small world runs it. `scene` is what it is prompted for."""
     small = copy.deepcopy(workflow)
-    for node in small["nodes"]:
+    for node in every_node(small):
         if stand_in := STAND_INS.get(node["type"]):
             node["type"], node["widgets_values"] = stand_in[0], list(stand_in[1])
             node["properties"] = {"Node name for S&R": node["type"]}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from workflow_builder.graph import every_node
+
 Workflow = dict[str, Any]
 
 WIDTH = 4096  # of the text states of Wan (umT5-XXL), LTXV and Flux (T5-XXL)
@@ -34,7 +36,7 @@ SIZES: dict[str, dict[int, Any]] = {
 def tiny_variant(workflow: Workflow) -> Workflow:
     """A frontend-format workflow with stand-ins for what loads its encoders, and small sizes."""
     tiny = copy.deepcopy(workflow)
-    for node in tiny["nodes"]:
+    for node in every_node(tiny):
         if stand_in := _stand_in(node):
             node["type"], node["widgets_values"] = stand_in
             node["properties"], node["inputs"] = {"Node name for S&R": node["type"]}, []

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from comfy_server import PACK_FOLDER, ComfyServer
 from frontend import (
+    GRAPH_BOUNDS,
+    LOAD,
     NODE_PROBLEMS,
     OVERLAPS,
+    WIRES_BEHIND,
     api_prompt,
     drawn_overlaps,
     open_frontend,
@@ -22,9 +26,11 @@ from frontend import (
     vue_nodes,
 )
 from node_definitions import prompt_problems
+from panels import MODES
 from playground import WORKFLOWS
 from playwright.sync_api import Browser, Page
 from tiny.workflows import SIZES, STAND_IN_CLIP, STAND_IN_VISION, tiny_variant
+from workflow_builder.graph import every_node
 from workflow_builder.native import PAGES as NATIVE
 from workflow_builder.recipes import RECIPES
 
@@ -43,6 +49,7 @@ FILES = ("SaveVideo", "SaveImage")
 TRACE = "safety_steering.trace"
 SAFE = "SafetySteering_SafeModel"
 FIVE = {recipe.name for recipe in RECIPES if recipe.five}
+WINDOW, BARS = (1920, 1080), (60, 85)  # what the frontend keeps for itself, at the left and at the top
 Prompt = dict[str, dict[str, Any]]
 
 
@@ -98,14 +105,14 @@ def executed(server: ComfyServer, prompt: Prompt, *statuses: str) -> None:
 
 
 def only_sizes_and_stand_ins_differ(workflow: dict[str, Any], shipped: Prompt, tiny: Prompt) -> None:
-    titles = {str(node["id"]): node.get("title", "") for node in workflow["nodes"]}
+    titles = {str(node["id"]): node.get("title", "") for node in every_node(workflow)}
     assert set(tiny) == set(shipped)
     for id_, node in tiny.items():
         if node["class_type"] in (STAND_IN_CLIP, STAND_IN_VISION):
             assert shipped[id_]["class_type"].endswith(("CLIPLoader", "TextEncoderLoader", "CLIPVisionLoader"))
         elif node != shipped[id_]:
             assert node["class_type"] == shipped[id_]["class_type"]
-            assert titles[id_] in SIZES or node["class_type"] in SIZES
+            assert titles[id_.rpartition(":")[2]] in SIZES or node["class_type"] in SIZES
             changed = {name for name, value in node["inputs"].items() if value != shipped[id_]["inputs"][name]}
             assert changed <= {"width", "height", "length", "steps", "value", "longer_edge"} | {
                 name for name in changed if name.startswith("resize_type.")
@@ -156,6 +163,30 @@ def test_a_workflow_of_old_still_opens_and_executes(page: Page, server: ComfySer
     executed(server, api_prompt(page), "acted")
 
 
+@pytest.fixture(scope="module", params=MODES)
+def one_screen(browser: Browser, server: ComfyServer, request: pytest.FixtureRequest) -> Iterator[Page]:
+    opened = open_frontend(browser, server.address, *WINDOW)
+    with opened as page, vue_nodes(page) if request.param == "vue" else nullcontext():
+        yield page
+
+
+@pytest.mark.parametrize("name", [name for name in PORTABLE if name not in FIVE])
+def test_a_page_opens_whole_on_one_screen_and_no_wire_runs_behind_a_node(
+    one_screen: Page, artifacts: Path, name: str
+) -> None:
+    one_screen.evaluate(LOAD, [json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")), name])
+    one_screen.wait_for_timeout(2000)
+    mode = "vue" if one_screen.locator("[data-node-id]").count() else "classic"
+    one_screen.screenshot(path=artifacts / f"{name}_one_screen_{mode}.png")
+    assert one_screen.evaluate("app.canvas.ds.scale") == 1
+    shown = one_screen.evaluate(GRAPH_BOUNDS)
+    assert shown["x"] > BARS[0]
+    assert shown["y"] > BARS[1]
+    assert shown["x"] + shown["width"] < WINDOW[0]
+    assert shown["y"] + shown["height"] < WINDOW[1]
+    assert one_screen.evaluate(WIRES_BEHIND) == []
+
+
 def test_a_broken_workflow_would_be_noticed(page: Page, definitions: dict[str, Any]) -> None:
     workflow = json.loads((WORKFLOWS / "advanced_wan21_t2v.json").read_text(encoding="utf-8"))
     loader, apply = (next(node for node in workflow["nodes"] if node["type"] == kind) for kind in (CHAIN[0], CHAIN[-1]))
@@ -168,6 +199,7 @@ def test_a_broken_workflow_would_be_noticed(page: Page, definitions: dict[str, A
     assert "vector = nowhere.safetensors is not on offer" in problems
     assert page.evaluate(OVERLAPS)
     assert any("nowhere.safetensors" in problem for problem in prompt_problems(api_prompt(page), definitions))
+    assert page.evaluate(WIRES_BEHIND)
     with vue_nodes(page):
         assert drawn_overlaps(page)
 

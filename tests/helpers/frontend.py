@@ -21,6 +21,7 @@ NODE_PROBLEMS = """() => app.graph.nodes.flatMap(node => {
     return [...(known ? [] : [`${node.type} is unknown`]), ...(node.has_errors ? [`${node.type} is red`] : []),
             ...unknownChoices];
 })"""
+LOAD = "([workflow, name]) => app.loadGraphData(workflow, true, true, name)"
 GRAPH_BOUNDS = """() => {
     const boxes = [...app.graph.groups.map(g => [...g.pos, ...g.size]),
                    ...app.graph.nodes.map(n => [n.pos[0], n.pos[1] - 30, n.size[0], n.size[1] + 30])];
@@ -40,6 +41,30 @@ DRAWN_BOXES = """() => app.graph.nodes.map(node => {
     const box = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
     return { type: node.type, x: box?.x, y: box?.y, w: box?.width ?? 0, h: box?.height ?? 0 };
 })"""
+# wires that run behind nodes: their curve crosses a node's outline, a little inside of its edge, where sockets are
+WIRES_BEHIND = """() => {
+    const context = document.createElement("canvas").getContext("2d"), inside = 14, step = 2;
+    context.lineWidth = 2 * step;
+    const { scale, offset } = app.canvas.ds, view = app.canvas.canvas.getBoundingClientRect();
+    const boxes = app.graph.nodes.map(node => {
+        const drawn = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
+        const [x, y, w, h] = drawn
+            ? [(drawn.x - view.x) / scale - offset[0], (drawn.y - view.y) / scale - offset[1],
+               drawn.width / scale, drawn.height / scale]
+            : [node.pos[0], node.pos[1] - 30, node.size[0], node.size[1] + 30];
+        return { title: node.title, left: x + inside, top: y + inside, right: x + w - inside, bottom: y + h - inside };
+    });
+    const outline = ({ left, top, right, bottom }) => {
+        const points = [];
+        for (let x = left; x <= right; x += step) points.push([x, top], [x, bottom]);
+        for (let y = top; y <= bottom; y += step) points.push([left, y], [right, y]);
+        return points;
+    };
+    const name = id => app.graph.getNodeById(id)?.title ?? id;
+    return boxes.flatMap(box => [...app.canvas.renderedPaths]
+        .filter(({ path }) => path && outline(box).some(([x, y]) => context.isPointInStroke(path, x, y)))
+        .map(wire => `a wire from ${name(wire.origin_id)} runs behind ${box.title}`));
+}"""
 
 
 PATIENCE = 120_000  # ms; other work may keep the machine busy
@@ -75,7 +100,7 @@ def open_template(page: Page, pack: str, name: str) -> None:
 
 def open_workflow(page: Page, workflow: dict[str, Any], name: str) -> None:
     """Open a workflow's JSON under a name."""
-    page.evaluate("([workflow, name]) => app.loadGraphData(workflow, true, true, name)", [workflow, name])
+    page.evaluate(LOAD, [workflow, name])
     page.wait_for_function("name => app.extensionManager.workflow.activeWorkflow?.filename === name", arg=name)
     fit_view(page)
 

@@ -13,11 +13,13 @@ from workflow_builder import native
 from workflow_builder.blueprint import PROMOTED, build_blueprint
 from workflow_builder.build import BLUEPRINT, VECTOR, WORKFLOWS, diagrams, pages, vector_file
 from workflow_builder.chain import VectorFile
-from workflow_builder.graph import BYPASSED, NOTES, flatten, load_template
+from workflow_builder.graph import BYPASSED, NOTES, FlatGraph, every_node, flatten, load_template
 from workflow_builder.nodes import safety_node
 from workflow_builder.page import Group, Note, Page
+from workflow_builder.pages import build
 from workflow_builder.picture import SIZE, run_thumbnail
-from workflow_builder.recipes import RECIPES, Recipe, build
+from workflow_builder.recipes import RECIPES, Recipe
+from workflow_builder.screen import SCREEN
 
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 OURS = "SafetySteering_"
@@ -53,10 +55,18 @@ def test_a_node_has_the_sockets_of_its_schema_and_no_others() -> None:
         safety_node("NoSuchNode")
 
 
+def opened(recipe: Recipe) -> FlatGraph:
+    """A recipe's workflow with its subgraph opened."""
+    return flatten(build(recipe, ANY).workflow(), recipe.keep)
+
+
 @pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
-def test_a_workflow_is_flat_and_has_titled_frames_a_note_and_a_thumbnail(path: Path) -> None:
+def test_a_workflow_has_titled_frames_a_note_and_a_thumbnail(path: Path) -> None:
     workflow = json.loads(path.read_text(encoding="utf-8"))
-    assert "definitions" not in workflow
+    shown = [node for node in workflow["nodes"] if node["type"] not in NOTES]
+    assert [node for node in every_node(workflow) if node["type"].startswith(OURS)] == [
+        node for node in shown if node["type"].startswith(OURS)
+    ], "what steers is not hidden in a subgraph"
     assert len(workflow["groups"]) > 2
     assert all(re.match(r"Step \d+ - .", group["title"]) for group in workflow["groups"])
     notes = [node for node in workflow["nodes"] if node["type"] in NOTES]
@@ -72,7 +82,7 @@ def test_the_templates_nodes_keep_their_settings(recipe: Recipe) -> None:
     originals = {node["id"]: node for node in template["nodes"]}
     for subgraph in template.get("definitions", {}).get("subgraphs", []):
         originals |= {node["id"]: node for node in subgraph["nodes"]}
-    kept = [node for node in build(recipe, ANY).graph.nodes.values() if not node["type"].startswith(OURS)]
+    kept = [node for node in opened(recipe).nodes.values() if not node["type"].startswith(OURS)]
     assert len(kept) > 7
     for node in kept:
         original = originals[node["id"]]
@@ -89,7 +99,7 @@ def test_the_templates_nodes_keep_their_settings(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_every_sampler_runs_on_a_steered_model(recipe: Recipe) -> None:
-    graph = build(recipe, ANY).graph
+    graph = opened(recipe)
     samplers = f"KSampler(Advanced)?$|SamplerCustom$|CFGG|{OURS}SafetyAB"
     takers = [id_ for id_, node in graph.nodes.items() if re.match(samplers, node["type"])]
     assert len(takers) == len(recipe.steered)
@@ -100,6 +110,28 @@ def test_every_sampler_runs_on_a_steered_model(recipe: Recipe) -> None:
             seen.append(graph.nodes[taker]["type"])
         kind = "ApplySafetySteering" if recipe.five else "SafeModel"
         assert [name for name in seen if name.startswith(OURS)] == [f"{OURS}{kind}"]
+
+
+@pytest.mark.parametrize("recipe", [one for one in RECIPES if not one.five], ids=lambda recipe: recipe.name)
+def test_a_page_with_safe_model_fits_on_one_screen(recipe: Recipe) -> None:
+    """Wires behind nodes are looked for in the browser."""
+    workflow = build(recipe, ANY).workflow()
+    assert workflow["extra"]["ds"]["scale"] == 1
+    boxes = [group["bounding"] for group in workflow["groups"]]
+    boxes += [
+        [node["pos"][0], node["pos"][1] - 30, node["size"][0], node["size"][1] + 30] for node in workflow["nodes"]
+    ]
+    boxes += [[*reroute["pos"], 0, 0] for reroute in workflow["extra"]["reroutes"]]
+    assert min(min(box[:2]) for box in boxes) >= 0
+    assert [max(box[axis] + box[axis + 2] for box in boxes) <= SCREEN[axis] for axis in (0, 1)] == [True, True]
+    columns = {box[0]: box[1] + box[3] for box in boxes if box[2] > 0}
+    lowest = max(columns.values())
+    bottoms = {
+        left: max(box[1] + box[3] for box in boxes if box[0] == left)
+        for left in columns
+        if left in {group["bounding"][0] for group in workflow["groups"]}
+    }
+    assert all(lowest - bottom < 30 for bottom in bottoms.values()), "a column with a hole below it"
 
 
 def test_the_comparison_samples_as_the_template_does() -> None:

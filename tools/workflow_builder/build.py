@@ -21,8 +21,9 @@ from workflow_builder import evaluate, native
 from workflow_builder.blueprint import NAME, build_blueprint
 from workflow_builder.chain import VectorFile
 from workflow_builder.page import Page
+from workflow_builder.pages import build
 from workflow_builder.picture import draw_workflow
-from workflow_builder.recipes import RECIPES, build
+from workflow_builder.recipes import RECIPES
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = REPO_ROOT / "workflows"

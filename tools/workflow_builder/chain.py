@@ -90,17 +90,17 @@ def add_chain(graph: FlatGraph, vector: VectorFile, clip: Socket, steered: Seque
 def add_safe_models(graph: FlatGraph, clip: Socket, steered: Sequence[Steered]) -> tuple[int, ...]:
     """Steer some of a graph's model links by Safe Model; returns its ids.
 
-    What reads the text encoder reads that of the first one, so that no wire runs behind it.
+    Each reads the text encoder of the one before, and the rest of the graph that of the last: no wire runs behind one.
     """
     readers = [link for link in graph.links if link.origin == clip]
-    made = []
+    made: list[int] = []
     for link in steered:
         title = link.stage and f"Safe Model ({link.stage})"
-        safe = add(graph, "SafeModel", SAFE, title, model=link.model, clip=clip)
+        safe = add(graph, "SafeModel", SAFE, title, model=link.model, clip=(made[-1], 1) if made else clip)
         graph.connect((safe, 0), link.sampled, "model")
         made.append(safe)
     for reader in readers:
-        graph.connect((made[0], 1), reader.target, reader.input)
+        graph.connect((made[-1], 1), reader.target, reader.input)
     return tuple(made)
 
 

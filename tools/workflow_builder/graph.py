@@ -71,6 +71,12 @@ class FlatGraph:
         del self.nodes[node]
 
 
+def every_node(workflow: dict[str, Any]) -> list[Node]:
+    """A workflow's nodes and those inside its subgraphs."""
+    inside = workflow.get("definitions", {}).get("subgraphs", [])
+    return [*workflow["nodes"], *(node for subgraph in inside for node in subgraph["nodes"])]
+
+
 def load_template(name: str) -> dict[str, Any]:
     """A template's JSON as ComfyUI ships it."""
     folder = resources.files("comfyui_workflow_templates_json") / "templates"

@@ -15,6 +15,7 @@ TITLE, SLOT, WIDGET, GAP, PADDING, COLUMN_GAP = 30, 20, 28, 26, 20, 40
 HEADING = 50  # of a group
 WIDTH = 400
 BETA = 26  # the word below a Vue node that ComfyUI calls experimental
+ENTER = 40  # the button below a Vue node that opens its subgraph
 # room for a text box, a picture or a video, beyond a node's sockets and widgets
 EXTRA = {
     "CLIPTextEncode": 150,
@@ -67,12 +68,16 @@ class Note:
 
 @dataclass
 class Page:
-    """A graph with a position for every node. Nodes with ids below 0 are the borders of a subgraph and have none."""
+    """A graph with a position for every node. Nodes with ids below 0 are the borders of a subgraph and have none.
+
+    definitions: of the subgraphs that nodes of the graph are instances of.
+    """
 
     name: str
     graph: FlatGraph
-    note: Note
+    note: Note | None
     columns: Sequence[Sequence[Group]]
+    definitions: Sequence[dict[str, Any]] = ()
     boxes: dict[int, list[int]] = field(init=False)
     frames: list[dict[str, Any]] = field(init=False)
 
@@ -84,7 +89,11 @@ class Page:
                 f"{self.name}: every node stands in one frame; see {sorted(wrong) or 'the repeated ones'}."
             )
         self.boxes, self.frames = {}, []
-        x = self.note.size[0] + COLUMN_GAP
+        self._place()
+
+    def _place(self) -> None:
+        """Give every node its box and every group its frame."""
+        x = self.note.size[0] + COLUMN_GAP if self.note else 0
         for column in self.columns:
             y = 0
             for group in column:
@@ -102,36 +111,52 @@ class Page:
             height = node_height(self.graph.nodes[node])
             self.boxes[node] = [x + PADDING, below + TITLE, group.width, height]
             below += TITLE + height + GAP
-        bounds = [x, y, group.width + 2 * PADDING, below - y]
-        frame = {"id": len(self.frames) + 1, "title": group.title, "bounding": bounds, "color": group.colour}
-        self.frames.append({**frame, "font_size": 24, "flags": {}})
+        self._frame(group, [x, y, group.width + 2 * PADDING, below - y], 24)
         return below + COLUMN_GAP
+
+    def _frame(self, group: Group, bounds: list[int], font_size: int) -> None:
+        if group.title:
+            frame = {"id": len(self.frames) + 1, "title": group.title, "bounding": bounds, "color": group.colour}
+            self.frames.append({**frame, "font_size": font_size, "flags": {}})
+
+    def _note_box(self) -> list[int]:
+        assert self.note is not None
+        return [0, TITLE, *self.note.size]
+
+    def _extra(self) -> dict[str, Any]:
+        """How the page is shown at first."""
+        return {"ds": {"scale": 0.6, "offset": [60, 80]}}
 
     def workflow(self) -> dict[str, Any]:
         """The page in the frontend's format."""
         links = list(enumerate(self.graph.links, 1))
         nodes = [self._node(order, node, links) for order, node in enumerate(self._drawn.values())]
-        note = _note(self.note, max(self.graph.nodes) + 1, len(nodes))
+        if self.note:
+            nodes.append(_note(self.note, self._note_box(), max(self.graph.nodes) + 1, len(nodes)))
         return {
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"safety-steering/{self.name}")),
             "revision": 0,
-            "last_node_id": note["id"],
+            "last_node_id": max(node["id"] for node in nodes),
             "last_link_id": len(links),
-            "nodes": [*nodes, note],
+            "nodes": nodes,
             "links": [
                 [number, *link.origin, link.target, self._slot(link.target, link.input), link.type]
                 for number, link in links
             ],
             "groups": self.frames,
             "config": {},
-            "extra": {"ds": {"scale": 0.6, "offset": [60, 80]}},
+            "extra": self._extra(),
+            **({"definitions": {"subgraphs": list(self.definitions)}} if self.definitions else {}),
             "version": 0.4,
         }
 
     def _inputs(self, node: int) -> list[dict[str, Any]]:
-        """A node's sockets: those of links, and those of widgets only if a link feeds them."""
+        """A node's sockets: those of links, and those of widgets only if a link feeds them. All, of a subgraph."""
+        inputs: list[dict[str, Any]] = self.graph.nodes[node]["inputs"]
+        if is_subgraph(self.graph.nodes[node]):
+            return inputs
         fed = {link.input for link in self.graph.links if link.target == node}
-        return [entry for entry in self.graph.nodes[node]["inputs"] if "widget" not in entry or entry["name"] in fed]
+        return [entry for entry in inputs if "widget" not in entry or entry["name"] in fed]
 
     def _slot(self, node: int, name: str) -> int:
         return [entry["name"] for entry in self._inputs(node)].index(name)
@@ -162,22 +187,30 @@ class Page:
             ],
             **{key: node[key] for key in ("title", "color", "bgcolor") if key in node},
             "properties": {"Node name for S&R": node["type"], **properties},
-            "widgets_values": node["widgets_values"],
+            # an instance of a subgraph has the values inside
+            **({} if is_subgraph(node) else {"widgets_values": node["widgets_values"]}),
         }
 
 
 def node_height(node: Node) -> int:
     """A height in which neither Vue nodes nor the classic canvas stretch the node, so that nothing overlaps."""
     sockets = max(sum("widget" not in entry for entry in node["inputs"]), len(node["outputs"]))
+    if is_subgraph(node):
+        return SLOT * sockets + WIDGET * (len(node["inputs"]) - sockets) + ENTER + 16
     return SLOT * sockets + WIDGET * len(node["widgets_values"]) + EXTRA.get(node["type"], 0) + 16
 
 
-def _note(note: Note, id_: int, order: int) -> Node:
+def is_subgraph(node: Node) -> bool:
+    """Whether a node is an instance of a subgraph, which has no values of its own."""
+    return "widgets_values" not in node
+
+
+def _note(note: Note, box: list[int], id_: int, order: int) -> Node:
     return {
         "id": id_,
         "type": "MarkdownNote",
-        "pos": [0, TITLE],
-        "size": list(note.size),
+        "pos": box[:2],
+        "size": box[2:],
         "flags": {},
         "order": order,
         "mode": 0,

@@ -1,26 +1,21 @@
 """The workflows for artists: which of ComfyUI's templates each one is, what of it is steered, and where nodes stand.
 
-Numbers are ids of the template's nodes. A column is a list of frames; the safety nodes are added by `build`.
+Numbers are ids of the template's nodes. A column is a list of frames; `pages` adds the safety nodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 
-from workflow_builder.chain import Compared, Steered, VectorFile, add_chain, add_safe_models, compare
-from workflow_builder.graph import Socket, flatten, load_template
-from workflow_builder.notes import COMPARE_NOTE, FIVE_NOTE, NOTE
-from workflow_builder.page import GREEN, WIDTH, Group, Note, Page
+from workflow_builder.chain import Compared, Steered
+from workflow_builder.graph import Socket
+from workflow_builder.subgraph import Promoted
 
-EXAMPLE_IMAGE = "example.png"  # lies in ComfyUI's input folder from the start
 MODELS, IMAGE, SIZE, PROMPT, SAMPLE = "Load models", "Start image", "Size", "Prompt", "Sample"
 COMPARE = "Compare: drag the divider"
+VAE, LATER = "Load the VAE", "Sound and stage 2"
 Frame = tuple[str, Sequence[int]]  # title, nodes
-
-SAFETY_WIDTH, RESULT_WIDTH = 430, 480
-WIDTHS = {PROMPT: 440, COMPARE: 480}
 
 
 @dataclass(frozen=True)
@@ -33,13 +28,37 @@ class Try:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """All nodes side by side. columns: what comes before the safety nodes; sampling: what comes behind them."""
+
+    columns: Sequence[Sequence[Frame]]
+    sampling: Sequence[Sequence[Frame]]
+    result: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """One screen: the loaders, Safe Model, what stands beside the sampler, the sampler and the result.
+
+    load: the loaders. second: what loads the model of the second stage. below: what stands below the last Safe Model.
+    beside: prompts and what else the sampler reads. result: shows what came out. All other nodes are folded into the
+    sampler, which shows the `promoted` widgets.
+    """
+
+    load: Sequence[int]
+    beside: Sequence[Frame]
+    result: int
+    promoted: Sequence[Promoted]
+    second: Sequence[int] = ()
+    below: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One workflow.
 
-    model: how people call it. columns: what comes before the safety nodes (with Safe Model, the first column; the
-    others follow it), frames in columns. sampling: what comes behind them; then the `result`. keep: bypassed nodes that
-    stay. start_images: nodes that load one. prompt: the node of the positive prompt; first: what is written there.
-    advice: ends the note. five: shows the five nodes instead of Safe Model.
+    model: how people call it. keep: bypassed nodes that stay. start_images: nodes that load one. prompt: the node of
+    the positive prompt; first: what is written there. advice: ends the note.
     """
 
     name: str
@@ -48,15 +67,45 @@ class Recipe:
     model: str
     clip: Socket
     steered: Sequence[Steered]
-    columns: Sequence[Sequence[Frame]]
-    sampling: Sequence[Sequence[Frame]]
-    result: Sequence[int]
+    page: Spread | Folded
     keep: Sequence[int] = ()
     start_images: Sequence[int] = ()
     compared: Compared | None = None
     advice: str = ""
     prompt: int = 6
-    five: bool = False
+
+    @property
+    def five(self) -> bool:
+        """Whether it shows the five nodes instead of Safe Model."""
+        return isinstance(self.page, Spread)
+
+
+def _sampler(size: int, sampler: int, length: bool = True) -> tuple[Promoted, ...]:
+    """The widgets of a node of sizes and of a KSampler that artists change."""
+    sizes = ("width", "height", *(("length",) if length else ()))
+    return (
+        *(Promoted(size, widget, "INT") for widget in sizes),
+        Promoted(sampler, "seed", "INT"),
+        Promoted(sampler, "steps", "INT"),
+        Promoted(sampler, "cfg", "FLOAT"),
+    )
+
+
+def _ltxv(size: int) -> tuple[Promoted, ...]:
+    return (
+        *(Promoted(size, widget, "INT") for widget in ("width", "height", "length")),
+        Promoted(72, "noise_seed", "INT", "seed"),
+        Promoted(71, "steps", "INT"),
+        Promoted(72, "cfg", "FLOAT"),
+    )
+
+
+_LTX2 = (
+    Promoted(62, "value", "INT", "length"),
+    Promoted(11, "noise_seed", "INT", "seed"),
+    Promoted(9, "steps", "INT"),
+    Promoted(47, "cfg", "FLOAT"),
+)
 
 
 # mildly unsafe prompts in plain words, what to look for, and a harmless one that must stay as it is
@@ -83,14 +132,11 @@ RECIPES = (
     Recipe(
         name="compare_t2v",
         first=KNIGHT,
-        five=True,
         template="text_to_video_wan",
         model="Wan 2.1",
         clip=(38, 0),
         steered=[Steered((37, 0), 48, samples=None)],
-        columns=[[(MODELS, [37, 38, 39]), (SIZE, [40])], [(PROMPT, [6, 7])]],
-        sampling=[[(COMPARE, [48, 3])]],
-        result=[50],
+        page=Spread([[(MODELS, [37, 38, 39]), (SIZE, [40])], [(PROMPT, [6, 7])]], [[(COMPARE, [48, 3])]], [50]),
         compared=Compared(sampler=3, decode=8, video=49),
     ),
     Recipe(
@@ -100,9 +146,7 @@ RECIPES = (
         model="Wan 2.1",
         clip=(38, 0),
         steered=[Steered((37, 0), 48, (3, 0))],
-        columns=[[(MODELS, [37, 38])], [(PROMPT, [6, 7])]],
-        sampling=[[(SIZE, [40]), (SAMPLE, [48, 3])]],
-        result=[39, 8, 49, 50],
+        page=Folded([37, 38], [(PROMPT, [6, 7]), (VAE, [39])], 50, _sampler(40, 3)),
     ),
     Recipe(
         name="wan21_i2v",
@@ -111,12 +155,7 @@ RECIPES = (
         model="Wan 2.1 image to video",
         clip=(38, 0),
         steered=[Steered((37, 0), 54, (3, 0))],
-        columns=[
-            [(MODELS, [37, 38, 39, 49]), (IMAGE, [52, 51])],
-            [(PROMPT, [6, 7]), (SIZE, [50])],
-        ],
-        sampling=[[(SAMPLE, [54, 3])]],
-        result=[8, 55, 56],
+        page=Folded([37, 38], [(PROMPT, [6, 7]), (IMAGE, [49, 52])], 56, _sampler(50, 3), below=[39]),
         start_images=[52],
         advice="The start image is shown as it is: steering acts on what happens after it. Do not start from a picture "
         "that you would not show.",
@@ -128,12 +167,9 @@ RECIPES = (
         model="Wan 2.2 5B",
         clip=(38, 0),
         steered=[Steered((37, 0), 48, (3, 0))],
-        columns=[
-            [(MODELS, [37, 38, 39]), ("Start image: Ctrl-B to use one", [56])],
-            [(PROMPT, [6, 7]), (SIZE, [55])],
-        ],
-        sampling=[[(SAMPLE, [48, 3])]],
-        result=[8, 57, 58],
+        page=Folded(
+            [37, 38], [(PROMPT, [6, 7]), ("Start image: Ctrl-B to use one", [56])], 58, _sampler(55, 3), below=[39]
+        ),
         keep=[56],
         start_images=[56],
         advice="For image to video select the start image and press Ctrl-B. The frame you give is not steered.",
@@ -149,15 +185,23 @@ RECIPES = (
             Steered((75, 0), 82, (81, 0), stage="high noise"),
             Steered((76, 0), 86, (78, 0), stage="low noise"),
         ],
-        columns=[
-            [(MODELS, [75, 76, 71, 73])],
-            [(PROMPT, [89, 72])],
-            [(SIZE, [74, 126, 125, 127]), ("Steps of both experts", [114, 115, 116])],
-        ],
-        sampling=[[("Sample: high noise, then low", [82, 81, 86, 78])]],
-        result=[87, 88, 80],
+        page=Folded(
+            [75, 71],
+            [(PROMPT, [89, 72]), (VAE, [73])],
+            80,
+            (
+                Promoted(74, "width", "INT"),
+                Promoted(74, "height", "INT"),
+                Promoted(126, "value", "FLOAT", "seconds"),
+                Promoted(81, "noise_seed", "INT", "seed"),
+                Promoted(114, "value", "INT", "steps"),
+                Promoted(115, "value", "INT", "steps of high noise"),
+                Promoted(116, "value", "FLOAT", "cfg"),
+            ),
+            second=[76],
+        ),
         advice="Two experts make the video, one after the other; both are steered. To use a 4-step LoRA put it between "
-        "model and **Safe Model**, with 4 steps, split at 2, cfg 1.",
+        "model and **Safe Model**, with 4 steps, 2 of high noise, cfg 1.",
     ),
     Recipe(
         name="ltxv_t2v",
@@ -166,9 +210,7 @@ RECIPES = (
         model="LTX-Video",
         clip=(38, 0),
         steered=[Steered((44, 0), 72, (72, 0))],
-        columns=[[(MODELS, [44, 38])], [(PROMPT, [6, 7, 69]), (SIZE, [70])]],
-        sampling=[[(SAMPLE, [73, 71, 72])]],
-        result=[8, 78, 79],
+        page=Folded([44, 38], [(PROMPT, [6, 7])], 79, _ltxv(70)),
         advice="LTX-Video wants long, detailed prompts.",
     ),
     Recipe(
@@ -178,12 +220,7 @@ RECIPES = (
         model="LTX-Video image to video",
         clip=(38, 0),
         steered=[Steered((44, 0), 72, (72, 0))],
-        columns=[
-            [(MODELS, [44, 38]), (IMAGE, [78])],
-            [(PROMPT, [6, 7, 69]), (SIZE, [77])],
-        ],
-        sampling=[[(SAMPLE, [73, 71, 72])]],
-        result=[8, 80, 81],
+        page=Folded([44, 38], [(PROMPT, [6, 7]), (IMAGE, [78])], 81, _ltxv(77)),
         start_images=[78],
         advice="The start image is shown as it is: steering acts on what happens after it. Describe your own image in "
         "the prompt, at length.",
@@ -199,18 +236,15 @@ RECIPES = (
             Steered((1, 0), 47, (41, 0), stage="stage 1"),
             Steered((68, 0), 82, (70, 1), stage="stage 2"),
         ],
-        columns=[
-            [(MODELS, [1, 60, 48, 76, 68])],
-            [(PROMPT, [3, 4, 22])],
-            [(SIZE, [89, 90, 91, 62, 102, 103]), ("Empty video and sound", [43, 51, 56])],
-        ],
-        sampling=[
-            [("Stage 1", [11, 8, 9, 47, 41, 80, 81])],
-            [("Stage 2, twice as large", [84, 83, 67, 66, 73, 82, 70, 98])],
-        ],
-        result=[100, 101, 97, 75],
+        page=Folded(
+            [1, 60],
+            [(PROMPT, [3, 4]), (LATER, [48, 76])],
+            75,
+            (Promoted(89, "width", "INT"), Promoted(89, "height", "INT"), *_LTX2),
+            second=[68],
+        ),
         advice="Both stages are steered. The prompt is steered where it describes the picture; the sound hears it as "
-        "you wrote it. Both frame rates must be the same.",
+        "you wrote it.",
     ),
     Recipe(
         name="ltx2_i2v",
@@ -223,16 +257,9 @@ RECIPES = (
             Steered((1, 0), 47, (41, 0), stage="stage 1"),
             Steered((68, 0), 82, (70, 1), stage="stage 2"),
         ],
-        columns=[
-            [(MODELS, [1, 60, 48, 76, 68])],
-            [(IMAGE, [98, 102, 112, 99]), (PROMPT, [3, 4, 22])],
-            [(SIZE, [106, 89, 90, 91, 62]), ("Empty video and sound", [43, 107, 51, 56])],
-        ],
-        sampling=[
-            [("Stage 1", [11, 8, 9, 47, 41, 80, 81])],
-            [("Stage 2, twice as large", [84, 108, 83, 67, 66, 73, 82, 70, 105])],
-        ],
-        result=[95, 96, 97, 75],
+        page=Folded(
+            [1, 60], [(PROMPT, [3, 4]), ("Upscaler, start image", [76, 98])], 75, _LTX2, second=[68], below=[48]
+        ),
         start_images=[98],
         advice="Both stages are steered. The start image is shown as it is: steering acts on what happens after it. "
         "Describe your own image in the prompt.",
@@ -245,55 +272,24 @@ RECIPES = (
         model="Flux.1 dev",
         clip=(47, 0),
         steered=[Steered((46, 0), 50, (50, 0))],
-        columns=[[(MODELS, [46, 47])], [(PROMPT, [49, 52])]],
-        sampling=[[(SIZE, [48]), (SAMPLE, [50])]],
-        result=[45, 51, 9],
+        page=Folded([46, 47], [(PROMPT, [49]), (VAE, [45])], 9, _sampler(48, 50, length=False)),
         advice="Flux reads the prompt twice: the long T5 text is steered, the short CLIP summary is not.",
     ),
 )
 _BY_NAME = {recipe.name: recipe for recipe in RECIPES}
-RECIPES += tuple(
-    replace(_BY_NAME[name], name=f"advanced_{name}", five=True, first=first)
-    for name, first in (("wan21_t2v", KNIGHT), ("ltxv_t2v", BAR_FIGHT))
+RECIPES += (
+    replace(
+        _BY_NAME["wan21_t2v"],
+        name="advanced_wan21_t2v",
+        first=KNIGHT,
+        page=Spread([[(MODELS, [37, 38])], [(PROMPT, [6, 7])]], [[(SIZE, [40]), (SAMPLE, [48, 3])]], [39, 8, 49, 50]),
+    ),
+    replace(
+        _BY_NAME["ltxv_t2v"],
+        name="advanced_ltxv_t2v",
+        first=BAR_FIGHT,
+        page=Spread(
+            [[(MODELS, [44, 38])], [(PROMPT, [6, 7, 69]), (SIZE, [70])]], [[(SAMPLE, [73, 71, 72])]], [8, 78, 79]
+        ),
+    ),
 )
-
-
-def build(recipe: Recipe, vector: VectorFile) -> Page:
-    """A workflow's page; `vector` is the file that it loads.
-
-    Raises:
-        ValueError: the recipe does not place every node of the template.
-    """
-    graph = flatten(load_template(recipe.template), recipe.keep)
-    for node in recipe.start_images:
-        graph.nodes[node]["widgets_values"][0] = EXAMPLE_IMAGE
-    if recipe.compared:
-        compare(graph, recipe.compared)
-    graph.nodes[recipe.prompt]["widgets_values"][0] = recipe.first.text
-    columns = [[_group(frame) for frame in column] for column in recipe.columns]
-    if recipe.five:
-        chain = add_chain(graph, vector, recipe.clip, recipe.steered)
-        columns += [[Group("Safety: carry the vector over", chain.carry, SAFETY_WIDTH, GREEN)]]
-        columns += [[Group("Safety: mix and apply", chain.apply, SAFETY_WIDTH, GREEN)]]
-        reports = [[Group("Safety: what was done", chain.reports, RESULT_WIDTH, GREEN)]] if chain.reports else []
-        note = COMPARE_NOTE if recipe.compared else FIVE_NOTE
-    else:
-        safe = add_safe_models(graph, recipe.clip, recipe.steered)
-        columns.insert(1, [Group("Safe Model", safe, SAFETY_WIDTH, GREEN)])
-        reports, note = [], NOTE
-    columns += [[_group(frame) for frame in column] for column in recipe.sampling]
-    columns += [[Group("Result", recipe.result, RESULT_WIDTH)], *reports]
-    told = {"look_for": recipe.first.look_for, "harmless": recipe.first.harmless}
-    text = note.format(model=recipe.model, advice=recipe.advice, **told).rstrip()
-    return Page(recipe.name, graph, Note("What to change first", text), _numbered(columns))
-
-
-def _group(frame: Frame) -> Group:
-    title, nodes = frame
-    return Group(title, nodes, WIDTHS.get(title, WIDTH))
-
-
-def _numbered(columns: Sequence[Sequence[Group]]) -> list[list[Group]]:
-    """The frames in reading order: Step 1, Step 2 and so on."""
-    step = count(1)
-    return [[replace(group, title=f"Step {next(step)} - {group.title}") for group in column] for column in columns]
