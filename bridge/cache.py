@@ -25,6 +25,11 @@ def alignment_paths(key: str) -> list[Path]:
     return [folder / f"{key}{SUFFIX}" for folder in folders]
 
 
+def carried_paths(key: str) -> list[Path]:
+    """Where the carried vector with this content hash is kept: beside the alignments."""
+    return [path.with_name(f"carried_{path.name}") for path in alignment_paths(key)]
+
+
 def activation_paths(name: str) -> list[Path]:
     """Where activations of this name are kept that nobody asked for: in the output folder, or a temporary one."""
     return [output_folder(ACTIVATIONS, name), Path(folder_paths.get_temp_directory()) / ACTIVATIONS / name]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ..safety_steering.alignment.maps import AlignmentSettings
 from ..safety_steering.alignment.report import report_alignment
 from ..safety_steering.alignment.sharpen import SHRINKAGE
-from ..safety_steering.alignment.transfer import carry_over
 from ..safety_steering.errors import MismatchError, SafetySteeringError, VectorFileError
 from ..safety_steering.prompts.prompt_set import PromptSet
 from ..safety_steering.steering.trace import RunTrace
@@ -21,6 +20,7 @@ from ..safety_steering.vectors.file import load_vector
 from ..safety_steering.vectors.mix import resolve_mix
 from ..safety_steering.vectors.suggestion import describe_choice, recommended
 from ..safety_steering.vectors.vector import CALIBRATED, SafetyVector
+from .alignment.carried import carried
 from .alignment.run import Inputs, align
 from .folders import VECTORS, cached_by_file_version, find, names, sha256_of
 from .language_models.encoder_fit import check_fits_encoder
@@ -162,8 +162,8 @@ def _fitted(chosen: Chosen, model: ModelPatcher, clip: Any, benign: PromptSet | 
             "a vector made for this model."
         )
     alignment = align(Inputs(chosen.vector, clip=clip, model=model, benign=benign), TARGET, ALIGNMENT)
-    carried = carry_over(chosen.vector, alignment, SHRINKAGE)
-    return carried, [f"Fit: {report_alignment(alignment, chosen.vector).splitlines()[0]}"]
+    vector = carried(chosen.vector, alignment, SHRINKAGE)
+    return vector, [f"Fit: {report_alignment(alignment, chosen.vector).splitlines()[0]}"]
 
 
 def vector_versions(choice: str) -> str:

@@ -13,7 +13,7 @@ from ..safety_steering.alignment.maps import METHODS, AlignmentSettings
 from ..safety_steering.alignment.report import draw_alignment, report_alignment
 from ..safety_steering.prompts.prompt_set import PromptSet
 from ..safety_steering.vectors.vector import SafetyVector
-from .inputs import chosen, samplers
+from .inputs import cfg, chosen, samplers, steps
 from .previews import picture, shown
 from .types import CATEGORY, SafetyAlignmentType, SafetyLlmType, SafetyPromptsType, SafetyVectorType
 
@@ -185,7 +185,7 @@ def _block_inputs() -> list[Any]:
         io.String.Input(
             "hook_point", default="0.5", tooltip="Which block: a depth such as 0.5, or block.blocks.15.image."
         ),
-        io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Steps of a full generation, as in KSampler."),
+        steps(),
         io.Int.Input(
             "first_steps",
             default=2,
@@ -193,7 +193,7 @@ def _block_inputs() -> list[Any]:
             max=10000,
             tooltip="How many of these steps are run for each caption. 1 to 3 are fast.",
         ),
-        io.Float.Input("cfg", default=1.0, min=0.0, max=100.0, step=0.1, tooltip="As in KSampler."),
+        cfg(1.0),
         *samplers(),
         io.Int.Input(
             "full_runs",

@@ -21,6 +21,16 @@ def samplers() -> list[io.Input]:
     ]
 
 
+def steps(more: str = "") -> io.Input:
+    """steps, as in KSampler. more: what else the tooltip says."""
+    return io.Int.Input("steps", default=20, min=1, max=10000, tooltip=f"As in KSampler.{more}")
+
+
+def cfg(default: float) -> io.Input:
+    """cfg, as in KSampler."""
+    return io.Float.Input("cfg", default=default, min=0.0, max=100.0, step=0.1, tooltip="As in KSampler.")
+
+
 def level() -> io.Input:
     """level: the factor of a recommended strength."""
     lowest, highest = LEVELS
@@ -44,8 +54,8 @@ def empty_latent() -> io.Input:
 def sampling_widgets() -> list[io.Input]:
     """steps, cfg, sampler_name, scheduler, seed, negative: fields of `bridge.sampling.sampling.Sampling`."""
     return [
-        io.Int.Input("steps", default=20, min=1, max=10000, tooltip="As in KSampler. Few are often enough."),
-        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, tooltip="As in KSampler."),
+        steps(" Few are often enough."),
+        cfg(5.0),
         *samplers(),
         io.Int.Input(
             "seed",
@@ -97,8 +107,8 @@ def ksampler_inputs() -> list[io.Input]:
             control_after_generate=True,
             tooltip="The noise. Every side starts from the same noise, so only the steering differs.",
         ),
-        io.Int.Input("steps", default=20, min=1, max=10000, tooltip="As in KSampler."),
-        io.Float.Input("cfg", default=6.0, min=0.0, max=100.0, step=0.1, tooltip="As in KSampler."),
+        steps(),
+        cfg(6.0),
         *samplers(),
         io.Float.Input(
             "denoise",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ..bridge.alignment.carried import carried
 from ..safety_steering.alignment.alignment import Alignment
 from ..safety_steering.alignment.sharpen import SHRINKAGE
-from ..safety_steering.alignment.transfer import carry_over
 from ..safety_steering.vectors.card import describe
 from ..safety_steering.vectors.vector import SafetyVector
 from .types import CATEGORY, SafetyAlignmentType, SafetyVectorType
@@ -48,6 +48,6 @@ class TransferDirection(io.ComfyNode):
 
     @classmethod  # a graph of before there was a measured default may leave out sharpen: then it is 1, as it was
     def execute(cls, safety_vector: SafetyVector, safety_alignment: Alignment, sharpen: float = 1.0) -> io.NodeOutput:
-        carried = carry_over(safety_vector, safety_alignment, sharpen)
-        card = describe(carried)
-        return io.NodeOutput(carried, card, ui=ui.PreviewText(card))
+        vector = carried(safety_vector, safety_alignment, sharpen)
+        card = describe(vector)
+        return io.NodeOutput(vector, card, ui=ui.PreviewText(card))
