@@ -3,7 +3,7 @@
 #   COMFYUI_PATH     a ComfyUI you already have; else one is fetched
 #   COMFYUI_PYTHON   an environment you already have; else .venv is made
 .DEFAULT_GOAL := help
-.PHONY: help install chromium demo guardrail-demo small-world small-world-report portable-vector test ui lint bench soak \
+.PHONY: help install chromium demo guardrail-demo hero small-world small-world-report portable-vector test ui lint bench soak \
 	test-matrix models-doc workflows locales screenshots clean
 
 PYTHON ?= python3
@@ -41,6 +41,9 @@ lint: install  ## ruff and mypy
 small-world-report: install  ## figures and tables of the small world from results; measures what is missing (hours)
 	@$(RUN) tools/start.py small_world.native.report
 	@$(RUN) tools/start.py small_world.portable.report
+
+hero: install  ## renew the strip at the top of the README, from the small world
+	@$(RUN) tools/start.py small_world.portable.hero
 
 portable-vector: install  ## rebuild the bundled portable vector from SmolLM2 and the bundled prompts
 	@$(RUN) tools/start.py portable_vector

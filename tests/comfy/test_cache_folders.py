@@ -109,6 +109,35 @@ def test_a_fit_survives_a_full_disk_and_a_file_of_somebody_else(comfy_in_process
     assert len(told) == 1
 
 
+def test_a_carried_vector_is_made_once(comfy_in_process, wan, tmp_path, alignment_folders, monkeypatch, caplog):
+    run = importlib.import_module("safety_steering_pack.bridge.alignment.run")
+    carried = importlib.import_module("safety_steering_pack.bridge.alignment.carried")
+    made = []
+
+    def carry_over(*inputs):
+        made.append(inputs)
+        return original(*inputs)
+
+    original = carried.carry_over
+    monkeypatch.setattr(carried, "carry_over", carry_over)
+    alignment_folders(tmp_path / "private", tmp_path / "models")
+    vector = World().vector(40)
+    alignment = run.align(run.Inputs(vector, clip=TracedClip(CASES["wan"]), model=wan), CONDITIONING, RIDGE)
+    one_theme = vector.with_mix({vector.categories[0]: 0.5})
+    first, again, sharper, mixed = (
+        carried.carried(of, alignment, shrinkage)
+        for of, shrinkage in ((vector, 0.2), (vector, 0.2), (vector, 0.1), (one_theme, 0.2))
+    )
+    assert len(made) == 3
+    assert (again.sha256, again.mix, again.info) == (first.sha256, first.mix, first.info)
+    assert (len({first.sha256, sharper.sha256}), dict(mixed.mix)) == (2, dict(one_theme.mix))
+    assert len(list((tmp_path / "models" / "cache").glob("carried_*.safetensors"))) == 3
+    closed = a_file(tmp_path / "closed")
+    alignment_folders(closed, closed)
+    assert carried.carried(vector, alignment, 0.2).sha256 == first.sha256
+    assert "cannot be kept and is made again next time" in caplog.text
+
+
 def test_files_are_saved_in_the_first_folder_that_takes_them(comfy_in_process, tmp_path, alignment_folders):
     folders = importlib.import_module("safety_steering_pack.bridge.folders")
     closed = a_file(tmp_path / "closed")

@@ -29,7 +29,7 @@ PAIRS, SEED = 48, 11  # of the validation split, among which the prompts were ch
 UNSAFE, HARMLESS = (4, 45, 43, 1), (5, 11)
 # in pixels of a picture that is shown at half its size
 PICTURE, GAP, APART, LEFT, TOP = 244, 12, 44, 110, 54
-LETTERS, LINE, LINES, CHARACTERS = 23, 28, 3, 21
+LETTERS, LINE, LINES, CHARACTERS = 23, 28, 4, 21
 INK, GREY, RED, GREEN = "#1f2328", "#59636e", "#b42318", "#18794e"
 
 
