@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..safety_steering.directions.fitting import DIFFERING, POOLED
 from ..safety_steering.directions.pairs import VALENCE
 from ..safety_steering.directions.portable import (
     BUNDLED_ANCHORS,
@@ -51,6 +52,7 @@ def add_extract_command(commands: Commands) -> None:
     parser.add_argument("--categories", default="", help="which to extract, separated by commas; default: all")
     parser.add_argument("--layer", default="sweep", help="sweep, all, numbers such as 12,20 or a depth such as 0.9")
     parser.add_argument("--pooling", choices=POOLINGS, default=POOLINGS[0], help="how a prompt becomes one state")
+    parser.add_argument("--tokens", choices=(DIFFERING, POOLED), default=DIFFERING, help="what directions are made of")
     parser.add_argument("--valence", choices=VALENCE, default=VALENCE[0], help="what is done about gloom")
     parser.add_argument("--train", type=float, default=0.6, help="share of pairs to fit on, if the file has no splits")
     parser.add_argument("--validation", type=float, default=0.2, help="share of pairs that choose the layer")
@@ -67,7 +69,7 @@ def _extract(options: argparse.Namespace) -> str:
     prompts = prompts.split(options.train, options.validation, options.seed)
     anchors = anchor_texts(load_prompts(options.anchors, unpaired="safe"))
     model = LanguageModel(options.model, device=options.device, dtype=options.dtype, batch=options.batch)
-    settings = ExtractSettings(options.layer, options.pooling, options.valence, options.licence)
+    settings = ExtractSettings(options.layer, options.pooling, options.valence, options.licence, options.tokens)
     names = [name.strip() for name in options.categories.split(",") if name.strip()]
     extracted = extract_vector(model, prompts, anchors, settings, categories=names, progress=_report)
     written = write_extracted(extracted, options.output, "extract", options.seed)

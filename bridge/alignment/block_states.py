@@ -88,8 +88,8 @@ class BlockStates:
         chosen = [self._hook_point, *vars(self._choice).values(), whole.seed]
         return ["blocks", chosen, clip_key(self._clip), patcher_key(self._model), digest([latent, whole.template])]
 
-    def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
-        """As of `Target`. The capture has a progress bar of its own."""
+    def states(self, texts: Sequence[str], progress: Progress, words: int = 0) -> TargetStates:
+        """As of `Target`, without words. The capture has a progress bar of its own."""
         first = min(self._choice.first_steps, self._choice.steps)
         short = replace(self._whole, sigmas=sampling_sigmas(self._model, self._whole)[: first + 1])
         captured = self._capture(texts, short, "first")

@@ -60,8 +60,8 @@ class ImageStates:
         encoder = patcher_key(self._clip_vision.patcher) if hasattr(self._clip_vision, "patcher") else self._probe()
         return [HOOK_POINT, self._family.name, encoder, digest(self._images)]
 
-    def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
-        """As of `Target`. Text i is the caption of image i."""
+    def states(self, texts: Sequence[str], progress: Progress, words: int = 0) -> TargetStates:
+        """As of `Target`, without words. Text i is the caption of image i."""
         if len(texts) != len(self._images):
             raise SafetySteeringError(
                 f"There are {len(self._images)} images and {len(texts)} captions. Connect one image for each caption, "

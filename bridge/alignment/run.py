@@ -18,8 +18,11 @@ from ...safety_steering.alignment.file import load_alignment, save_alignment
 from ...safety_steering.alignment.fit import TargetStates, fit_checked, source_hook_point, texts_sha256
 from ...safety_steering.alignment.maps import AlignmentSettings
 from ...safety_steering.alignment.sharpen import MIN_BENIGN
+from ...safety_steering.directions.portable import ANCHOR_WORDS
+from ...safety_steering.directions.word_directions import choose_anchor_words
 from ...safety_steering.errors import MismatchError, SafetySteeringError
 from ...safety_steering.hook_point import HookPoint
+from ...safety_steering.language_models.words import Words
 from ...safety_steering.prompts.prompt_set import PromptSet
 from ...safety_steering.vectors.vector import SafetyVector
 from ..cache import alignment_paths, read_first, write_first
@@ -29,7 +32,7 @@ from .target import Target
 from .text_states import EncoderLayer, TextStates
 
 TARGETS = ("conditioning", "encoder_layer", "clip_vision", "blocks")
-CONTENT_VERSION = 2  # raised when the same inputs would give another alignment
+CONTENT_VERSION = 3  # raised when the same inputs would give another alignment
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +85,17 @@ def align(
     if (found := read_first(paths, load_alignment)) is not None:
         return found
     source = source_states(inputs, texts)
+    words = source_words(inputs, texts)
 
     def read_target() -> TargetStates:
         bar = comfy.utils.ProgressBar(len(texts) + len(benign))
-        found = target.states((*texts, *benign), lambda done, total: bar.update_absolute(done, total))
+        wanted = 0 if words is None else len(texts)
+        found = target.states((*texts, *benign), lambda done, total: bar.update_absolute(done, total), wanted)
         own = _rows(found.states, slice(len(texts), None)) if benign else None
         return replace(found, states=_rows(found.states, slice(len(texts))), benign=own)
 
     tick = throw_exception_if_processing_interrupted
-    alignment = fit_checked(inputs.vector, source, texts, read_target, settings, tick=tick)
+    alignment = fit_checked(inputs.vector, source, texts, read_target, settings, words=words, tick=tick)
     try:
         write_first(paths, lambda path: save_alignment(alignment, path))
     except OSError as error:
@@ -197,6 +202,19 @@ def source_states(inputs: Inputs, texts: Sequence[str]) -> torch.Tensor:
     with inputs.llm.open():
         states: torch.Tensor = inputs.llm.states(texts, [layer], inputs.vector.info.pooling or "mean", progress)
     return states[:, 0]
+
+
+def source_words(inputs: Inputs, texts: Sequence[str]) -> Words | None:
+    """The anchors' words in the language model if it is connected, else those in the vector; None if it has none."""
+    own = inputs.vector.anchors
+    if own is None or own.words is None:
+        return None
+    if inputs.llm is None:
+        rows = {text: number for number, text in enumerate(own.texts)}
+        return own.words.among([rows[text] for text in texts])
+    with inputs.llm.open():
+        found: Words = inputs.llm.words(texts, inputs.hook_point.number)
+    return choose_anchor_words(found, texts, ANCHOR_WORDS)
 
 
 def _content_hash(inputs: Inputs, texts: Sequence[Sequence[str]], target: Target, settings: AlignmentSettings) -> str:

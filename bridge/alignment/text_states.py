@@ -19,12 +19,13 @@ from ...safety_steering.hook_point import HookPoint
 from ...safety_steering.language_models.source_model import ONE_TOKEN, Progress
 from ..language_models.clip_source import ClipSource
 from ..language_models.encoder_fit import encoder_of
+from ..models.clip_tokens import ClipTokens
 from ..models.fingerprints import clip_key, digest, patcher_key
 from ..models.model_map import patcher_shape
 from ..models.text_encoders import encoder_family, literal
 from ..sampling.sampling import Conditioning, encode_prompt
 from .model_reader import ModelReader, States, find_part, part_space, read_conditioning, small_latent
-from .target import Pooled
+from .target import MOST_TOKENS, Pooled
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -65,20 +66,35 @@ class TextStates:
         model = None if self._model is None else patcher_key(self._model)
         return [HOOK_POINT, self._space, self._family.name, clip_key(self._clip), model, digest(self._template)]
 
-    def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
+    def states(self, texts: Sequence[str], progress: Progress, words: int = 0) -> TargetStates:
         """As of `Target`."""
-        pooled, reworked = Pooled(), False
+        pooled, reworked, tokens = Pooled(), False, None
+        of_tokens = range(words if words < len(texts) else 0, len(texts)) if words else range(0)
+        most = -(-MOST_TOKENS // max(1, len(of_tokens)))
         for start in range(0, len(texts), SHARD):
             shard = texts[start : start + SHARD]
             encoded = [self._encode(text, start + i, len(texts), progress) for i, text in enumerate(shard)]
             if start == 0:
                 reworked = self._reworks(encoded[0])
-            for text, one in zip(shard, encoded, strict=True):
+                tokens = self._tokens(encoded[0], reworked) if words else None
+            for number, (text, one) in enumerate(zip(shard, encoded, strict=True), start):
                 throw_exception_if_processing_interrupted()
-                pooled.add(*self._read(one, reworked), text)
+                states, rows = self._read(one, reworked)
+                spans = tokens.spans(text, states.shape[1]) if tokens and tokens.known and number < words else None
+                pooled.add(states, rows, text, spans)
+                if number in of_tokens:
+                    pooled.add_tokens(states, rows, most)
         space = part_space(self._family, HOOK_POINT, self._part, pooled.width)
         side = Side(HOOK_POINT, space, name=self._name())
-        return TargetStates(pooled.result(), side, (REWORKED,) if reworked else ())
+        notes = (REWORKED,) if reworked else ()
+        return TargetStates(pooled.result(), side, notes, words=pooled.words(), tokens=pooled.tokens())
+
+    def _tokens(self, encoded: Conditioning, reworked: bool) -> ClipTokens:
+        def encode(text: str) -> torch.Tensor:
+            states, _ = self._read(encode_prompt(self._clip, literal(text), self._template), reworked)
+            return states[0].to("cpu", torch.float32)
+
+        return ClipTokens(self._clip, self._read(encoded, reworked)[0].shape[-1], encode)
 
     def _encode(self, text: str, done: int, total: int, progress: Progress) -> Conditioning:
         throw_exception_if_processing_interrupted()
@@ -129,8 +145,8 @@ class EncoderLayer:
         """As of `Target`."""
         return ["encoder_layer", self._encoder.space(self._layer), clip_key(self._clip)]
 
-    def states(self, texts: Sequence[str], progress: Progress) -> TargetStates:
-        """As of `Target`: the mean over a text's own tokens, and one of them."""
+    def states(self, texts: Sequence[str], progress: Progress, words: int = 0) -> TargetStates:
+        """As of `Target`, without words: the mean over a text's own tokens, and one of them."""
 
         def step(done: int, total: int) -> None:
             throw_exception_if_processing_interrupted()

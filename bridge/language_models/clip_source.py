@@ -23,8 +23,10 @@ from ...safety_steering.language_models.layer_states import (
     pooled_states,
     token_weights,
 )
+from ...safety_steering.language_models.model_files import slug
 from ...safety_steering.language_models.source_model import ONE_TOKEN, POOLINGS, Progress, check_request, token_fraction
-from ...safety_steering.language_models.transformers_model import slug
+from ...safety_steering.language_models.words import NOTHING, Span, Words, find_words, join_words, tokens_of
+from ..models.clip_tokens import token_readers
 from ..models.fingerprints import weights_fingerprint
 from ..models.text_encoders import literal
 
@@ -59,9 +61,9 @@ class ClipSource:
 
     def __init__(self, clip: CLIP) -> None:
         self._clip = clip
-        name, self._encoder = largest_encoder(clip)
+        self._name, self._encoder = largest_encoder(clip)
         self._layers = find_layers(self._encoder)
-        self.name = slug(name)
+        self.name = slug(self._name)
 
     @property
     def layers(self) -> int:
@@ -104,6 +106,44 @@ class ClipSource:
             raise SafetySteeringError(f"{self.name} gave states that are not finite. Load it in another precision.")
         return result
 
+    def words(self, texts: Sequence[str], layer: int, progress: Progress | None = None) -> Words:
+        """As `SourceModel.words`."""
+        check_request(self, texts, [layer], "mean")
+        reader = next((one for one in token_readers(self._clip) if self._name in (one.key, f"clip_{one.key}")), None)
+        if reader is None:
+            raise SafetySteeringError(
+                f"{self.name} does not show which tokens a word is made of. Extract with tokens = pooled."
+            )
+        # the first token is an attention sink of causal models; a token before every text is no part of it anyway
+        sink = self._frame.before == 0 and not _bidirectional(self._encoder)
+        parts = []
+        for number, text in enumerate(texts):
+            spans = reader.spans(text) or []
+            spans = [NOTHING, *spans[1:]] if sink else spans
+            found = [(word, own) for word in find_words(text) if (own := tokens_of(word, spans))]
+            parts.append(self._words_of(number, text, layer, found))
+            if progress is not None:
+                progress(number + 1, len(texts))
+        result = join_words(parts)
+        if not bool(result.states.isfinite().all()):
+            raise SafetySteeringError(f"{self.name} gave states that are not finite. Load it in another precision.")
+        return result
+
+    def _words_of(self, number: int, text: str, layer: int, found: Sequence[tuple[Span, list[int]]]) -> Words:
+        states = torch.empty(0, self.width)
+        if found:
+
+            def weigh(mask: torch.Tensor) -> torch.Tensor:
+                """(pieces, words, tokens): a word may lie in two pieces, whose parts are added up."""
+                weights = torch.zeros(len(found), mask.numel(), dtype=torch.float64)
+                for row, (_, own) in enumerate(found):
+                    weights[row, own] = 1 / len(own)
+                return weights.reshape(len(found), *mask.shape).transpose(0, 1)
+
+            states = self._encode(text, [layer], weigh)[0]
+        spans = torch.tensor([word for word, _ in found], dtype=torch.long).reshape(-1, 2)
+        return Words(torch.full((len(found),), number), spans, states)
+
     def _weights(self, frame: _Frame, pooling: str, text: str, mask: torch.Tensor) -> torch.Tensor:
         """Pooling weights (pieces, tokens) that sum to 1, from the mask of tokens that are not padding."""
         order, counts = mask.long().cumsum(dim=1), mask.sum(dim=1, keepdim=True)
@@ -123,7 +163,7 @@ class ClipSource:
     def _encode(
         self, text: str, layers: Sequence[int], weights: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """Pooled states (layers, D) float32 on the CPU."""
+        """Pooled states (layers, D), or (layers, words, D), float32 on the CPU."""
         with (
             self._reading() as passes,
             pooled_states(self._layers, layers, lambda: weights(passes[-1].mask)) as kept,

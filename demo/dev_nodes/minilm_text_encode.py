@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,18 @@ def _text() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def small_world_tokens() -> tuple[Callable[[str], list[int]], dict[int, str]]:
+    """MiniLM's tokens of a text, as many as `encode_text` gives states, and what each reads as."""
+    text = _text()
+    vocabulary = {number: piece for piece, number in text.minilm()[0].get_vocab().items()}
+
+    def tokens(prompt: str) -> list[int]:
+        found = text.token_ids([prompt])[0]
+        return found + [0] * (text.LENGTH - len(found))  # 0: MiniLM's padding
+
+    return tokens, vocabulary
 
 
 class MiniLMTextEncode(io.ComfyNode):

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 from comfy_api.latest import io
 
-from .minilm_text_encode import MiniLMTextEncode
+from .minilm_text_encode import MiniLMTextEncode, small_world_tokens
 from .text_encode import PADDED_LENGTH, conditioning
 
 SMALL_WORLD = "small world"
+ENCODER = "minilm"
+
+
+class Tokens(dict):
+    """The tokens of a text by encoder, as ComfyUI's tokenizers give them, with the text beside them."""
+
+    def __init__(self, text: str, tokens: list[int] | None) -> None:
+        super().__init__({} if tokens is None else {ENCODER: [[(token, 1.0) for token in tokens]]})
+        self.text = text
 
 
 class Clip:
-    """`encode`: text -> CONDITIONING. Texts are their own tokens."""
+    """`encode`: text -> CONDITIONING. tokens: text -> its token numbers, with the `vocabulary` that they are of."""
 
-    def __init__(self, encode: Callable[[str], list]) -> None:
-        self._encode = encode
+    def __init__(
+        self,
+        encode: Callable[[str], list],
+        tokens: Callable[[str], list[int]] | None = None,
+        vocabulary: dict[int, str] | None = None,
+    ) -> None:
+        self._encode, self._tokens = encode, tokens
+        self.tokenizer = SimpleNamespace(**{ENCODER: SimpleNamespace(inv_vocab=vocabulary)} if tokens else {})
 
-    def tokenize(self, text: str) -> str:
-        return text
+    def tokenize(self, text: str) -> Tokens:
+        return Tokens(text, self._tokens(text) if self._tokens else None)
 
-    def encode_from_tokens_scheduled(self, tokens: str) -> list:
-        return self._encode(tokens)
+    def encode_from_tokens_scheduled(self, tokens: Tokens) -> list:
+        return self._encode(tokens.text)
 
 
 class StandInClip(io.ComfyNode):
@@ -43,5 +59,5 @@ class StandInClip(io.ComfyNode):
     @classmethod
     def execute(cls, kind: str, width: int) -> io.NodeOutput:
         if kind == SMALL_WORLD:
-            return io.NodeOutput(Clip(lambda text: MiniLMTextEncode.execute(text)[0]))
+            return io.NodeOutput(Clip(lambda text: MiniLMTextEncode.execute(text)[0], *small_world_tokens()))
         return io.NodeOutput(Clip(lambda text: conditioning(text, width, 0, kind)))

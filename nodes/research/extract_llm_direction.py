@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ...bridge.folders import PROMPTS, find
 from ...safety_steering.directions.charts import draw_sweep
+from ...safety_steering.directions.fitting import DIFFERING, POOLED
 from ...safety_steering.directions.pairs import VALENCE
 from ...safety_steering.directions.portable import BUNDLED_ANCHORS, ExtractSettings, anchor_texts, extract_vector
 from ...safety_steering.language_models.source_model import POOLINGS, SourceModel
@@ -70,6 +71,15 @@ class ExtractLlmDirection(io.ComfyNode):
                     tooltip="Benign prompts that are used to carry the vector into other models, some hundreds of "
                     "them. Not connected: the 1000 bundled ones.",
                 ),
+                io.Combo.Input(
+                    "tokens",
+                    options=[DIFFERING, POOLED],
+                    default=DIFFERING,
+                    optional=True,
+                    tooltip="differing: the direction of the words that only unsafe prompts have; the best to steer "
+                    "with. pooled: of the mean over all tokens, for language models that do not show which tokens a "
+                    "word is made of.",
+                ),
             ],
             outputs=[
                 SafetyVectorType.Output(
@@ -91,6 +101,7 @@ class ExtractLlmDirection(io.ComfyNode):
         valence: str,
         categories: str,
         anchors: PromptSet | None = None,
+        tokens: str = DIFFERING,
     ) -> io.NodeOutput:
         bar = comfy.utils.ProgressBar(1)
 
@@ -102,7 +113,7 @@ class ExtractLlmDirection(io.ComfyNode):
             safety_llm,
             safety_prompts,
             anchor_texts(anchors or load_prompts(find(PROMPTS, BUNDLED_ANCHORS))),
-            ExtractSettings(layer=layer, pooling=pooling, valence=valence),
+            ExtractSettings(layer=layer, pooling=pooling, valence=valence, tokens=tokens),
             categories=names_in(categories),
             progress=progress,
         )

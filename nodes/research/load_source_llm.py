@@ -10,7 +10,7 @@ from ...bridge.folders import LLMS, file_version, find, names
 from ...bridge.language_models.clip_source import ClipSource
 from ...bridge.language_models.managed import DEVICES, FROM_CLIP, PRECISIONS, ManagedLanguageModel
 from ...safety_steering.errors import SafetySteeringError
-from ...safety_steering.language_models.transformers_model import check_files, weight_files
+from ...safety_steering.language_models.model_files import check_files, weight_files
 from ..inputs import is_valid
 from ..types import CATEGORY, SafetyLlmType
 

@@ -24,6 +24,7 @@ from ..errors import SafetySteeringError
 from ..hook_point import HookPoint
 from .maps import AlignmentSettings, SpaceMap
 from .quality import Quality
+from .words import WordAlignment
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Alignment:
     source_mean, source_scale: (D_s,); target_mean, target_scale: (D_t,). target_anchors: the n anchors in the target.
     texts_sha256: of the anchors' texts. about: further facts of the fit, plain JSON.
     own_benign: the target's states of benign prompts in the style that it is used with, if there are any.
+    words: the maps of words; None where only whole captions were aligned.
 
     Raises:
         SafetySteeringError: on construction, if shapes or values are not as documented.
@@ -79,6 +81,7 @@ class Alignment:
     texts_sha256: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
     own_benign: AnchorStates | None = None
+    words: WordAlignment | None = None
 
     def __post_init__(self) -> None:
         check_alignment(self)
@@ -113,6 +116,7 @@ class Alignment:
         benign = {} if own is None else {"target/benign_pooled": own.pooled, "target/benign_token": own.token}
         return {
             **benign,
+            **({} if self.words is None else self.words.tensors()),
             **{f"map/{name}": tensor for name, tensor in self.map.tensors.items()},
             "source/mean": self.source_mean,
             "source/scale": self.source_scale,
@@ -126,7 +130,8 @@ class Alignment:
 
     def facts(self) -> dict[str, Any]:
         """Everything but the tensors, as plain data."""
-        return {
+        words = {} if self.words is None else {"words": self.words.facts()}
+        return words | {
             "source": asdict(self.source),
             "target": asdict(self.target),
             "settings": asdict(self.settings),
@@ -166,6 +171,14 @@ def check_alignment(alignment: Alignment) -> None:
     }
     if (own := alignment.own_benign) is not None:
         expected |= {name: (len(own.pooled), target) for name in ("target/benign_pooled", "target/benign_token")}
+    if (words := alignment.words) is not None:
+        expected |= {
+            "words/source_scale": (source,),
+            "words/target_scale": (target,),
+            "words/tokens": (len(words.tokens), target),
+        }
+        if words.words.widths != (source, target) or words.joint.widths != (source, target):
+            raise SafetySteeringError("Not a valid alignment: its maps of words have other widths than its captions'.")
     tensors = alignment.tensors()
     for name, shape in expected.items():
         tensor = tensors[name]
@@ -174,7 +187,10 @@ def check_alignment(alignment: Alignment) -> None:
                 f"Not a valid alignment: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected finite "
                 f"float32 of shape {shape}."
             )
-    for scales in (alignment.source_scale, alignment.target_scale):
+    all_scales = [alignment.source_scale, alignment.target_scale]
+    if alignment.words is not None:
+        all_scales += [alignment.words.source_scale, alignment.words.target_scale]
+    for scales in all_scales:
         if not bool((scales > 0).all()):
             raise SafetySteeringError("Not a valid alignment: a channel's scale is not above 0.")
     if not (0 < alignment.beta < math.inf and math.isfinite(quality.r2) and len(quality.own) and rows):

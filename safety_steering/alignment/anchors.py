@@ -13,17 +13,19 @@ layer tried; `docs/portable.md` says what it catches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ..errors import SafetySteeringError
 from ..hook_point import HookPoint
+from ..language_models.words import Words
 from ..linear_algebra import shrunk_solve, spectrum
-from ..vectors.vector import HookPointDirections, SafetyVector
+from ..vectors.vector import SafetyVector
 
 BOUND = 5.0
+WORD_BOUND = 8.0  # of single words, which vary more
 SHRINKAGE = 0.03
 LISTED = 20
 
@@ -45,7 +47,7 @@ def refuse_unsafe(vector: SafetyVector, hook_point: HookPoint, states: torch.Ten
     """
     own = vector.anchors
     reference = own.states if own is not None and own.hook_point == hook_point else states
-    suspects = find_suspects(vector.at(hook_point), states, reference)
+    suspects = find_suspects(pooled_directions(vector, hook_point), states, reference)
     if not suspects:
         return
     shown = [f"'{texts[one.row][:120]}' ({one.category})" for one in suspects[:LISTED]]
@@ -56,31 +58,66 @@ def refuse_unsafe(vector: SafetyVector, hook_point: HookPoint, states: torch.Ten
     )
 
 
-def find_suspects(point: HookPointDirections, states: torch.Tensor, reference: torch.Tensor) -> list[Suspect]:
+def refuse_unsafe_words(vector: SafetyVector, hook_point: HookPoint, words: Words, texts: Sequence[str]) -> None:
+    """Refuse anchors with a word that is unsafe to the vector's directions of words.
+
+    Raises:
+        SafetySteeringError: some have; it lists the words, the most unsafe first.
+    """
+    own = vector.anchors
+    same = own is not None and own.words is not None and own.hook_point == hook_point
+    reference = own.words.states if same and own is not None and own.words is not None else words.states
+    directions = {name: category.direction[0] for name, category in vector.at(hook_point).categories.items()}
+    suspects = find_suspects(directions, words.states, reference, WORD_BOUND)
+    if not suspects:
+        return
+    keys = words.keys
+    shown = []
+    for one in suspects[:LISTED]:
+        text, start, end = keys[one.row]
+        shown.append(f"'{texts[text][start:end][:40]}' in '{texts[text][:120]}' ({one.category})")
+    raise SafetySteeringError(
+        f"{len(suspects)} of {len(words)} words in the anchors read as unsafe to the safety vector itself. Alignment "
+        f"is for benign captions only: take these out. {'; '.join(shown)}."
+    )
+
+
+def pooled_directions(vector: SafetyVector, hook_point: HookPoint) -> dict[str, torch.Tensor]:
+    """The directions (D,) of mean states at a hook point: those of the detectors, if the vector has some there."""
+    found = vector.detectors
+    if found is not None and found.hook_point == hook_point:
+        return {name: detector.direction for name, detector in found.categories.items()}
+    return {name: category.direction[0] for name, category in vector.at(hook_point).categories.items()}
+
+
+def find_suspects(
+    directions: Mapping[str, torch.Tensor], states: torch.Tensor, reference: torch.Tensor, bound: float = BOUND
+) -> list[Suspect]:
     """The unsafe rows of states (n, D), lowest z first; reference (m, D): states of benign texts."""
-    scores = anchor_scores(point, states, reference)
+    scores = anchor_scores(directions, states, reference)
     worst, which = scores.min(dim=1)
-    names = list(point.categories)
+    names = list(directions)
     found = [
-        Suspect(row, names[int(which[row])], float(worst[row])) for row in (worst < -BOUND).nonzero()[:, 0].tolist()
+        Suspect(row, names[int(which[row])], float(worst[row])) for row in (worst < -bound).nonzero()[:, 0].tolist()
     ]
     return sorted(found, key=lambda one: one.score)
 
 
-def anchor_scores(point: HookPointDirections, states: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """z (n, categories) float64 of states (n, D), in the order of the hook point's categories."""
+def anchor_scores(
+    directions: Mapping[str, torch.Tensor], states: torch.Tensor, reference: torch.Tensor
+) -> torch.Tensor:
+    """z (n, categories) float64 of states (n, D), in the order of the directions (D,)."""
     reference = reference.double()
     mean = reference.mean(dim=0)
     centred = reference - mean
-    directions = torch.stack([category.direction[0] for category in point.categories.values()])
-    weights = shrunk_solve(directions, centred, SHRINKAGE)
+    weights = shrunk_solve(torch.stack(list(directions.values())), centred, SHRINKAGE)
     spread = (centred @ weights.T).std(dim=0)
     z: torch.Tensor = ((states.double() - mean) @ weights.T) / spread
     return z
 
 
 def coverage(
-    point: HookPointDirections, source: torch.Tensor, scale: torch.Tensor, penalty: float = 0.0
+    directions: Mapping[str, torch.Tensor], source: torch.Tensor, scale: torch.Tensor, penalty: float = 0.0
 ) -> dict[str, float]:
     """The share, 0 to 1, of each category's direction that the anchors determine.
 
@@ -98,7 +135,7 @@ def coverage(
     found = spectrum((source - source.mean(dim=0)) / scale)
     kept = found.squares / (found.squares + penalty)
     shares = {}
-    for name, direction in point.categories.items():
-        q = torch.nn.functional.normalize(direction.direction[0].double() / scale, dim=0)
+    for name, direction in directions.items():
+        q = torch.nn.functional.normalize(direction.double() / scale, dim=0)
         shares[name] = float((q @ found.right).square() @ kept)
     return shares

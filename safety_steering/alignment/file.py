@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ..hook_point import HookPoint
 from .alignment import Alignment, AnchorStates, Side
 from .maps import LAYOUTS, AlignmentSettings, SpaceMap
 from .quality import Quality
+from .words import WordAlignment
 
 FORMAT = "safety_alignment"
 FORMAT_VERSION = 1
@@ -102,6 +103,7 @@ def _assemble(facts: Mapping[str, Any], file: Any) -> Alignment:
             own_benign=AnchorStates(tensor("target/benign_pooled"), tensor("target/benign_token"))
             if "target/benign_pooled" in names
             else None,
+            words=_words(facts["words"], tensor) if "words" in facts else None,
         )
     except SafetySteeringError:
         raise
@@ -115,6 +117,24 @@ def _in_encoder(side: Side) -> Side:
         return side
     space = side.space.replace("/source.", "/encoder.")
     return replace(side, hook_point=HookPoint(f"encoder.{side.hook_point.number}"), space=space)
+
+
+def _words(facts: Mapping[str, Any], tensor: Callable[[str], torch.Tensor]) -> WordAlignment:
+    def space_map(name: str, folder: str) -> SpaceMap:
+        chosen = {key: float(value) for key, value in facts["chosen"][name].items()}
+        parts = LAYOUTS.get(str(facts["kind"]), {})
+        return SpaceMap(str(facts["kind"]), {part: tensor(f"words/{folder}/{part}") for part in parts}, chosen)
+
+    return WordAlignment(
+        words=space_map("words", "map"),
+        joint=space_map("joint", "joint"),
+        source_scale=tensor("words/source_scale"),
+        target_scale=tensor("words/target_scale"),
+        tokens=tensor("words/tokens"),
+        beta=float(facts["beta"]),
+        r2=float(facts["r2"]),
+        pairs=int(facts["pairs"]),
+    )
 
 
 def _side(facts: Mapping[str, Any]) -> Side:

@@ -12,27 +12,32 @@ import torch
 
 from ..errors import SafetySteeringError
 from ..hook_point import HookPoint
+from ..language_models.words import Words, pair_words
 from ..linear_algebra import channel_scales
 from ..vectors.vector import SafetyVector
 from .alignment import Alignment, AnchorStates, Side
-from .anchors import coverage, refuse_unsafe
+from .anchors import coverage, pooled_directions, refuse_unsafe, refuse_unsafe_words
 from .linear import fit_orthogonal, fit_reduced_rank, fit_ridge
 from .maps import MIN_ANCHORS, AlignmentSettings, SpaceMap
 from .mlp import fit_mlp
 from .quality import judge
+from .words import MIN_WORDS, PairedWords, fit_words
 
 
 @dataclass(frozen=True, eq=False)
 class TargetStates:
     """The anchors' states in a target and the target itself. notes: sentences for people.
 
-    benign: as `Alignment.own_benign`.
+    benign: as `Alignment.own_benign`. words: of the anchors, None where they cannot be told apart. tokens: (m, D_t), of
+    benign prompts if there are some, else of the anchors.
     """
 
     states: AnchorStates
     side: Side
     notes: tuple[str, ...] = ()
     benign: AnchorStates | None = None
+    words: Words | None = None
+    tokens: torch.Tensor | None = None
 
 
 def fit_checked(
@@ -42,6 +47,7 @@ def fit_checked(
     read_target: Callable[[], TargetStates],
     settings: AlignmentSettings,
     *,
+    words: Words | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Alignment:
     """Check the anchors, read the target, fit, and note which share of the vector's directions the anchors cover.
@@ -51,6 +57,7 @@ def fit_checked(
         source: the anchors' states (n, D_s) at the vector's hook point.
         texts: the n anchors.
         read_target: gives the anchors' states in the target. It is called only if no anchor is unsafe.
+        words: the anchors' words in the source; None if it has none.
         tick: as of `fit_alignment`.
 
     Raises:
@@ -59,6 +66,8 @@ def fit_checked(
     hook_point = source_hook_point(vector)
     point = vector.at(hook_point)
     refuse_unsafe(vector, hook_point, source, texts)
+    if words is not None:
+        refuse_unsafe_words(vector, hook_point, words, texts)
     target = read_target()
     alignment = fit_alignment(
         source,
@@ -70,8 +79,25 @@ def fit_checked(
         benign=target.benign,
         tick=tick,
     )
-    covered = coverage(point, source, alignment.source_scale, alignment.map.chosen.get("penalty", 0.0))
-    return replace(alignment, about={"notes": list(target.notes), "coverage": covered})
+    penalty = alignment.map.chosen.get("penalty", 0.0)
+    covered = coverage(pooled_directions(vector, hook_point), source, alignment.source_scale, penalty)
+    notes = list(target.notes)
+    if words is not None and target.tokens is not None and target.words is not None:
+        own, other = pair_words(words, target.words)
+        if len(own) >= MIN_WORDS:
+            paired = PairedWords(words.states[own], target.words.states[other], words.texts[own])
+            captions = source, target.states.pooled
+            fitted = fit_words(paired, captions, target.tokens, settings, lambda x, y, how: fit_map(x, y, how, tick))
+            alignment = replace(alignment, words=fitted)
+    if words is not None and alignment.words is None:
+        notes.append(NO_WORDS)
+    return replace(alignment, about={"notes": notes, "coverage": covered})
+
+
+NO_WORDS = (
+    "Aligned by whole captions, not by words: this target does not show which tokens a word is made of. The vector "
+    "acts less exactly."
+)
 
 
 def source_hook_point(vector: SafetyVector) -> HookPoint:

@@ -68,6 +68,8 @@ def _lines(alignment: Alignment) -> Iterator[str]:
         f"on {quality.held_out} held-out anchors: R2 {quality.r2:.3f} (0 is no better than the mean, 1 is perfect), "
         f"retrieval@1 {quality.retrieval:.1%} (chance {1 / quality.held_out:.1%})"
     )
+    if alignment.words is not None:
+        yield f"words: {alignment.words.pairs} aligned, R2 {alignment.words.r2:.3f} on held-out ones"
     yield f"beta: {alignment.beta:.4g} (size of the target's states relative to the source's)"
     if alignment.undetermined:
         yield (

@@ -19,16 +19,38 @@ a fifth of those of unseen content. At this share the strengths lie between the 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
 from ..errors import SafetySteeringError
 from ..vectors.suggestion import CARRIED, FALSE_ALARM
-from ..vectors.vector import BENIGN_ONLY, SafetyVector, Suggestion
+from ..vectors.vector import BENIGN_ONLY, WHOLE, SafetyVector, Suggestion
 
 FACTOR = 1.5
 SHARE = 0.42
 MAX_STRENGTH = 25.0  # twice of it is as far as Apply goes
+
+
+# of a vector of words, chosen on validation prompts of the small world
+WORDS = replace(
+    CARRIED,
+    strength=10.0,
+    norm="none",
+    gate="prompt",
+    threshold=0.0,
+    false_alarm=FALSE_ALARM,
+    token_threshold=-1.5,
+    basis=BENIGN_ONLY,
+)
+
+
+def words_rule(vector: SafetyVector) -> Suggestion:
+    """The suggestion for a transferred vector of words: WORDS, with one direction for all categories if it has one."""
+    (name,) = vector.hook_points
+    mix = {WHOLE: 1.0} if WHOLE in vector.categories else dict(vector.mix)
+    assert vector.detectors is not None
+    return replace(WORDS, hook_points=(name,), mix=mix, basis_n=vector.detectors.benign)
 
 
 def benign_rule(

@@ -49,6 +49,8 @@ def sharpen(
 ) -> SafetyVector:
     """The vector with its directions sharpened on `benign`, the states of n benign prompts at its only hook point.
 
+    A vector of words is sharpened by `sharpen_words`.
+
     Args:
         shrinkage: of the covariance; the higher, the less a direction turns. `inf` keeps the directions and only
             measures their statistics again.
@@ -78,14 +80,14 @@ def sharpened(
     vector: SafetyVector, benign: AnchorStates, shrinkage: float, anchors: AnchorStates | None = None
 ) -> Sharpened:
     """`sharpen`, with what `benign_rule` needs to know of the benign prompts."""
-    _check(vector, benign, shrinkage)
+    check_sharpening(vector, benign, shrinkage)
     (name, point), *_ = vector.hook_points.items()
     u = torch.nn.functional.normalize(_directions(point), dim=1)
     pooled, token = benign.pooled.double(), benign.token.double()
     rows = pooled if anchors is None else torch.cat([pooled, anchors.pooled.double()])
-    w = _sharp(u, rows, len(pooled), shrinkage)
-    apart_pooled, apart_token = _apart(u, rows, token, shrinkage)
-    std_pooled, std_token = (apart.square().mean(dim=0).sqrt() for apart in (apart_pooled, apart_token))
+    w = sharp(u, rows, len(pooled), shrinkage)
+    apart_pooled, apart_token = apart(u, rows, token, shrinkage)
+    std_pooled, std_token = (below.square().mean(dim=0).sqrt() for below in (apart_pooled, apart_token))
     gaps = torch.cat([direction.gap for direction in point.categories.values()]).double() * (u * w).sum(dim=1)
     numbers = (gaps, w @ pooled.mean(dim=0), std_pooled, std_token)
     categories = {
@@ -93,19 +95,26 @@ def sharpened(
         for i, category in enumerate(point.categories)
     }
     changed = replace(point, categories=categories, token_norm=token.norm(dim=1).median()[None].float())
-    step = {"step": "sharpen", "shrinkage": shrinkage, "prompts": len(pooled), "of": vector.sha256}
-    if anchors is not None:
-        step |= {"anchors": len(anchors.pooled), "style_weight": STYLE_WEIGHT}
-    result = replace(vector, hook_points={name: changed}).with_info(provenance=(*vector.info.provenance, step))
+    result = recorded(replace(vector, hook_points={name: changed}), vector, benign, shrinkage, anchors)
     tiny = torch.finfo(torch.float64).tiny
     return Sharpened(result, (apart_pooled / std_pooled.clamp_min(tiny)).min(dim=1).values)
+
+
+def recorded(
+    result: SafetyVector, former: SafetyVector, benign: AnchorStates, shrinkage: float, anchors: AnchorStates | None
+) -> SafetyVector:
+    """The sharpened vector with its step of provenance."""
+    step = {"step": "sharpen", "shrinkage": shrinkage, "prompts": len(benign.pooled), "of": former.sha256}
+    if anchors is not None:
+        step |= {"anchors": len(anchors.pooled), "style_weight": STYLE_WEIGHT}
+    return result.with_info(provenance=(*former.info.provenance, step))
 
 
 def _directions(point: HookPointDirections) -> torch.Tensor:
     return torch.stack([direction.direction[0].double() for direction in point.categories.values()])
 
 
-def _sharp(u: torch.Tensor, rows: torch.Tensor, own: int, shrinkage: float) -> torch.Tensor:
+def sharp(u: torch.Tensor, rows: torch.Tensor, own: int, shrinkage: float) -> torch.Tensor:
     """w (C, D) of this module's equation, from u (C, D) and benign states (N, D), the `own` ones first."""
     if math.isinf(shrinkage):
         return u
@@ -113,7 +122,7 @@ def _sharp(u: torch.Tensor, rows: torch.Tensor, own: int, shrinkage: float) -> t
     return torch.nn.functional.normalize(shrunk_solve(u, x, shrinkage), dim=1)
 
 
-def _apart(
+def apart(
     u: torch.Tensor, rows: torch.Tensor, token: torch.Tensor, shrinkage: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Projections (n, C) of own pooled and token states, less their center, on a w made without each prompt's fold.
@@ -124,7 +133,7 @@ def _apart(
     own, width = len(token), u.shape[1]
     products, along = rows @ rows.T, rows @ u.T
     sides = ((products, along), (token @ rows.T, token @ u.T))
-    apart = torch.empty(2, own, len(u), dtype=torch.float64)
+    below_center = torch.empty(2, own, len(u), dtype=torch.float64)
     for fold in _folds(own):
         kept = torch.ones(len(rows), dtype=torch.bool)
         kept[fold] = False
@@ -137,8 +146,8 @@ def _apart(
         length = (1 + (c * (gram @ c - 2 * x_u)).sum(dim=0)).sqrt()
         for side, (with_rows, with_u) in enumerate(sides):
             below, below_u = (values[fold] - values[:own][kept[:own]].mean(dim=0) for values in (with_rows, with_u))
-            apart[side, fold] = (below_u - _centred(below, kept, own) @ c) / length
-    return apart[0], apart[1]
+            below_center[side, fold] = (below_u - _centred(below, kept, own) @ c) / length
+    return below_center[0], below_center[1]
 
 
 def _centred(values: torch.Tensor, kept: torch.Tensor, own: int) -> torch.Tensor:
@@ -159,7 +168,7 @@ def _folds(rows: int) -> tuple[torch.Tensor, ...]:
     return torch.randperm(rows, generator=torch.Generator().manual_seed(0)).chunk(FOLDS)
 
 
-def _check(vector: SafetyVector, benign: AnchorStates, shrinkage: float) -> None:
+def check_sharpening(vector: SafetyVector, benign: AnchorStates, shrinkage: float) -> None:
     points = list(vector.hook_points.values())
     if len(points) != 1 or points[0].bins != 1:
         raise SafetySteeringError(

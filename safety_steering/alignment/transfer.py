@@ -4,6 +4,9 @@ Transfer (arXiv 2606.05290) carries each category by itself:
 
     v_s = gap u_s,   v_t = beta ||v_s|| T(v_s) / ||T(v_s)||,   T(v) short for T(m + v) - T(m)
 
+A vector of words has its directions carried by the map of words, and its detectors by the joint one (`words`). Where an
+alignment has neither, what is carried are the detectors, as directions: they are those of whole captions.
+
 The new gap ||v_t|| is an estimate, because the target never reads anything unsafe. Center, spreads and token norm are
 measured on the target's states of benign prompts: its own, if the alignment has some, else the anchors.
 """
@@ -20,10 +23,13 @@ import torch
 from ..directions.statistics import measured
 from ..errors import MismatchError, SafetySteeringError
 from ..linear_algebra import outlier_share
+from ..vectors.detector import Detectors, make_detector
 from ..vectors.vector import Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
 from .alignment import Alignment
-from .rule import benign_rule
+from .rule import benign_rule, words_rule
 from .sharpen import sharpened
+from .sharpen_words import sharpen_words
+from .words import WordAlignment
 
 STEP = "transfer"
 
@@ -49,8 +55,14 @@ def transfer(vector: SafetyVector, alignment: Alignment) -> SafetyVector:
         ('transferred', 32)
     """
     point = source_point(vector, alignment)
-    carried = {name: _carry(name, direction, alignment) for name, direction in point.categories.items()}
-    norms = alignment.benign.token.double().norm(dim=1)
+    words = alignment.words if vector.detectors is not None else None
+    if words is None:
+        directions = _of_captions(vector, point)
+        carried = {name: _carry(name, v, alignment) for name, v in directions.items()}
+        norms = alignment.benign.token.double().norm(dim=1)
+    else:
+        carried = {name: _carry_words(name, _length_of(one), words) for name, one in point.categories.items()}
+        norms = words.tokens.double().norm(dim=1)
     target = HookPointDirections(
         space=alignment.target.space,
         sigma_edges=torch.tensor([0.0, 1.0]),
@@ -58,7 +70,8 @@ def transfer(vector: SafetyVector, alignment: Alignment) -> SafetyVector:
         categories=carried,
     )
     info = _info(vector, alignment, carried)
-    return SafetyVector({alignment.target.hook_point: target}, info, mix=vector.mix)
+    detectors = None if words is None else _detectors(vector, alignment, words)
+    return SafetyVector({alignment.target.hook_point: target}, info, mix=vector.mix, detectors=detectors)
 
 
 def source_point(vector: SafetyVector, alignment: Alignment) -> HookPointDirections:
@@ -88,17 +101,53 @@ def fit_step(vector: SafetyVector) -> Mapping[str, Any] | None:
     return next((step for step in reversed(vector.info.provenance) if step.get("step") == STEP), None)
 
 
-def _carry(name: str, direction: Direction, alignment: Alignment) -> Direction:
-    v = direction.gap[:1, None].double() * direction.direction[:1].double()
-    moved = alignment.carry(v)[0]
-    length, gap = float(moved.norm()), alignment.beta * float(v.norm())
+def _length_of(direction: Direction) -> torch.Tensor:
+    """v_s (1, D_s) float64."""
+    return direction.gap[:1, None].double() * direction.direction[:1].double()
+
+
+def _of_captions(vector: SafetyVector, point: HookPointDirections) -> dict[str, torch.Tensor]:
+    """v_s of each category for whole captions: the detectors', if the directions are those of words."""
+    if vector.detectors is None:
+        return {name: _length_of(direction) for name, direction in point.categories.items()}
+    gaps = vector.info.parameters.get("pooled_gaps", {})
+    return {
+        name: float(gaps.get(name, point.categories[name].gap[0])) * detector.direction[None].double()
+        for name, detector in vector.detectors.categories.items()
+    }
+
+
+def _carry(name: str, v: torch.Tensor, alignment: Alignment) -> Direction:
+    u, gap = _unit(name, v, alignment.carry(v)[0], alignment.beta)
+    benign = alignment.benign
+    return measured(u, gap, benign.pooled.double() @ u, benign.token.double() @ u)
+
+
+def _carry_words(name: str, v: torch.Tensor, words: WordAlignment) -> Direction:
+    u, gap = _unit(name, v, words.carry(v)[0], words.beta)
+    along = words.tokens.double() @ u
+    return measured(u, gap, along, along)
+
+
+def _detectors(vector: SafetyVector, alignment: Alignment, words: WordAlignment) -> Detectors:
+    assert vector.detectors is not None
+    benign = alignment.benign.pooled.double()
+    found = {}
+    for name, detector in vector.detectors.categories.items():
+        v = detector.direction[None].double()
+        found[name] = make_detector(_unit(name, v, words.carry_pooled(v)[0], 1.0)[0], benign)
+    return Detectors(alignment.target.hook_point, alignment.target.space, found, len(benign), whole_alone=True)
+
+
+def _unit(name: str, v: torch.Tensor, moved: torch.Tensor, beta: float) -> tuple[torch.Tensor, float]:
+    """The unit vector of what v became, and its gap."""
+    length, gap = float(moved.norm()), beta * float(v.norm())
     if not (length > 0 and gap > 0 and torch.isfinite(moved).all()):
         raise SafetySteeringError(
             f"The category '{name}' cannot be carried over: its direction has no length in the target. Fit the "
             "alignment with another method or more anchors."
         )
-    u, benign = moved / length, alignment.benign
-    return measured(u, gap, benign.pooled.double() @ u, benign.token.double() @ u)
+    return moved / length, gap
 
 
 def _info(vector: SafetyVector, alignment: Alignment, carried: Mapping[str, Direction]) -> VectorInfo:
@@ -119,6 +168,7 @@ def _info(vector: SafetyVector, alignment: Alignment, carried: Mapping[str, Dire
         "retrieval": quality.retrieval,
         "held_out": quality.held_out,
         "complaint": quality.complaint,
+        **({} if alignment.words is None else {"words": alignment.words.pairs, "words_r2": alignment.words.r2}),
         "outlier_share": {name: outlier_share(direction.direction[0]) for name, direction in carried.items()},
     }
     return VectorInfo(
@@ -140,14 +190,20 @@ def _info(vector: SafetyVector, alignment: Alignment, carried: Mapping[str, Dire
 
 
 def carry_over(vector: SafetyVector, alignment: Alignment, shrinkage: float) -> SafetyVector:
-    """`transfer`, then `sharpen` on the alignment's benign states unless the shrinkage is 0, then `benign_rule`.
+    """`transfer`, then `sharpen` on the alignment's benign states unless the shrinkage is 0, then the suggestion.
+
+    It is `words_rule`'s for a vector of words, else `benign_rule`'s.
 
     Raises:
         SafetySteeringError: as of these three.
     """
     carried = transfer(vector, alignment)
     anchors = alignment.target_anchors if alignment.own_benign else None
-    found = sharpened(carried, alignment.benign, shrinkage or math.inf, anchors)
-    result = found.vector if shrinkage else carried
-    suggestion = benign_rule(result, found.lowest)
+    if alignment.words is not None and carried.detectors is not None:
+        result = sharpen_words(carried, alignment.benign, alignment.words.tokens, shrinkage or math.inf, anchors)
+        suggestion = words_rule(result)
+    else:
+        found = sharpened(carried, alignment.benign, shrinkage or math.inf, anchors)
+        result = found.vector if shrinkage else carried
+        suggestion = benign_rule(result, found.lowest)
     return result.with_info(suggestion=replace(suggestion, basis_n=0) if anchors is None else suggestion)

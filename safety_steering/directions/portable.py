@@ -1,7 +1,8 @@
 """A portable safety vector from paired prompts and a language model.
 
-The directions are fitted at one layer on the train pairs; the layer is chosen on the validation pairs. The vector
-contains the model's states of benign anchors, so that other models' spaces can be aligned without the language model.
+Detectors are fitted on the mean states of the train pairs at one layer, which is chosen on the validation pairs.
+Directions are fitted there on words (`word_directions`). The vector contains the model's states of benign anchors, of
+whole captions and of words in them, so that other models' spaces can be aligned without the language model.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ from ..hook_point import HookPoint
 from ..language_models.source_model import ONE_TOKEN, Progress, SourceModel
 from ..linear_algebra import outlier_share
 from ..prompts.prompt_set import SIDES, PromptRow, PromptSet
+from ..vectors.detector import Detectors, make_detector
 from ..vectors.vector import WHOLE, Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
-from .pairs import SWEEP, VALENCE, PairStates, best_layer, choose_layers, difference, judge_layer, valence_axis
+from .fitting import DIFFERING, TOKENS
+from .pairs import PROJECT, SWEEP, VALENCE, PairStates, best_layer, choose_layers, difference, judge_layer, valence_axis
 from .rows import TRAIN, VALIDATION
 from .statistics import measured
+from .word_directions import WordPairs, choose_anchor_words, word_directions
 
 BUNDLED_ANCHORS = "benign_anchors.csv"
+ANCHOR_WORDS = 4000  # 4.6 MB at a width of 576; twice as many separate no better (docs/portable_source.md)
 TOKENS_READ = 200  # benign prompts that std_token is measured on
 
 
@@ -32,18 +37,24 @@ TOKENS_READ = 200  # benign prompts that std_token is measured on
 class ExtractSettings:
     """How to extract. layer: as of `choose_layers`. pooling: one of `POOLINGS`. valence: one of VALENCE.
 
-    licence: of the vector.
+    tokens: what directions are fitted on, one of TOKENS: `differing`, words that an unsafe prompt does not share with
+    its safe twin, or `pooled`, mean states of prompts, as detectors are. words: most word anchors. licence: of the
+    vector.
 
     Raises:
-        SafetySteeringError: on construction, for an unknown valence.
+        SafetySteeringError: on construction, for an unknown valence or unknown tokens.
     """
 
     layer: str = SWEEP
     pooling: str = "mean"
     valence: str = VALENCE[0]
     licence: str = ""
+    tokens: str = DIFFERING
+    words: int = ANCHOR_WORDS
 
     def __post_init__(self) -> None:
+        if self.tokens not in TOKENS:
+            raise SafetySteeringError(f"tokens is '{self.tokens}', expected one of {', '.join(TOKENS)}.")
         if self.valence not in VALENCE:
             raise SafetySteeringError(f"valence is '{self.valence}', expected one of {', '.join(VALENCE)}.")
 
@@ -70,7 +81,7 @@ def extract_vector(
     categories: Sequence[str] = (),
     progress: Progress = lambda done, total: None,
 ) -> Extracted:
-    """Extract a vector with one direction a category and, if there are several, "all", one of all of them together.
+    """Extract a vector with one direction and detector a category and, if there are several, "all", one of all of them.
 
     Args:
         anchors: benign texts, at least two distinct ones.
@@ -101,7 +112,8 @@ def extract_vector(
     anchors = _distinct(anchors)
     texts = tuple(dict.fromkeys(text for row in rows for text in row.prompts.values()))
     benign = [text for row in rows if row.split == TRAIN for text in (row.safe, row.negative) if text][:TOKENS_READ]
-    total = len(texts) + len(benign) + len(anchors)
+    words = settings.tokens == DIFFERING
+    total = len(texts) + len(benign) + len(anchors) * (1 + words) + len(texts) * words
 
     def after(start: int) -> Progress:
         return lambda done, count: progress(start + done, total)
@@ -116,15 +128,24 @@ def extract_vector(
         layer = best_layer(table, chosen)
         pairs = _pair_states(rows, texts, states[:, layers.index(layer)])
         tokens = model.states(benign, [layer], ONE_TOKEN, after(len(texts)))[:, 0].double()
-        seen = model.states(anchors, [layer], settings.pooling, after(len(texts) + len(benign)))[:, 0]
+        done = len(texts) + len(benign)
+        seen = model.states(anchors, [layer], settings.pooling, after(done))[:, 0]
+        in_anchors = in_prompts = None
+        if words:
+            in_anchors = model.words(anchors, layer, after(done + len(anchors)))
+            in_prompts = model.words(texts, layer, after(done + 2 * len(anchors)))
         space, name, fingerprint = model.space(layer), model.name, model.fingerprint
 
     train = pairs.of(TRAIN)
     axis = valence_axis(train)
-    directions = {
-        category: _direction(difference(train.of(categories=members), settings.valence, axis), train.benign, tokens)
+    differences = {
+        category: difference(train.of(categories=members), settings.valence, axis)
         for category, members in groups.items()
     }
+    directions = {category: _direction(v, train.benign, tokens) for category, v in differences.items()}
+    if in_prompts is not None:
+        read = WordPairs.of([row for row in rows if row.split == TRAIN], texts, in_prompts)
+        directions |= word_directions(read, groups, axis if settings.valence == PROJECT else None)
     hook_point = HookPoint(f"source.{layer}")
     point = HookPointDirections(
         space=space,
@@ -139,8 +160,10 @@ def extract_vector(
         model_name=name,
         weight_fingerprint=fingerprint,
         pooling=settings.pooling,
-        method="paired mean difference",
+        method="words that differ within pairs" if words else "paired mean difference",
         parameters={
+            "tokens": settings.tokens,
+            "pooled_gaps": {category: round(float(v.norm()), 4) for category, v in differences.items()},
             "layer": layer,
             "layers": list(layers),
             "pooling": settings.pooling,
@@ -153,7 +176,14 @@ def extract_vector(
         licence=settings.licence,
         provenance=(_provenance(prompts, name, anchors, own, directions),),
     )
-    vector = SafetyVector({hook_point: point}, info, anchors=Anchors(hook_point, anchors, rounded(seen)))
+    detectors = {category: make_detector(v, train.benign, seen.double()) for category, v in differences.items()}
+    kept = None if in_anchors is None else choose_anchor_words(in_anchors, anchors, settings.words)
+    vector = SafetyVector(
+        {hook_point: point},
+        info,
+        anchors=Anchors(hook_point, anchors, rounded(seen), kept),
+        detectors=Detectors(hook_point, space, detectors, len(anchors)),
+    )
     return Extracted(vector, tuple(table))
 
 

@@ -3,7 +3,8 @@
     pooled_b = sum_n w_bn h_bn
 
 A pooling is a weight matrix w (batch, tokens): 1 / n on each of a text's n tokens for the mean, 1 on one token to pick
-it, 0 on padding. States are pooled inside the hook, since later layers may overwrite them in place.
+it, 0 on padding. For several states of a text, such as its words, w is (batch, words, tokens). States are pooled inside
+the hook, since later layers may overwrite them in place.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def pooled_states(
     """While open, each forward pass leaves the pooled states (batch, D) of the wanted layers in the mapping.
 
     wanted: k is the output of layer k, counted from 1; 0 is the input of the first. weights: returns the
-    weights (batch, tokens) of the running pass. Pooled in float32 (float64 for a float64 model), on the model's device.
+    weights (batch, tokens) of the running pass, or (batch, words, tokens) for states (batch, words, D). Pooled in
+    float32 (float64 for a float64 model), on the model's device.
     """
     kept: dict[int, torch.Tensor] = {}
 
@@ -76,10 +78,14 @@ def pooled_states(
 
 
 def pool(states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted sums (batch, D) of states (batch, tokens, D). States of weight 0 may be NaN."""
+    """Weighted sums (batch, D) of states (batch, tokens, D), or (batch, words, D) for weights (batch, words, tokens).
+
+    States of weight 0 may be NaN.
+    """
     weights = weights.to(torch.promote_types(states.dtype, torch.float32)).to(states.device)
-    clean = states.to(weights.dtype).masked_fill((weights == 0)[..., None], 0)
-    return torch.einsum("bn,bnd->bd", weights, clean)
+    unused = (weights == 0) if weights.ndim == 2 else (weights == 0).all(dim=1)
+    clean = states.to(weights.dtype).masked_fill(unused[..., None], 0)
+    return torch.einsum("b...n,bnd->b...d", weights, clean)
 
 
 def mean_weights(mask: torch.Tensor, drop_first: bool) -> torch.Tensor:
@@ -108,3 +114,16 @@ def token_weights(mask: torch.Tensor, fractions: Sequence[float]) -> torch.Tenso
     ]
     order = mask.long().cumsum(dim=1)
     return (mask & (order == torch.tensor(numbers, device=mask.device)[:, None])).double()
+
+
+def word_weights(words: Sequence[Sequence[Sequence[int]]], mask: torch.Tensor) -> torch.Tensor:
+    """Weights (batch, most words, tokens) of the mean over each word's tokens; mask (batch, tokens) bool.
+
+    words: for each text the token numbers of each of its words, counted without padding, which may be at either end.
+    """
+    weights = torch.zeros(len(words), max(map(len, words)), mask.shape[1], dtype=torch.float64)
+    for row, own in enumerate(words):
+        places = mask[row].nonzero()[:, 0]
+        for number, tokens in enumerate(own):
+            weights[row, number, places[list(tokens)]] = 1 / len(tokens)
+    return weights

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 
 from ..errors import SafetySteeringError
+from .words import Words
 
 POOLINGS = ("mean", "last", "chat")
 ONE_TOKEN = "token"  # one token a text, chosen by `token_fraction`: for the spread over tokens, not for directions
@@ -64,6 +65,17 @@ class SourceModel(Protocol):
 
         Raises:
             SafetySteeringError: no such layer or pooling, or a state that is not finite.
+        """
+        ...
+
+    def words(self, texts: Sequence[str], layer: int, progress: Progress | None = None) -> Words:
+        """The words of texts (`find_words`) with their states at a layer, read in their texts.
+
+        The first token of a text, an attention sink of causal models, counts for no word. Words without another token
+        are left out, and so are those of texts whose tokens cannot be told apart.
+
+        Raises:
+            SafetySteeringError: no such layer, or a state that is not finite.
         """
         ...
 

@@ -7,9 +7,7 @@ model is loaded at the first request and unloaded when the last `open` block end
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +16,15 @@ from typing import Any
 import torch
 
 from ..errors import SafetySteeringError
-from .layer_states import find_layers, last_weights, mean_weights, pooled_states, token_weights
+from .layer_states import find_layers, last_weights, mean_weights, pooled_states, token_weights, word_weights
+from .model_files import check_files, slug, weight_files
 from .source_model import ONE_TOKEN, POOLINGS, Progress, check_request, token_fraction
+from .words import NOTHING, Span, Words, find_words, join_words, piece_reader, token_spans, tokens_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 SAMPLED = 2**20  # bytes of each end of a weight file that are hashed
 LONGEST = 512  # tokens; a caption has about 25
 LOCAL_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 
 
 class LanguageModel:
@@ -100,37 +99,80 @@ class LanguageModel:
         check_request(self, texts, layers, pooling)
         tokens = self._tokens(texts, pooling)
         result = torch.empty(len(texts), len(layers), self.width)
+
+        def weigh(rows: Sequence[int], mask: torch.Tensor) -> torch.Tensor:
+            if pooling == "mean":
+                return mean_weights(mask, drop_first=True)
+            if pooling == ONE_TOKEN:
+                return token_weights(mask, [token_fraction(texts[i]) for i in rows])
+            return last_weights(mask)
+
+        for rows, found in self._passes(tokens, layers, weigh, progress):
+            result[rows] = torch.stack([found[layer] for layer in layers], dim=1)
+        self._check_finite(result)
+        return result
+
+    def words(self, texts: Sequence[str], layer: int, progress: Progress | None = None) -> Words:
+        """As `SourceModel.words`. Texts are truncated to 512 tokens."""
+        check_request(self, texts, [layer], "mean")
+        tokens = self._tokens(texts, "mean")
+        spans = [[NOTHING, *self._spans(text, own)[1:]] for text, own in zip(texts, tokens, strict=True)]
+        words = [
+            [(word, owned) for word in find_words(text) if (owned := tokens_of(word, own))]
+            for text, own in zip(texts, spans, strict=True)
+        ]
+        parts = []
+
+        def weigh(rows: Sequence[int], mask: torch.Tensor) -> torch.Tensor:
+            return word_weights([[owned for _, owned in words[i]] for i in rows], mask)
+
+        for rows, found in self._passes(tokens, [layer], weigh, progress):
+            for place, i in enumerate(rows):
+                count = len(words[i])
+                own = torch.tensor([word for word, _ in words[i]], dtype=torch.long).reshape(-1, 2)
+                parts.append(Words(torch.full((count,), i), own, found[layer][place, :count]))
+        result = join_words(sorted(parts, key=lambda part: int(part.texts[0]) if len(part) else 0))
+        self._check_finite(result.states)
+        return result
+
+    def _passes(
+        self,
+        tokens: Sequence[Sequence[int]],
+        layers: Sequence[int],
+        weigh: Callable[[Sequence[int], torch.Tensor], torch.Tensor],
+        progress: Progress | None,
+    ) -> Iterator[tuple[list[int], dict[int, torch.Tensor]]]:
+        """Text numbers and their states by layer, float32 on the CPU, batch by batch.
+
+        weigh: gives the weights of `pooled_states` for these texts, from the mask of their tokens.
+        """
         # batches of texts of similar length need little padding
-        order = sorted(range(len(texts)), key=lambda i: len(tokens[i]))
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         with self.open(), torch.inference_mode():
             model = self._loaded()
             for start in range(0, len(order), self.batch):
                 rows = order[start : start + self.batch]
-                fractions = [token_fraction(texts[i]) for i in rows]
-                found = self._pass(model, [tokens[i] for i in rows], layers, pooling, fractions)
-                result[rows] = torch.stack([found[layer].float().cpu() for layer in layers], dim=1)
+                found = self._pass(model, [tokens[i] for i in rows], layers, lambda mask: weigh(rows, mask))  # noqa: B023
+                yield rows, {layer: states.float().cpu() for layer, states in found.items()}
                 if progress is not None:
-                    progress(start + len(rows), len(texts))
-        if not bool(result.isfinite().all()):
+                    progress(start + len(rows), len(tokens))
+
+    def _check_finite(self, states: torch.Tensor) -> None:
+        if not bool(states.isfinite().all()):
             raise SafetySteeringError(
                 f"{self.name} gave states that are not finite in {self.dtype}. Use float32 or bfloat16."
             )
-        return result
 
     def _pass(
         self,
         model: torch.nn.Module,
         tokens: Sequence[Sequence[int]],
         layers: Sequence[int],
-        pooling: str,
-        fractions: Sequence[float],
+        weigh: Callable[[torch.Tensor], torch.Tensor],
     ) -> dict[int, torch.Tensor]:
         padded = self.tokenizer.pad({"input_ids": [list(row) for row in tokens]}, return_tensors="pt")
         mask = padded["attention_mask"].bool()
-        weights = {
-            "mean": lambda: mean_weights(mask, drop_first=True),
-            ONE_TOKEN: lambda: token_weights(mask, fractions),
-        }.get(pooling, lambda: last_weights(mask))()
+        weights = weigh(mask)
         # with padding on the left, positions count from the text's own first token
         positions = (mask.long().cumsum(dim=1) - 1).clamp_min(0)
         with pooled_states(find_layers(model), layers, lambda: weights) as kept:
@@ -141,6 +183,18 @@ class LanguageModel:
                 use_cache=False,
             )
         return dict(kept)
+
+    def _spans(self, text: str, tokens: Sequence[int]) -> list[Span]:
+        """The characters of each token of a text; none where they cannot be told."""
+        if self.tokenizer.is_fast:
+            found = self.tokenizer(text, truncation=True, max_length=LONGEST, return_offsets_mapping=True)
+            offsets = [(int(start), int(end)) for start, end in found["offset_mapping"]]
+            return offsets or [NOTHING]
+        return token_spans(text, [self._read(token) for token in tokens]) or [NOTHING] * len(tokens)
+
+    @cached_property
+    def _read(self) -> Callable[[int], bytes]:
+        return piece_reader(self.tokenizer.get_vocab(), self.tokenizer.all_special_ids)
 
     def _tokens(self, texts: Sequence[str], pooling: str) -> list[list[int]]:
         tokenizer = self.tokenizer
@@ -265,46 +319,3 @@ def _quietly() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def slug(name: str) -> str:
-    """A name as part of a space's id: lower case letters, digits, '.', '-' and '_'."""
-    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-") or "model"
-
-
-def check_files(path: Path) -> None:
-    """Raise SafetySteeringError, naming what is missing, unless `path` is a whole model folder or a GGUF file."""
-    if path.suffix.lower() == ".gguf":
-        if not path.is_file():
-            raise SafetySteeringError(f"There is no file {path.name}. Put it into models/safety_llms.")
-        return
-    if not path.is_dir():
-        raise SafetySteeringError(
-            f"There is no model '{path.name}'. Give a Hugging Face folder, or a file that ends in .gguf."
-        )
-    missing = [] if (path / "config.json").is_file() else ["config.json"]
-    if not any((path / name).is_file() for name in TOKENIZER_FILES):
-        missing.append(f"a tokenizer ({' or '.join(TOKENIZER_FILES[:2])})")
-    weights = weight_files(path)
-    missing += [file.name for file in weights if not file.is_file()] if weights else ["model.safetensors"]
-    if missing:
-        raise SafetySteeringError(
-            f"The folder {path.name} lacks {', '.join(missing)}. Download the whole model again; weights must be "
-            "safetensors, others are not read."
-        )
-
-
-def weight_files(path: Path) -> list[Path]:
-    """A model's weight files, existing or not; none if its folder names none."""
-    if path.suffix.lower() == ".gguf":
-        return [path]
-    index = path / "model.safetensors.index.json"
-    if not index.is_file():
-        return sorted(path.glob("model.safetensors"))
-    try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise SafetySteeringError(f"{path.name}/{index.name} cannot be read. Download it again.") from error
-    if any(not isinstance(shard, str) or Path(shard).name != shard for shard in shards):
-        raise SafetySteeringError(f"{path.name}/{index.name} names files outside of its folder. Do not use it.")
-    return [path / shard for shard in sorted(shards)]

@@ -1,7 +1,8 @@
 """The gate `prompt`: whether a category may act, decided once for each prompt by the vector's detectors.
 
 The decision is taken on the text states that a model call receives, before anything is edited, and holds at every hook
-point of the call. The category "all", fitted on all others together, may act where any of them may.
+point of the call. The category "all", fitted on all others together, may act where any of them may, or by its own
+detector alone if the vector says so (`Detectors.whole_alone`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .interventions import Intervention, pooled
 class PromptGate:
     """All detectors of a vector, stacked: `directions` (C, D), other fields (C,), float32 on one device.
 
-    threshold: in standard deviations; a category may act below it.
+    threshold: in standard deviations; a category may act below it. whole_alone: as of `Detectors`.
     """
 
     directions: torch.Tensor
@@ -28,6 +29,7 @@ class PromptGate:
     std: torch.Tensor
     threshold: torch.Tensor
     categories: tuple[str, ...]
+    whole_alone: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,7 @@ def make_gate(detectors: Detectors, how: Intervention, device: torch.device | st
         std=torch.stack([one.std for one in chosen]).to(device),
         threshold=torch.tensor(thresholds, dtype=torch.float32, device=device),
         categories=tuple(detectors.categories),
+        whole_alone=detectors.whole_alone,
     )
 
 
@@ -67,6 +70,6 @@ def decide(states: torch.Tensor, mask: torch.Tensor | None, gate: PromptGate) ->
     opened = z < gate.threshold
     if mask is not None:
         opened = opened & mask.any(dim=1, keepdim=True)
-    if WHOLE in gate.categories:
+    if WHOLE in gate.categories and not gate.whole_alone:
         opened[..., gate.categories.index(WHOLE)] = opened.any(dim=-1)
     return Decision(z, opened, gate.categories)

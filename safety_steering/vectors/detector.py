@@ -10,7 +10,7 @@ is its distance from the benign mean, in standard deviations of benign prompts; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ import torch
 from ..errors import SafetySteeringError
 from ..hook_point import HookPoint
 
+UNIT_TOLERANCE = 1e-3  # of a direction's length
 # the shares of benign prompts whose quantiles are kept
 LEVELS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
@@ -84,13 +85,15 @@ class Detectors:
     """The detectors of a vector, one a category.
 
     hook_point: whose mean states they read, `conditioning`. space: id of the coordinate system there. benign: number of
-    prompts that the quantiles are taken of.
+    prompts that the quantiles are taken of. whole_alone: "all" decides by its own detector; else it opens where any of
+    the categories does.
     """
 
     hook_point: HookPoint
     space: str
     categories: Mapping[str, Detector]
     benign: int = 0
+    whole_alone: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hook_point", HookPoint(self.hook_point))
@@ -99,3 +102,33 @@ class Detectors:
     def width(self) -> int:
         """D, the number of channels of the states."""
         return int(next(iter(self.categories.values())).direction.shape[0])
+
+
+def complaint_about(detectors: Detectors, categories: Sequence[str], hook_points: Sequence[str]) -> str:
+    """What is wrong with detectors, or an empty string.
+
+    categories: of their vector. hook_points: where its detectors may read.
+    """
+    if detectors.hook_point not in hook_points:
+        return f"its detectors read '{detectors.hook_point}', not '{hook_points[0]}'"
+    if not detectors.space:
+        return "its detectors name no space"
+    if detectors.benign < 0:
+        return f"its detectors were set by {detectors.benign} benign prompts"
+    if set(detectors.categories) != set(categories):
+        return f"it has detectors for {', '.join(detectors.categories)} and directions for {', '.join(categories)}"
+    found = ((name, _complaint(one, detectors.width)) for name, one in detectors.categories.items())
+    return next((f"detector/{name}/{complaint}" for name, complaint in found if complaint), "")
+
+
+def _complaint(detector: Detector, width: int) -> str:
+    shapes = {"direction": (width,), "center": (), "std": (), "quantiles": (len(LEVELS),)}
+    for name, shape in shapes.items():
+        found = tuple(getattr(detector, name).shape)
+        if found != shape:
+            return f"{name} has shape {found}, expected {shape}"
+    if abs(float(detector.direction.double().norm()) - 1) >= UNIT_TOLERANCE:
+        return "direction is not of unit length"
+    if not float(detector.std) > 0:
+        return "std is not positive"
+    return "" if bool((detector.quantiles.diff() >= 0).all()) else "quantiles do not ascend"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ..files import (
     write_tensors,
 )
 from ..hook_point import HookPoint
+from ..language_models.words import Words
 from .detector import Detector, Detectors
 from .vector import (
     DETECTOR_TENSORS,
@@ -71,9 +72,10 @@ def save_vector(vector: SafetyVector, path: str | os.PathLike[str], *, overwrite
 def _compact(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors, with the anchors (by far the largest) in half precision if that is exact."""
     kept = dict(tensors)
-    states = kept.get("anchors/activations")
-    if states is not None and torch.equal(states.half().float(), states):
-        kept["anchors/activations"] = states.half()
+    for name in ("anchors/activations", "anchors/words"):
+        states = kept.get(name)
+        if states is not None and torch.equal(states.half().float(), states):
+            kept[name] = states.half()
     return kept
 
 
@@ -177,6 +179,7 @@ def _metadata(vector: SafetyVector) -> dict[str, str]:
     if vector.detectors is not None:
         found = vector.detectors
         facts = {"hook_point": found.hook_point, "space": found.space, "benign": found.benign}
+        facts |= {"whole_alone": True} if found.whole_alone else {}
         metadata["detectors"] = json.dumps(facts)
     return metadata
 
@@ -221,6 +224,7 @@ def _assemble(metadata: Mapping[str, str], file: Any) -> SafetyVector:
             hook_point=HookPoint(metadata.get("anchor_hook_point", next(iter(spaces), ""))),
             texts=tuple(map(str, read_json(metadata, "anchor_texts", list))),
             states=tensor("anchors/activations"),
+            words=_words(tensor) if "anchors/words" in names else None,
         )
     detectors = None
     if facts := read_json(metadata, "detectors", dict, {}):
@@ -232,8 +236,16 @@ def _assemble(metadata: Mapping[str, str], file: Any) -> SafetyVector:
                 for category in categories
             },
             benign=read_count(facts.get("benign", 0)),
+            whole_alone=facts.get("whole_alone") is True,
         )
     return SafetyVector(hook_points, read_info(metadata), anchors=anchors, detectors=detectors)
+
+
+def _words(tensor: Callable[[str], torch.Tensor]) -> Words:
+    spans = tensor("anchors/word_spans")
+    if spans.ndim != 2 or spans.shape[1] != 3 or not bool((spans.isfinite() & (spans >= 0)).all()):
+        raise VectorFileError(f"the tensor anchors/word_spans has shape {tuple(spans.shape)}, expected (m, 3) counts.")
+    return Words(spans[:, 0].long(), spans[:, 1:].long(), tensor("anchors/words"))
 
 
 def read_count(value: Any) -> int:

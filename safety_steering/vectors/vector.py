@@ -18,7 +18,8 @@ import torch
 
 from ..errors import MismatchError, SafetySteeringError
 from ..hook_point import HookPoint
-from .detector import LEVELS, Detectors
+from ..language_models.words import Words
+from .detector import UNIT_TOLERANCE, Detectors, complaint_about
 from .mix import check_mix
 
 KINDS = ("source", "native", "transferred")
@@ -28,7 +29,7 @@ CALIBRATED, BENIGN_ONLY, FAMILY_DEFAULT = "calibrated", "benign only", "family d
 BASES = ("", CALIBRATED, BENIGN_ONLY, FAMILY_DEFAULT)
 DETECTOR_TENSORS = ("direction", "center", "std", "quantiles")
 STATISTICS = ("gap", "center", "std_pooled", "std_token")
-UNIT_TOLERANCE = 1e-3
+
 WHOLE = "all"  # the category that is fitted on all others together
 
 
@@ -87,11 +88,13 @@ class Anchors:
     hook_point: where they were taken, one of the vector's own.
     texts: n of them.
     states: (n, D) float32, pooled per text as `VectorInfo.pooling` says, as wide as the directions there.
+    words: some of the texts' words with their states, (m, D) float32; None in older files.
     """
 
     hook_point: HookPoint
     texts: tuple[str, ...]
     states: torch.Tensor
+    words: Words | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hook_point", HookPoint(self.hook_point))
@@ -238,6 +241,10 @@ class SafetyVector:
                     tensors[f"{name}/{category}/{statistic}"] = getattr(direction, statistic)
         if self.anchors is not None:
             tensors["anchors/activations"] = self.anchors.states
+            if (words := self.anchors.words) is not None:
+                tensors["anchors/words"] = words.states
+                # text, first character, character after the last
+                tensors["anchors/word_spans"] = torch.cat([words.texts[:, None], words.spans], dim=1).float()
         if self.detectors is not None:
             for category, detector in self.detectors.categories.items():
                 for part in DETECTOR_TENSORS:
@@ -267,7 +274,9 @@ def check_vector(vector: SafetyVector) -> None:
     if vector.anchors is not None:
         _check_anchors(vector.anchors, vector.hook_points)
     if vector.detectors is not None:
-        _check_detectors(vector.detectors, vector.categories)
+        read = tuple(vector.hook_points) if info.kind == "source" else ("conditioning",)
+        complaint = complaint_about(vector.detectors, vector.categories, read)
+        _require(not complaint, complaint)
 
 
 def _check_suggestion(suggestion: Suggestion) -> None:
@@ -289,27 +298,8 @@ def _check_anchors(anchors: Anchors, points: Mapping[HookPoint, HookPointDirecti
     _require(name in points, f"its anchors were taken at '{name}', where it has no directions")
     shape, expected = tuple(anchors.states.shape), (len(anchors.texts), points[name].width)
     _require(bool(anchors.texts) and shape == expected, f"its anchors have shape {shape}, expected {expected}")
-
-
-def _check_detectors(detectors: Detectors, categories: tuple[str, ...]) -> None:
-    _require(detectors.hook_point == "conditioning", f"its detectors read '{detectors.hook_point}', not 'conditioning'")
-    _require(bool(detectors.space), "its detectors name no space")
-    _require(detectors.benign >= 0, f"its detectors were set by {detectors.benign} benign prompts")
-    _require(
-        set(detectors.categories) == set(categories),
-        f"it has detectors for {', '.join(detectors.categories)} and directions for {', '.join(categories)}",
-    )
-    width = detectors.width
-    for category, detector in detectors.categories.items():
-        where = f"detector/{category}"
-        shapes = {"direction": (width,), "center": (), "std": (), "quantiles": (len(LEVELS),)}
-        for name, shape in shapes.items():
-            found = tuple(getattr(detector, name).shape)
-            _require(found == shape, f"{where}/{name} has shape {found}, expected {shape}")
-        length = float(detector.direction.double().norm())
-        _require(abs(length - 1) < UNIT_TOLERANCE, f"{where}/direction is not of unit length")
-        _require(float(detector.std) > 0, f"{where}/std is not positive")
-        _require(bool((detector.quantiles.diff() >= 0).all()), f"{where}/quantiles do not ascend")
+    if anchors.words is not None:
+        _require(anchors.words.fit(anchors.texts, points[name].width), "its anchors' words do not belong to them")
 
 
 def _check_hook_point(name: str, point: HookPointDirections) -> None:

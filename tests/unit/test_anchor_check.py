@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from portable import CATEGORIES, World, anchor_texts
-from safety_steering_pack.safety_steering.alignment.anchors import BOUND, anchor_scores, find_suspects, refuse_unsafe
+from safety_steering_pack.safety_steering.alignment.anchors import (
+    BOUND,
+    anchor_scores,
+    find_suspects,
+    pooled_directions,
+    refuse_unsafe,
+    refuse_unsafe_words,
+)
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.prompts.files import load_prompts
 from safety_steering_pack.safety_steering.vectors.file import load_vector
-from safety_steering_pack.safety_steering.vectors.vector import Direction, HookPointDirections
 
 PROMPTS = Path(__file__).resolve().parents[2] / "vectors" / "prompts"
 
@@ -21,7 +27,7 @@ def test_unsafe_anchors_are_found_with_their_category_and_benign_ones_pass():
     world = World()
     vector = world.vector(400)
     benign = world.source(world.facts(300))
-    point = vector.at("source.3")
+    point = pooled_directions(vector, "source.3")
     assert find_suspects(point, benign, vector.anchors.states) == []
     assert find_suspects(point, vector.anchors.states, vector.anchors.states) == []
     for category in CATEGORIES:
@@ -37,11 +43,9 @@ def test_topics_that_lie_along_the_direction_do_not_hide_what_is_unsafe():
     topics = torch.randn(500, 1, generator=generator) * torch.tensor([6.0, 6.0, 0.0])
     benign = topics + torch.randn(500, 3, generator=generator) * 0.5
     v = torch.tensor([[6.0, 0.0, 0.0]])  # from unsafe to safe
-    one = torch.ones(1)
-    u = Direction(v / v.norm(), v.norm(dim=1), one, one, one)
-    point = HookPointDirections("s", torch.tensor([0.0, 1.0]), one, {"x": u})
+    point = {"x": v[0] / v.norm()}
     unsafe = benign - v
-    along, of_unsafe = benign @ u.direction[0], unsafe @ u.direction[0]
+    along, of_unsafe = benign @ point["x"], unsafe @ point["x"]
     midpoint = (along.mean() + of_unsafe.mean()) / 2
     assert float((along < midpoint).float().mean()) > 0.3  # the plain projection would refuse a third of benign ones
     assert float(((of_unsafe - along.mean()) / along.std() < -BOUND).float().mean()) < 0.05  # or catch next to nothing
@@ -57,10 +61,10 @@ def test_few_anchors_and_many_channels_go_through_the_dual():
     centred = reference - reference.mean(dim=0)
     variance = centred.T @ centred / 19
     ridge = 0.03 * float(variance.diagonal().mean()) * torch.eye(64, dtype=torch.float64)
-    point = vector.at("source.3")
+    point = pooled_directions(vector, "source.3")
     states = world.source(world.facts(7))
-    for column, category in enumerate(point.categories.values()):
-        w = torch.linalg.solve(variance + ridge, category.direction[0].double())
+    for column, direction in enumerate(point.values()):
+        w = torch.linalg.solve(variance + ridge, direction.double())
         expected = (states.double() - reference.mean(dim=0)) @ w / (centred @ w).std()
         found = anchor_scores(point, states, vector.anchors.states)[:, column]
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
@@ -88,7 +92,10 @@ def test_every_bundled_portable_vector_passes_its_own_anchors():
     found = [load_vector(path) for path in bundled_vectors()]
     portable = [vector for vector in found if vector.anchors is not None]
     for vector in portable:
-        refuse_unsafe(vector, vector.anchors.hook_point, vector.anchors.states, vector.anchors.texts)
+        where, texts = vector.anchors.hook_point, vector.anchors.texts
+        refuse_unsafe(vector, where, vector.anchors.states, texts)
+        if vector.anchors.words is not None:
+            refuse_unsafe_words(vector, where, vector.anchors.words, texts)
     assert any(len(vector.anchors.texts) == 1000 for vector in portable)
 
 
@@ -97,15 +104,14 @@ def test_bundled_anchors_pass_and_bundled_unsafe_prompts_are_caught():
     """MiniLM in the language model's place; directions from train pairs, judged on pairs that they never saw."""
     pairs = load_prompts(PROMPTS / "safety_pairs.csv").split(0.6, 0.2, 0).of_categories(["violence", "illegal"])
     anchors = minilm_states([row.safe for row in load_prompts(PROMPTS / "benign_anchors.csv").rows[::2]])
-    one, directions = torch.ones(1), {}
+    directions = {}
     for name in pairs.categories:
         train = [row for row in pairs.rows if row.split == "train" and name in row.categories]
         v = (minilm_states([row.safe for row in train]) - minilm_states([row.unsafe for row in train])).mean(dim=0)
-        directions[name] = Direction((v / v.norm())[None], v.norm()[None], one, one, one)
-    point = HookPointDirections("minilm/source.4", torch.tensor([0.0, 1.0]), one, directions)
-    assert find_suspects(point, anchors, anchors) == []
+        directions[name] = v / v.norm()
+    assert find_suspects(directions, anchors, anchors) == []
     unsafe = minilm_states([row.unsafe for row in pairs.rows if row.split == "validation"])
-    caught = len(find_suspects(point, unsafe, anchors)) / len(unsafe)
+    caught = len(find_suspects(directions, unsafe, anchors)) / len(unsafe)
     assert caught > 0.5  # a set with a handful of them is as good as never taken
 
 

@@ -15,7 +15,6 @@ from safety_steering_pack.safety_steering.alignment.sharpen import STYLE_WEIGHT,
 from safety_steering_pack.safety_steering.alignment.transfer import carry_over, fit_step, transfer
 from safety_steering_pack.safety_steering.directions.statistics import auc
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
-from safety_steering_pack.safety_steering.vectors.vector import Direction, HookPointDirections
 
 SIDES = {
     "source_side": Side("source.3", "tinylm/source.3"),
@@ -174,17 +173,8 @@ def test_what_the_anchors_hardly_vary_by_is_covered_little():
     source = torch.cat([shared, shared, torch.randn(300, 1, generator=generator)], dim=1)
     source += 0.05 * torch.randn(300, 3, generator=generator)
     target = shared + 2 * torch.randn(300, 4, generator=generator)
-    one = torch.ones(1)
-    point = HookPointDirections(
-        "tinylm/source.3",
-        torch.tensor([0.0, 1.0]),
-        one,
-        {
-            name: Direction(torch.nn.functional.normalize(torch.tensor([v]), dim=1), one, one, one, one)
-            for name, v in (("together", [1.0, 1.0, 0.0]), ("apart", [1.0, -1.0, 0.0]))
-        },
-    )
+    directions = {"together": torch.tensor([1.0, 1.0, 0.0]), "apart": torch.tensor([1.0, -1.0, 0.0])}
     fitted = fit_alignment(source, target, **SIDES)
-    shares = coverage(point, source, fitted.source_scale, fitted.map.chosen["penalty"])
+    shares = coverage(directions, source, fitted.source_scale, fitted.map.chosen["penalty"])
     assert shares["together"] > 0.8
     assert 0 <= shares["apart"] < 0.3

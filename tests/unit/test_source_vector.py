@@ -17,6 +17,7 @@ from safety_steering_pack.safety_steering.directions.portable import (
     rounded,
 )
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
+from safety_steering_pack.safety_steering.language_models.words import find_words, join_words, pool_words
 from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
 from safety_steering_pack.safety_steering.vectors.file import load_vector, save_vector
 from tiny_language_models import write_tiny_llama
@@ -50,6 +51,16 @@ class KnownSource:
         rows = torch.stack([torch.stack([self._state(text, layer, pooling) for layer in layers]) for text in texts])
         progress(len(texts), len(texts))
         return rows
+
+    def words(self, texts, layer, progress=None):
+        assert self.depth == 1
+        parts = []
+        for number, text in enumerate(texts):
+            spans = find_words(text)
+            states = torch.stack([self._state(text[a:b], layer, f"{text}/{a}") for a, b in spans])
+            parts.append(pool_words(number, states, spans, spans))
+        progress(len(texts), len(texts))
+        return join_words(parts)
 
     def _state(self, text, layer, pooling):
         seed = int.from_bytes(hashlib.sha256(f"{text}/{layer}/{pooling}".encode()).digest()[:6], "big")
@@ -109,7 +120,11 @@ def test_what_it_was_made_of_stands_in_it(extracted):
     assert (info.weight_fingerprint, info.licence) == ("cafe", "CC0-1.0")
     assert info.prompts_sha256 == prompts().sha256
     assert info.counts["weapons"] == {"unsafe": 20, "safe": 20, "negative": 20}
-    assert info.parameters == {"layer": 6, "layers": [2, 4, 6, 8], "pooling": "mean", "valence": "project"}
+    gaps = info.parameters["pooled_gaps"]
+    settings = {"layer": 6, "layers": [2, 4, 6, 8], "pooling": "mean", "valence": "project", "tokens": "differing"}
+    assert info.parameters == settings | {"pooled_gaps": gaps}
+    assert set(gaps) == {"weapons", "drugs", "all"}
+    assert min(gaps.values()) > 2
     assert set(info.validation_auc) == {"weapons", "drugs", "all"}
     assert min(info.validation_auc.values()) > 0.9
     (step,) = info.provenance
@@ -119,8 +134,10 @@ def test_what_it_was_made_of_stands_in_it(extracted):
     assert 0 < weapons["outlier_share"] <= 1
 
 
-def test_the_statistics_are_those_of_benign_states_along_the_direction(extracted):
+def test_the_statistics_of_pooled_directions_are_those_of_benign_states():
     source = KnownSource()
+    extracted = extract_vector(source, prompts(), ANCHORS, ExtractSettings(layer="6", tokens="pooled"))
+    assert extracted.vector.anchors.words is None
     benign = [text for row in prompts().rows if row.split == "train" for text in (row.safe, row.negative)]
     states = torch.stack([source._state(text, 6, "mean") for text in benign]).double()
     direction = extracted.vector.at("source.6").categories["drugs"]
@@ -128,6 +145,40 @@ def test_the_statistics_are_those_of_benign_states_along_the_direction(extracted
     own = states[[i for i in range(len(benign)) if (i // 2) % 2]] @ direction.direction[0].double()
     assert float(direction.center) == pytest.approx(float(own.mean()), abs=1e-5)
     assert float(direction.std_pooled) == pytest.approx(float(own.std(correction=0)), abs=1e-5)
+
+
+def test_directions_are_of_words_that_no_safe_prompt_has_and_detectors_of_whole_prompts(extracted):
+    source, vector = KnownSource(), extracted.vector
+    train = [row for row in prompts().rows if row.split == "train"]
+    with source.open():
+        words = source.words([text for row in train for text in (row.safe, row.negative)], 6, lambda done, total: None)
+    benign, unsafe = words.states.double(), []
+    for row in train:
+        if row.category == "drugs":
+            start, end = find_words(row.unsafe)[-1]  # "scene", "with" and "a" are in safe prompts too
+            assert row.unsafe[start:end] in ("drug", "pill")
+            unsafe.append(source._state(row.unsafe[start:end], 6, f"{row.unsafe}/{start}").double())
+    v = benign.mean(dim=0) - torch.stack(unsafe).mean(dim=0)
+    direction = vector.at("source.6").categories["drugs"]
+    u = direction.direction[0].double()
+    assert float(v[:2] @ u[:2]) > 0.9 * float(v[:2].norm())
+    assert abs(float(u[2])) < 0.2  # the valence is projected out
+    detectors = vector.detectors
+    assert (detectors.hook_point, detectors.space, detectors.benign) == ("source.6", "known/source.6", len(ANCHORS))
+    unsafe_pooled = torch.stack([source._state(row.unsafe, 6, "mean") for row in train if row.category == "drugs"])
+    found = detectors.categories["drugs"]
+    assert float(((unsafe_pooled @ found.direction - found.center) / found.std).max()) < found.threshold(0.05)
+
+
+def test_word_anchors_are_words_of_the_anchors(extracted, tmp_path):
+    words = extracted.vector.anchors.words
+    texts = extracted.vector.anchors.texts
+    read = [texts[text][start:end] for text, start, end in words.keys]
+    assert set(read) == {"benign", "thing"}  # numbers are no words
+    assert max(read.count(word) for word in set(read)) == 2  # more of one say nothing new
+    saved = load_vector(save_vector(extracted.vector, tmp_path / "v.safetensors")).anchors.words
+    assert saved.keys == words.keys
+    assert torch.equal(saved.states, words.states)
 
 
 def test_the_anchors_are_inside_and_the_file_holds_all_of_it(extracted, tmp_path):

@@ -55,3 +55,10 @@ def token_ids(prompts: Sequence[str], length: int = LENGTH) -> list[list[int]]:
     tokenizer, _ = minilm()
     ids: list[list[int]] = tokenizer(list(prompts), truncation=True, max_length=length)["input_ids"]
     return ids
+
+
+def token_spans(prompts: Sequence[str], length: int = LENGTH) -> list[list[tuple[int, int]]]:
+    """The characters that each token of each prompt stands for, at the positions of its states in `encode_text`."""
+    tokenizer, _ = minilm()
+    found = tokenizer(list(prompts), truncation=True, max_length=length, return_offsets_mapping=True)["offset_mapping"]
+    return [[(int(start), int(end)) for start, end in one] for one in found]

@@ -36,6 +36,8 @@ OUTPUTS = {
 BUNDLED_ANCHORS = ROOT / "vectors" / "prompts" / "benign_anchors.csv"
 LICENCE = "CC0-1.0 (directions and captions); made with SmolLM2-135M-Instruct, Apache-2.0"
 TRAIN, VALIDATION, ANCHORS = 180, 90, 1000
+# words of validation captions separate best here: AUC 0.9999, 0.9997 at 14, 0.9996 at 16, 0.998 at 20
+LAYER = "12"
 
 
 def benign_captions(count: int, seed: int) -> list[str]:
@@ -80,7 +82,7 @@ def main() -> int:
         LanguageModel(smollm2_folder(), dtype="float64"),
         PromptSet(tuple(rows), "small world"),
         benign_captions(ANCHORS, options.seed) if own else anchor_texts(load_prompts(BUNDLED_ANCHORS)),
-        ExtractSettings(licence=LICENCE),
+        ExtractSettings(layer=LAYER, licence=LICENCE),
     )
     save_vector(extracted.vector, options.output or OUTPUTS[options.anchors])
     print(describe(extracted.vector))

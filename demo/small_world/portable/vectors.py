@@ -11,7 +11,7 @@ alignment uses the benign anchors of the source vector, and directions are sharp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from ..files import file_sha256
 from ..measuring.sampling import generate_latents
 from ..models.encoder_layer import INNER, layer_states
-from ..models.text import WIDTH, encode_text
+from ..models.text import WIDTH, encode_text, token_spans
 from ..native.fit_native import METHODS, WHOLE, random_like
 from ..runtime import GENERATOR_FILE, WEIGHTS, load_generator, use_comfyui, work_dir
 from .source_vector import OUTPUTS, benign_captions
@@ -45,7 +45,8 @@ class Recipe:
 
     anchors: how many of the source's anchors, drawn by the seed; 0 for all. permuted: if not 0, the seed by which
     anchors are paired at random. random: if not 0, the seed of random source directions. sharpen: the shrinkage of
-    `sharpen`; 0 keeps the direction with the anchors' center and spread, `inf` with those of own captions.
+    `sharpen`; 0 keeps the direction with the anchors' center and spread, `inf` with those of own captions. words:
+    whether words are aligned with words; else whole captions alone, as files of before format version 2 are.
     """
 
     source: str = "own"
@@ -54,13 +55,15 @@ class Recipe:
     anchors: int = 0
     permuted: int = 0
     random: int = 0
-    sharpen: float = 1.0
+    sharpen: float = 0.2
+    words: bool = True
 
     @property
     def file(self) -> str:
         parts = [self.source, self.method, self.hook_point]
         parts += [f"{name}{value}" for name in ("anchors", "permuted", "random") if (value := getattr(self, name))]
         parts.append(f"sharpen{self.sharpen:g}")
+        parts += [] if self.words else ["captions"]
         return "_".join(parts) + ".safetensors"
 
 
@@ -87,57 +90,84 @@ def make_vectors(recipes: Sequence[Recipe]) -> Path:
 def transferred(recipe: Recipe) -> tuple[Any, Any]:
     """The transferred vector and its alignment, without the source's categories that this world lacks."""
     use_comfyui()
-    from safety_steering_pack.safety_steering.alignment.transfer import transfer
+    from safety_steering_pack.safety_steering.alignment.transfer import carry_over
 
     source = source_vector(recipe.source)
     if recipe.random:
         source = random_like(source, recipe.random)
     alignment = align(recipe)
-    vector = transfer(source, alignment)
-    meaning = MEANING.get(recipe.source) or {name: name for name in vector.categories}
+    vector = in_this_world(carry_over(source, alignment, recipe.sharpen), MEANING.get(recipe.source))
+    return vector, alignment
+
+
+def in_this_world(vector: Any, meaning: Mapping[str, str] | None) -> Any:
+    """The vector with the categories that this world has, by its own names; meaning: vector's name -> this world's."""
+    names = meaning or {name: name for name in vector.categories}
     points = {
-        name: replace(point, categories={meaning[c]: d for c, d in point.categories.items() if c in meaning})
+        name: replace(point, categories={names[c]: d for c, d in point.categories.items() if c in names})
         for name, point in vector.hook_points.items()
     }
+    detectors = vector.detectors
+    if detectors is not None:
+        found = {names[c]: d for c, d in detectors.categories.items() if c in names}
+        detectors = replace(detectors, categories=found)
     info = replace(vector.info, suggestion=replace(vector.info.suggestion, mix={}), counts={})
-    vector = replace(vector, hook_points=points, info=info, mix={})
-    return (sharpened(vector, recipe) if recipe.sharpen else vector), alignment
-
-
-def sharpened(vector: Any, recipe: Recipe) -> Any:
-    """The vector sharpened on benign captions of this world."""
-    from safety_steering_pack.safety_steering.alignment.alignment import AnchorStates
-    from safety_steering_pack.safety_steering.alignment.sharpen import sharpen
-
-    texts = benign_captions(STYLE.get(recipe.hook_point, STYLE_AT_BLOCKS), SEED)
-    return sharpen(vector, AnchorStates(*target_states(tuple(texts), recipe.hook_point)), recipe.sharpen)
+    return replace(vector, hook_points=points, info=info, mix={}, detectors=detectors)
 
 
 @lru_cache
 def align(recipe: Recipe) -> Any:
-    """The alignment of a recipe."""
+    """The alignment of a recipe, with own benign captions unless its directions are not sharpened."""
     import torch
-    from safety_steering_pack.safety_steering.alignment.alignment import AnchorStates, Side
-    from safety_steering_pack.safety_steering.alignment.fit import fit_alignment
+    from safety_steering_pack.safety_steering.alignment.alignment import AnchorStates
+    from safety_steering_pack.safety_steering.alignment.fit import TargetStates, fit_checked
+    from safety_steering_pack.safety_steering.alignment.maps import AlignmentSettings
 
     source = source_vector(recipe.source)
     rows = torch.arange(len(source.anchors.texts))
     if recipe.anchors:
         rows = torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED))[: recipe.anchors]
     texts = [source.anchors.texts[i] for i in rows.tolist()]
-    pooled, token = target_states(tuple(texts), recipe.hook_point)
+    own = benign_captions(STYLE.get(recipe.hook_point, STYLE_AT_BLOCKS), SEED) if recipe.sharpen else []
+    order = torch.arange(len(rows))
     if recipe.permuted:
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(recipe.permuted))
-        pooled, token = pooled[order], token[order]
-    point = source.anchors.hook_point
-    return fit_alignment(
-        source.anchors.states[rows],
-        AnchorStates(pooled, token),
-        recipe.method,
-        source_side=Side(point, source.at(point).space, name=source.info.model_name),
-        target_side=_target_side(recipe.hook_point),
-        texts=texts,
-    )
+
+    def read() -> Any:
+        pooled, token = target_states(tuple(texts), recipe.hook_point)
+        words = recipe.words and recipe.hook_point == TEXT
+        return TargetStates(
+            AnchorStates(pooled[order], token[order]),
+            _target_side(recipe.hook_point),
+            benign=AnchorStates(*target_states(tuple(own), recipe.hook_point)) if own else None,
+            words=target_words(texts, recipe.permuted) if words else None,
+            tokens=target_tokens(own or texts) if words else None,
+        )
+
+    own_words = source.anchors.words
+    words = None if own_words is None else own_words.among(rows.tolist())
+    settings = AlignmentSettings(recipe.method)
+    return fit_checked(source, source.anchors.states[rows], texts, read, settings, words=words)
+
+
+def target_words(texts: Sequence[str], permuted: int = 0) -> Any:
+    """The words of the texts with their states in the target; permuted: a seed by which states change places."""
+    import torch
+    from safety_steering_pack.safety_steering.language_models.words import find_words, join_words, pool_words
+
+    states, _ = encode_text(texts)
+    spans = token_spans(texts)
+    found = join_words([pool_words(i, states[i], find_words(text), spans[i]) for i, text in enumerate(texts)])
+    if permuted:
+        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(permuted))
+        found = replace(found, states=found.states[order])
+    return found
+
+
+def target_tokens(texts: Sequence[str]) -> Any:
+    """The states of all tokens of the texts, (m, D)."""
+    states, mask = encode_text(texts)
+    return states[mask]
 
 
 @lru_cache
