@@ -81,7 +81,12 @@ class Reading:
         self._pieces = args[0]
 
     def _take_pass(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        embeds = kwargs["embeds"]
+        embeds = kwargs.get("embeds")
+        if embeds is None or len(self._pieces) != embeds.shape[0]:
+            raise NotSteeredError(
+                f"The text encoder {self._encoder.name} is called in a way that hides which tokens are the prompt's. "
+                "Steer at 'conditioning', and please report this text encoder."
+            )
         pad, width = pad_of(self._encoder), self._encoder.width
         masks = [own_tokens(piece, embeds.shape[1], width, pad, self._frames) for piece in self._pieces]
         self._mask = torch.stack(masks)[..., None]

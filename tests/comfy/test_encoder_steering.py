@@ -252,6 +252,18 @@ def test_a_layer_that_another_node_replaced_is_no_steering(module, settings_of, 
     encoded(steered)
 
 
+def test_an_encoder_that_hides_the_tokens_is_no_steering(module, settings_of, comfy_in_process):
+    clip = tiny_clip("t5xxl")
+    steered = module.steer_encoder(clip, make_vector("t5xxl"), settings_of(1.0))
+    part = clip.cond_stage_model.t5xxl
+    part.encode = lambda tokens: part.transformer(None, None, embeds=torch.zeros(1, 4, WIDTH), dtype=torch.float32)
+    try:
+        with pytest.raises(NotSteeredError, match="in a way that hides which tokens are the prompt's"):
+            encoded(steered)
+    finally:
+        del part.encode
+
+
 def test_the_trace_tells_of_all_texts_of_a_prompt(module, settings_of, comfy_in_process):
     clip, heard = tiny_clip("clip_l"), []
     steered = module.steer_encoder(clip, make_vector("clip_l"), settings_of(2.0), heard.append)
