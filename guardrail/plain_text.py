@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 MOST_CHARACTERS = 200
+TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # right to left and back
 
 
 def shown(value: Any, most: int = MOST_CHARACTERS) -> str:
@@ -14,6 +16,11 @@ def shown(value: Any, most: int = MOST_CHARACTERS) -> str:
     cut = text[:most]
     line = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in cut)
     return line[:most] + ("..." if len(text) > most or len(line) > most else "")
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a file's name has no control characters, none that turn the writing direction, and no half characters."""
+    return not any(unicodedata.category(letter) in ("Cc", "Cs") or letter in TURNING for letter in name)
 
 
 def trimmed(data: Any, most: int = MOST_CHARACTERS, depth: int = 8) -> Any:

@@ -99,6 +99,39 @@ def test_a_picture_as_text_in_a_file(guarded):
     assert not list((guarded.base_directory / "output").rglob("numbers*"))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " * 70_000 + "<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "P3 2 2 255 " + "1 2 3 " * 4,
+        "#define art_width 8\n#define art_height 8",
+        "%!PS-Adobe-3.0",
+        "iVBORw0KGgo" * 400,
+    ],
+)
+def test_a_picture_written_as_text(guarded, text):
+    graph = PromptGraph()
+    graph.add("SaveText", text=text, filename_prefix="drawn", format="txt")
+    assert "no sampler run of this server made it" in refusal_of(guarded, graph)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[2Jcleared", "\u202egnp", "folder\x07/picture"])
+def test_a_file_name_that_is_not_shown_as_it_is(guarded, name):
+    graph = PromptGraph()
+    graph.add("SaveImage", images=steered(graph), filename_prefix=name)
+    refused = refusal_of(guarded, graph)
+    assert "has characters that are not shown as they are" in refused
+    assert refused.isprintable()
+
+
+def test_a_name_in_any_writing(guarded):
+    graph = PromptGraph()
+    graph.add("SaveImage", images=steered(graph), filename_prefix="bilder/fjäll 雪 🦊")
+    before = served(guarded)
+    run(guarded, graph)
+    assert len(all_signed(guarded, before)) == 1
+
+
 def test_words_are_let_through(guarded):
     graph = PromptGraph()
     caption = graph.add("Hostile_PictureToText", images=steered(graph), caption=True)

@@ -35,7 +35,7 @@ def left(guarded: GuardedServer, pattern="stray*"):
         ({"how": "announced link"}, "It wrote a link or the like (stray.png) and no file"),
         ({"name": "stray.png.safety.json"}, "no sampler run of this server made it"),
         ({"name": ".stray.new"}, "no sampler run of this server made it"),
-        ({"folder": "temp", "name": "stray\n\x1b[2J.png"}, "no sampler run of this server made it"),
+        ({"folder": "temp", "name": "stray\n\x1b[2J.png"}, "has characters that are not shown as they are"),
     ],
 )
 def test_what_is_no_signed_output_is_removed(guarded, settings, words):

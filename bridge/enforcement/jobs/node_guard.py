@@ -13,6 +13,7 @@ from ....guardrail.errors import Refused
 from ....guardrail.evidence import sidecar_of
 from ....guardrail.job_record import CLIENT_BASED
 from ....guardrail.keys import Signer
+from ....guardrail.plain_text import is_plain_name
 from ....guardrail.plain_text import shown as printable
 from ....guardrail.policy_settings import PolicySettings
 from ....safety_steering.errors import SafetySteeringError
@@ -59,6 +60,7 @@ STRAY = (
     "out, or use one that saves into the output folder."
 )
 NO_FILE = "It wrote a link or the like ({}) and no file, so it cannot be signed. Leave this node out."
+ODD_NAME = "The name of its file ({}) has characters that are not shown as they are. Give a plain file name."
 FOREIGN = (
     "It takes a model and gives pictures, but no sampler run of ComfyUI happened in it, so they are not steered. "
     "Use the sampler nodes of ComfyUI."
@@ -120,6 +122,8 @@ class Results:
         try:
             if odd := next((file.name for file in files if not is_plain_file(file.path)), None):
                 raise Refused(NO_FILE.format(printable(odd.name)), self._node_id)
+            if odd := next((file.name for file in files if not is_plain_name(str(file.name))), None):
+                raise Refused(ODD_NAME.format(printable(str(odd))), self._node_id)
             self._refuse_foreign(taken, output)
             content = made if self._node_id in job.flow.runs and made else taken.shown()
             announced = {(entry["type"], entry["filename"]) for entry in _entries(shown)}

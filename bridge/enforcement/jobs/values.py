@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,11 @@ OTHER_TYPES = frozenset(
 DEEPEST = 4
 LONGEST_TEXT = 4096
 LONGEST_WORD = 64
-HEAD, UTF8_BYTES = 65_536, 4
+HEAD = 65_536
+LONGEST_TEXT_FILE = 8 * 1024**2
+LONGEST_TOKEN = 2048  # letters without a space: base64 of a picture has more
+# markup and text formats that draw: SVG, data addresses, PNM, XBM, XPM and PostScript
+DRAWN = re.compile(r"\x00|<svg|data:image|\A\s*(P[1-6]\s|/\* XPM|%!PS|%PDF|#define \w+_width\s)", re.IGNORECASE)
 MOST_DIGITS = 0.3  # share of a text's letters
 
 
@@ -97,14 +102,12 @@ def same_object(value: Any, others: Sequence[Any]) -> bool:
 
 
 def is_text_file(path: Path) -> bool:
-    """Whether a file is plain text: no markup that draws a picture."""
-    with open(path, "rb") as file:
-        head = file.read(HEAD)
+    """Whether a file is plain text: no markup, no numbers and no encoding of a picture."""
     try:
-        text = head.decode() if len(head) < HEAD else head[:-UTF8_BYTES].decode()
+        text = path.read_text("utf-8") if path.stat().st_size <= LONGEST_TEXT_FILE else "\x00"
     except UnicodeDecodeError:
         return False
-    return "\x00" not in text and "<svg" not in text.lower() and "data:image" not in text.lower()
+    return not (DRAWN.search(text) or any(len(token) > LONGEST_TOKEN for token in text.split()))
 
 
 def is_weights_file(path: Path) -> bool:
