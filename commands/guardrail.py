@@ -47,9 +47,11 @@ def add_commands(commands: Any) -> None:
 
 def _verify(options: argparse.Namespace) -> str:
     record = verify_file(options.file, options.key or _own_key(), options.evidence)
-    facts = ("verdict", "decision", "time", "prompt_id", "policy_sha256", "vectors", "file_sha256", "key_id")
-    told = (", ".join(value) if isinstance(value := record[name], list) else value for name in facts)
-    return "\n".join(["The file is as it was signed.", *map("{}: {}".format, facts, told)])
+    facts = ("verdict", "share", "client_inputs", "unjudged", "decision", "time", "prompt_id", "policy_sha256")
+    facts += ("vectors", "calls", "steered_calls", "cached_calls", "file_sha256", "key_id")
+    told = {name: record[name] for name in facts if record.get(name, []) != []}
+    lines = (f"{name}: {', '.join(value) if isinstance(value, list) else value}" for name, value in told.items())
+    return "\n".join(["The file is as it was signed.", *lines])
 
 
 def _own_key() -> list[str]:
@@ -60,7 +62,12 @@ def _own_key() -> list[str]:
 
 
 def _keygen(options: argparse.Namespace) -> str:
-    signer = new_key_file(options.file)
+    try:
+        signer = new_key_file(options.file)
+    except FileExistsError as error:
+        raise EvidenceError(
+            f"{options.file} exists, and no key is written over. Name another file, or move that one away."
+        ) from error
     return (
         f"public key: {signer.public_key}\nkey id: {signer.key_id}\n"
         f"Give {ENVIRONMENT} the path of the private key, {options.file}. Publish the public one."

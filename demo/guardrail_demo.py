@@ -185,6 +185,9 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
+WIDTH = max(map(len, ATTACKS)) + 2
+
+
 def what_happened(server: GuardedServer, graph: PromptGraph) -> tuple[str, str]:
     """What the server did with a graph ("steered" | "refused" | "told" | "SLIPPED THROUGH"), and what it said."""
     try:
@@ -240,11 +243,11 @@ def main() -> int:
             if problem := server.status()["problem"]:
                 print(f"The server serves nobody: {problem}", file=sys.stderr)
                 return 1
-            print(f"  {'what the client sent':46}{'result':10}what the server said")
+            print(f"  {'what the client sent':{WIDTH}}{'result':10}what the server said")
             for name, attack in ATTACKS.items():
                 result, said = what_happened(server, attack(server))
                 rows.append({"attack": name, "result": result, "said": said})
-                print(f"  {name:46}{result:10}{said}", flush=True)
+                print(f"  {name:{WIDTH}}{result:10}{said}", flush=True)
             signed = check_signature(server)
             lines = len(server.audit)
     held = all(row["result"] in ("steered", "refused", "told") for row in rows) and signed

@@ -20,7 +20,12 @@ def main() -> int:
     spec = spec_from_file_location(PACK, root / "__init__.py", submodule_search_locations=[str(root)])
     assert spec is not None
     sys.modules[PACK] = module_from_spec(spec)
-    code: int = importlib.import_module(f"{PACK}.commands.main").main()
+    try:
+        commands = importlib.import_module(f"{PACK}.commands.main")
+    except ModuleNotFoundError as error:
+        print(f"This Python has no '{error.name}'. Run the command with the Python that runs ComfyUI.", file=sys.stderr)
+        return 1
+    code: int = commands.main()
     return code
 
 

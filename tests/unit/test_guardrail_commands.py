@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from policy_files import write_policy
@@ -35,6 +37,12 @@ def test_verify_prints_what_was_signed(signed, capsys):
     assert "The file is as it was signed." in out
     assert "verdict: steered" in out
     assert f"vectors: {'1' * 64}" in out
+    assert "client_inputs" not in out  # there are none
+    told = replace(STATEMENT, share=0.4, client_inputs=("3 (LoadImage)",), unjudged=("sound",))
+    sign_file(file, told, load_signer({"SAFETY_STEERING_SIGNING_KEY": str(file.with_name("key.pem"))}))
+    assert main(["verify", str(file), "--key", key]) == 0
+    out = capsys.readouterr().out
+    assert "share: 0.4\nclient_inputs: 3 (LoadImage)\nunjudged: sound\n" in out
 
 
 def test_verify_fails_on_an_altered_file_and_takes_evidence_from_elsewhere(signed, tmp_path, capsys):
@@ -59,10 +67,18 @@ def test_verify_trusts_its_own_key_or_asks_for_one(signed, tmp_path, capsys, mon
     assert main(["verify", str(file)]) == 1
 
 
+def test_a_python_without_the_packages_is_told(repo_root):
+    """-S leaves out what is installed beside Python itself, as a system's own Python has it."""
+    command = [sys.executable, "-S", "-m", "safety_steering", "--help"]
+    ran = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert re.fullmatch(r"This Python has no '\w+'. Run the command with the Python that runs ComfyUI.\n", ran.stderr)
+
+
 def test_keygen_overwrites_nothing(tmp_path, capsys):
     (tmp_path / "key.pem").write_text("precious")
     assert main(["keygen", str(tmp_path / "key.pem")]) == 1
-    assert "exists" in capsys.readouterr().err
+    assert "exists, and no key is written over. Name another file" in capsys.readouterr().err
     assert (tmp_path / "key.pem").read_text() == "precious"
 
 
