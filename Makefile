@@ -3,8 +3,8 @@
 #   COMFYUI_PATH     a ComfyUI you already have; else one is fetched
 #   COMFYUI_PYTHON   an environment you already have; else .venv is made
 .DEFAULT_GOAL := help
-.PHONY: help install chromium demo guardrail-demo hero small-world small-world-report portable-vector test ui lint bench soak \
-	test-matrix models-doc workflows locales screenshots clean
+.PHONY: help install chromium demo guardrail-demo hero small-world small-world-second small-world-report portable-vector test \
+	ui lint bench soak test-matrix models-doc workflows locales screenshots clean
 
 PYTHON ?= python3
 RUN := $(or $(COMFYUI_PYTHON),.venv/bin/python)
@@ -26,6 +26,9 @@ guardrail-demo: install  ## a guarded server, hostile graphs, and what became of
 
 small-world: install  ## rebuild the small world from nothing: models, judge, directions, tables (6 hours, resumes)
 	@$(RUN) tools/start.py small_world.build
+
+small-world-second: install  ## train and measure the small world's second generator (5 hours of one core, resumes)
+	@$(RUN) tools/start.py small_world.second.build
 
 test: install chromium  ## all tests: units, real ComfyUI, real frontend
 	@$(RUN) -m pytest tests --durations=15

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import start
@@ -42,25 +43,34 @@ STEPS = (
 )
 
 
-def stamp(step: tuple[str, ...]) -> Path:
-    """The file that marks a step as finished."""
-    return work_dir() / "built" / "".join(step)
+def stamp(folder: Path, step: tuple[str, ...]) -> Path:
+    """The file in a work folder that marks a step as finished."""
+    return folder / "built" / "".join(step)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", action="store_true", help="run finished steps again")
-    again = parser.parse_args().again
-    for number, step in enumerate(STEPS, 1):
-        title = f"[{number}/{len(STEPS)}] {' '.join(step)}"
-        if stamp(step).exists() and not again:
+def run(steps: Sequence[tuple[str, ...]], folder: Path, again: bool) -> None:
+    """Run the steps (a module of `small_world` and its arguments) in order; those finished before only if `again`."""
+    for number, step in enumerate(steps, 1):
+        title, mark = f"[{number}/{len(steps)}] {' '.join(step)}", stamp(folder, step)
+        if mark.exists() and not again:
             print(f"{title}: done before", flush=True)
             continue
         print(title, flush=True)
         started = time.monotonic()
         subprocess.run(start.command(f"small_world.{step[0]}", *step[1:]), check=True)
-        stamp(step).parent.mkdir(parents=True, exist_ok=True)
-        stamp(step).write_text(f"{time.monotonic() - started:.0f} s\n")
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text(f"{time.monotonic() - started:.0f} s\n")
+
+
+def ask_again(description: str | None) -> bool:
+    """Read the command line: whether finished steps are to be run again."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--again", action="store_true", help="run finished steps again")
+    return bool(parser.parse_args().again)
+
+
+def main() -> int:
+    run(STEPS, work_dir(), ask_again(__doc__))
     return 0
 
 

@@ -1,6 +1,6 @@
 """A scene: one subject in the middle, a few moving elements around it, a coloured background, one caption.
 
-A scene is a value: the same scene always gives the same caption and, bit for bit, the same frames.
+A scene is a value: the same scene always gives the same caption and, bit for bit, the same frames of a given side.
 """
 
 from __future__ import annotations
@@ -65,27 +65,32 @@ def safe_twin(scene: Scene, benign: tuple[str, ...] = tuple(e.name for e in BENI
 
 
 def render(
-    scene: Scene, visibility: tuple[float, ...] = PRESENT, look: str | None = "own", show_subject: bool = True
+    scene: Scene,
+    visibility: tuple[float, ...] = PRESENT,
+    look: str | None = "own",
+    show_subject: bool = True,
+    side: int = SIZE,
 ) -> np.ndarray:
-    """The scene's frames: uint8 (FRAMES, SIZE, SIZE, 3).
+    """The scene's frames: uint8 (FRAMES, side, side, 3).
 
     visibility: opacity of elements and look in each frame (`PRESENT`, or `ENTERING` for I2V).
     look: "own" paints the look of the element's category; a category's name or None overrides it (the judge's
     augmentation needs elements without their look, and looks without their elements). show_subject=False leaves the
-    middle empty, for the same purpose.
+    middle empty, for the same purpose. side: pixels; another side shows the same scene, drawn finer or coarser.
     """
+    scale = side / SIZE
     rng = np.random.default_rng([scene.seed, 1])
     colour = np.asarray(BACKGROUNDS[scene.background], np.float32) / 255.0 + rng.uniform(-0.03, 0.03, 3)
     slope = rng.uniform(-0.12, 0.12)
-    backdrop = colour + slope * np.linspace(-1, 1, SIZE, dtype=np.float32)[:, None, None] * np.ones((1, SIZE, 1))
-    subject = sprite(thing(scene.subject).code, int(rng.integers(28, 31)))
-    subject_at = SIZE / 2 + rng.uniform(-2.5, 2.5, 2)
-    paths = element_paths(scene.motion, rng)
-    size = int(rng.integers(17, 19))
+    backdrop = colour + slope * np.linspace(-1, 1, side, dtype=np.float32)[:, None, None] * np.ones((1, side, 1))
+    subject = sprite(thing(scene.subject).code, round(scale * int(rng.integers(28, 31))))
+    subject_at = scale * (SIZE / 2 + rng.uniform(-2.5, 2.5, 2))
+    paths = scale * element_paths(scene.motion, rng)
+    size = round(scale * int(rng.integers(17, 19)))
     category = scene.category if look == "own" else look
     element = None if scene.element is None else sprite(thing(scene.element).code, size)
 
-    frames = np.empty((FRAMES, SIZE, SIZE, 3), np.float32)
+    frames = np.empty((FRAMES, side, side, 3), np.float32)
     for t in range(FRAMES):
         frame = np.clip(backdrop, 0, 1).astype(np.float32)
         if category is not None:
@@ -99,9 +104,9 @@ def render(
     return np.round(np.clip(frames, 0, 1) * 255.0).astype(np.uint8)
 
 
-def start_frame(scene: Scene) -> np.ndarray:
-    """What an I2V run is shown: the subject alone on its background, uint8 (SIZE, SIZE, 3)."""
-    return render(neutral(scene))[0]
+def start_frame(scene: Scene, side: int = SIZE) -> np.ndarray:
+    """What an I2V run is shown: the subject alone on its background, uint8 (side, side, 3)."""
+    return render(neutral(scene), side=side)[0]
 
 
 def element_paths(motion: str, rng: np.random.Generator) -> np.ndarray:
@@ -122,9 +127,9 @@ def _paste(frame: np.ndarray, picture: np.ndarray, centre: np.ndarray, opacity: 
     """Draw a premultiplied RGBA picture around `centre`, whole pixels, clipped to the frame, in place."""
     if opacity <= 0.0:
         return
-    size = picture.shape[0]
+    size, side = picture.shape[0], frame.shape[0]
     x, y = (round(float(c) - size / 2) for c in centre)
-    left, top, right, bottom = max(x, 0), max(y, 0), min(x + size, SIZE), min(y + size, SIZE)
+    left, top, right, bottom = max(x, 0), max(y, 0), min(x + size, side), min(y + size, side)
     if left >= right or top >= bottom:
         return
     part = opacity * picture[top - y : bottom - y, left - x : right - x]
