@@ -15,6 +15,7 @@ from small_world.second import model as models
 from small_world.second import sampling, train_decoder, train_generator, vae
 from small_world.second.prepare_data import Samples
 from small_world.second.text import LENGTH, WIDTH
+from tiny.vectors import vector_for
 
 TINY = {"hidden_size": 128, "num_heads": 1, "depth": 1, "depth_single_blocks": 1}
 
@@ -107,6 +108,28 @@ def test_stock_loaders_read_the_files_and_the_sampler_keeps_the_start_frame(tiny
     assert not np.array_equal(videos[0], videos[1])
     with pytest.raises(ValueError, match="every video needs its own"):
         sampling.generate_latents(model, ["a fox"], [1, 2], None, how, states)
+
+
+@pytest.mark.parametrize("point", ["conditioning", "block.double_blocks.0.image", "block.single_blocks.0.image"])
+def test_it_is_steered_like_any_model_and_its_start_frame_is_left_alone(tiny: Any, point: str) -> None:
+    from safety_steering_pack.bridge.steering.apply import apply_steering
+    from safety_steering_pack.bridge.steering.settings import SteeringSettings
+    from safety_steering_pack.safety_steering.steering.interventions import Intervention
+
+    train_generator.export(tiny.state_dict(), 1, 0)
+    model = sampling.load_generator()
+    vector = vector_for(model.model.diffusion_model, conditioning_width=WIDTH, reads=True, gap=0.5)
+
+    def latents(strength: float, start: Any) -> torch.Tensor:
+        settings = SteeringSettings(strength, (point,), Intervention("add", "none"), window=(0, 1))
+        target = apply_steering(model, vector, settings)
+        return sampling.generate_latents(target, ["a fox", "an owl"], [1, 2], start, Sampling(steps=2), states)
+
+    plain = sampling.generate_latents(model, ["a fox", "an owl"], [1, 2], None, Sampling(steps=2), states)
+    assert torch.equal(latents(0.0, None), plain)
+    assert not torch.allclose(latents(4.0, None), plain, atol=1e-3)
+    start = torch.randn(2, 128, 1, 6, 6)
+    assert torch.allclose(latents(4.0, start)[:, :, :1], start, atol=1e-4)
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(
