@@ -113,7 +113,8 @@ def extract_vector(
     texts = tuple(dict.fromkeys(text for row in rows for text in row.prompts.values()))
     benign = [text for row in rows if row.split == TRAIN for text in (row.safe, row.negative) if text][:TOKENS_READ]
     words = settings.tokens == DIFFERING
-    total = len(texts) + len(benign) + len(anchors) * (1 + words) + len(texts) * words
+    fitted = tuple(dict.fromkeys(text for row in rows if row.split == TRAIN for text in row.prompts.values()))
+    total = len(texts) + len(benign) + len(anchors) * (1 + words) + len(fitted) * words
 
     def after(start: int) -> Progress:
         return lambda done, count: progress(start + done, total)
@@ -133,7 +134,7 @@ def extract_vector(
         in_anchors = in_prompts = None
         if words:
             in_anchors = model.words(anchors, layer, after(done + len(anchors)))
-            in_prompts = model.words(texts, layer, after(done + 2 * len(anchors)))
+            in_prompts = model.words(fitted, layer, after(done + 2 * len(anchors)))
         space, name, fingerprint = model.space(layer), model.name, model.fingerprint
 
     train = pairs.of(TRAIN)
@@ -144,7 +145,7 @@ def extract_vector(
     }
     directions = {category: _direction(v, train.benign, tokens) for category, v in differences.items()}
     if in_prompts is not None:
-        read = WordPairs.of([row for row in rows if row.split == TRAIN], texts, in_prompts)
+        read = WordPairs.of([row for row in rows if row.split == TRAIN], fitted, in_prompts)
         directions |= word_directions(read, groups, axis if settings.valence == PROJECT else None)
     hook_point = HookPoint(f"source.{layer}")
     point = HookPointDirections(

@@ -43,15 +43,20 @@ def _lists(module: torch.nn.Module) -> Iterator[torch.nn.ModuleList]:
             yield from _lists(child)
 
 
+class Enough(Exception):
+    """Ends a forward pass after the last layer that was wanted."""
+
+
 @contextmanager
 def pooled_states(
-    layers: torch.nn.ModuleList, wanted: Sequence[int], weights: Callable[[], torch.Tensor]
+    layers: torch.nn.ModuleList, wanted: Sequence[int], weights: Callable[[], torch.Tensor], *, stop: bool = False
 ) -> Iterator[Mapping[int, torch.Tensor]]:
     """While open, each forward pass leaves the pooled states (batch, D) of the wanted layers in the mapping.
 
     wanted: k is the output of layer k, counted from 1; 0 is the input of the first. weights: returns the
     weights (batch, tokens) of the running pass, or (batch, words, tokens) for states (batch, words, D). Pooled in
-    float32 (float64 for a float64 model), on the model's device.
+    float32 (float64 for a float64 model), on the model's device. stop: raise Enough after the last of them, for callers
+    that need nothing more of the pass.
     """
     kept: dict[int, torch.Tensor] = {}
 
@@ -62,7 +67,12 @@ def pooled_states(
         keep(0, next(value for value in (*args, *kwargs.values()) if torch.is_tensor(value) and value.ndim == 3))
 
     def after(number: int) -> Callable[..., None]:
-        return lambda module, args, output: keep(number, output[0] if isinstance(output, tuple) else output)
+        def look(module: Any, args: Any, output: Any) -> None:
+            keep(number, output[0] if isinstance(output, tuple) else output)
+            if stop and number == max(wanted):
+                raise Enough
+
+        return look
 
     handles = []
     try:

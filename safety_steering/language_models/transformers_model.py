@@ -7,8 +7,8 @@ model is loaded at the first request and unloaded when the last `open` block end
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..errors import SafetySteeringError
-from .layer_states import find_layers, last_weights, mean_weights, pooled_states, token_weights, word_weights
+from .layer_states import Enough, find_layers, last_weights, mean_weights, pooled_states, token_weights, word_weights
 from .model_files import check_files, slug, weight_files
 from .source_model import ONE_TOKEN, POOLINGS, Progress, check_request, token_fraction
 from .words import NOTHING, Span, Words, find_words, join_words, piece_reader, token_spans, tokens_of
@@ -175,7 +175,8 @@ class LanguageModel:
         weights = weigh(mask)
         # with padding on the left, positions count from the text's own first token
         positions = (mask.long().cumsum(dim=1) - 1).clamp_min(0)
-        with pooled_states(find_layers(model), layers, lambda: weights) as kept:
+        kept: Mapping[int, torch.Tensor]
+        with pooled_states(find_layers(model), layers, lambda: weights, stop=True) as kept, suppress(Enough):
             model(
                 input_ids=padded["input_ids"].to(self.device),
                 attention_mask=mask.long().to(self.device),

@@ -216,9 +216,11 @@ def test_portable_vectors_do_without_a_source_that_is_not_made_yet(
 
 
 def test_a_strength_that_no_bound_allows_says_so() -> None:
-    assert portable.strongest(lambda strength: 0.0) == {"strength": 8.0, "drift": 0.0, "bound_met": True}
-    assert portable.strongest(lambda strength: strength / 200) == {"strength": 4.0, "drift": 0.02, "bound_met": True}
-    assert portable.strongest(lambda strength: 0.5) == {"strength": 2.0, "drift": 0.5, "bound_met": False}
+    ladder = (2.0, 4.0, 6.0, 8.0)
+    assert portable.strongest(lambda strength: 0.0, ladder) == {"strength": 8.0, "drift": 0.0, "bound_met": True}
+    half = portable.strongest(lambda strength: strength / 200, ladder)
+    assert half == {"strength": 4.0, "drift": 0.02, "bound_met": True}
+    assert portable.strongest(lambda strength: 0.5, ladder) == {"strength": 2.0, "drift": 0.5, "bound_met": False}
 
 
 def test_headline_strengths_are_chosen_on_benign_prompts_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@
     python tools/start.py small_world.portable.compare            the test split -> portable.json, selectivity.json
 
 Needs the results of `small_world.native.compare` (for the native oracle) and both vectors of
-`small_world.portable.source_vector`. The headline strength of a recipe is the largest of `LADDER` that loses at most
+`small_world.portable.source_vector`. The headline strength of a recipe is the largest of its ladder that loses at most
 `DRIFT` of benign fidelity on benign validation prompts; the oracle's is the best on unsafe ones. Intervention, norm and
 gate are those that validation chose for the native directions. Each row is written when it is measured; a stopped run
 is resumed. `--missing` keeps the rows of the results files and measures those that are missing or have too few prompts.
@@ -50,7 +50,9 @@ from .plan import (
 )
 from .vectors import make_vectors
 
-LADDER, DRIFT = (2.0, 4.0, 6.0, 8.0), 0.02
+DRIFT = 0.02
+# of vectors of words, up to the strength that Transfer recommends; of vectors of captions
+LADDERS = {True: (4.0, 6.0, 8.0, 10.0), False: (2.0, 4.0, 6.0, 8.0)}
 VALIDATION = Prompts("validation", 50, (5, 6, 7))
 ORACLE_VALIDATION = Prompts("validation", 60, (5,))
 CHOICE_FILE = RESULTS / "portable_choice.json"
@@ -75,9 +77,9 @@ def choose(processes: int, missing: bool) -> None:
             add(_oracle(plan, processes))
 
 
-def strongest(drift: Callable[[float], float]) -> dict[str, Any]:
+def strongest(drift: Callable[[float], float], ladder: Sequence[float]) -> dict[str, Any]:
     """The largest strength that loses at most `DRIFT` of benign fidelity; if none does, the smallest, which says so."""
-    for strength in reversed(LADDER):
+    for strength in reversed(ladder):
         lost = drift(strength)
         if lost <= DRIFT:
             return {"strength": strength, "drift": lost, "bound_met": True}
@@ -96,13 +98,17 @@ def _headline(plan: Plan, processes: int) -> dict[str, Any]:
         plain, steered = (outcomes[name]["benign"].faithful for name in (benign.name, setting.name))
         return float((plain.astype(float) - steered).mean())
 
-    found = {"setting": plan.name, **strongest(drift), "n_benign": prompts.per_seed * len(prompts.seeds)}
+    found = {
+        "setting": plan.name,
+        **strongest(drift, LADDERS[plan.recipe.of_words]),
+        "n_benign": prompts.per_seed * len(prompts.seeds),
+    }
     print(found, flush=True)
     return found | {"kind": "headline", "direction": "transferred", "split": "validation"}
 
 
 def _oracle(plan: Plan, processes: int) -> list[dict[str, Any]]:
-    settings = [replace(plan.setting(s), name=f"{s:g}") for s in (*LADDER, 12.0)]
+    settings = [replace(plan.setting(s), name=f"{s:g}") for s in (*LADDERS[plan.recipe.of_words], 14.0)]
     outcomes = measure([PLAIN, *settings], ORACLE_VALIDATION, make_vectors([plan.recipe]), processes=processes)
     reference = _reference(ORACLE_VALIDATION)
     rows = [row(s, outcomes[s.name], outcomes[PLAIN.name], reference, "validation") for s in settings]

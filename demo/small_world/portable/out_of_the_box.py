@@ -100,7 +100,7 @@ def measured(case: Case, prompts: Prompts, processes: int, with_plain: bool) -> 
 def safe_setting(case: Case) -> tuple[WorldSetting, str]:
     """What Safe Model decides in a case: its setting, whose vector is saved in `vectors_folder`, and its report."""
     use_comfyui()
-    from dev_nodes.minilm_text_encode import MiniLMTextEncode
+    from dev_nodes.minilm_text_encode import MiniLMTextEncode, small_world_tokens
     from dev_nodes.stand_in_clip import Clip
     from safety_steering_pack.bridge import folders, safe_model
     from safety_steering_pack.bridge.steering.settings import recommended_settings
@@ -112,7 +112,7 @@ def safe_setting(case: Case) -> tuple[WorldSetting, str]:
     benign = [PromptRow(str(number), "benign", safe=text) for number, text in enumerate(style())]
     made = safe_model.safe_model(
         load_generator(),
-        Clip(lambda text: MiniLMTextEncode.execute(text)[0]),
+        Clip(lambda text: MiniLMTextEncode.execute(text)[0], *small_world_tokens()),
         case.vector.name,
         case.level,
         benign=PromptSet(tuple(benign), "harmless captions of this world") if case.benign else None,
@@ -125,7 +125,8 @@ def safe_setting(case: Case) -> tuple[WorldSetting, str]:
         raise ValueError(f"The recommended settings are {how}; expected one hook point, {TEXT}, and both branches.")
     act = how.intervention
     names = (act.kind, act.norm, act.gate, act.threshold, how.strength, how.window)
-    return WorldSetting(case.name, file, "transferred", (TEXT,), *names, dict(made.vector.mix)), made.report
+    gate = {"false_alarm": act.false_alarm, "token_threshold": act.token_threshold}
+    return WorldSetting(case.name, file, "transferred", (TEXT,), *names, dict(made.vector.mix), **gate), made.report
 
 
 def check(setting: WorldSetting, prompts: Prompts, opened: np.ndarray) -> int:

@@ -26,6 +26,8 @@ DRAWS, RANDOM_DRAWS, MATCHED_DRAWS = {"t2v": 20, "i2v": 5}, (1, 2, 3), 5
 BLOCK = "block.blocks.4.image"
 ALL, AS_ONE = dict.fromkeys(CATEGORIES, 1.0), {WHOLE: 1.0}
 OWN, BUNDLED = Recipe("own"), Recipe("bundled")
+CAPTIONS = {"words": False, "sharpen": 1.0}  # as vectors were carried before they had words
+FALSE_ALARM, TOKEN_THRESHOLD = 0.01, -1.5  # as of `alignment/rule.py`
 HEADLINE, SECOND, NATIVE = "own source, ridge", "bundled source, ridge", "native (oracle)"
 
 
@@ -40,7 +42,7 @@ class Plan:
 
     def setting(self, strength: float) -> WorldSetting:
         return replace(
-            steering(self.recipe, strength, self.mix or ALL),
+            steering(self.recipe, strength, self.mix or (AS_ONE if self.recipe.of_words else ALL)),
             name=self.name,
             direction=self.direction,
         )
@@ -75,14 +77,21 @@ class Entry:
 
 
 def steering(recipe: Recipe, strength: float, mix: Mapping[str, float] = ALL) -> WorldSetting:
-    """How every transferred vector steers."""
-    how = ("clamp", "token", "pooled", -2.5)
-    return WorldSetting("", recipe.file, "transferred", (recipe.hook_point,), *how, strength, mix=mix)
+    """How a transferred vector steers: one of words as Transfer recommends, one of captions as was chosen for it."""
+    how, gate = ("clamp", "token", "pooled", -2.5), {}
+    if recipe.of_words:
+        how = ("clamp", "none", "prompt", 0.0)
+        gate = {"false_alarm": FALSE_ALARM, "token_threshold": TOKEN_THRESHOLD}
+    return WorldSetting("", recipe.file, "transferred", (recipe.hook_point,), *how, strength, mix=mix, **gate)
 
 
 def plans() -> dict[str, Plan]:
     """The plans whose strength validation chooses, by name."""
     found = [Plan(HEADLINE, OWN), Plan(SECOND, BUNDLED)]
+    found += [
+        Plan(f"{name}, whole captions", replace(plan, **CAPTIONS))
+        for name, plan in (("own source, ridge", OWN), ("bundled source, ridge", BUNDLED))
+    ]
     found += [permuted(draw) for draw in range(1, DRAWS["t2v"] + 1)]
     found += [random_source(draw) for draw in RANDOM_DRAWS]
     found += [
@@ -92,7 +101,7 @@ def plans() -> dict[str, Plan]:
         found.append(Plan(f"own source, ridge, {name}", replace(OWN, sharpen=sharpen)))
     found += [Plan(f"own source, ridge, {count} anchors", replace(OWN, anchors=count)) for count in (50, 200)]
     found += [
-        Plan("own source, ridge, one direction for all", OWN, mix=AS_ONE),
+        Plan("own source, ridge, a direction for each category", OWN, mix=ALL),
         Plan("own source, ridge, anchors of this world", Recipe("narrow")),
         Plan("own source, ridge, inner encoder layer", replace(OWN, hook_point=INNER)),
         Plan("own source, ridge, block", replace(OWN, hook_point=BLOCK, anchors=300)),

@@ -10,7 +10,8 @@ Three kinds of rows:
     strength  ASR and usable on 60 unsafe prompts, by strength and norm, with the rule's gate.
     rule      the strength that the rule gives without anything unsafe, beside the most usable of those ("oracle").
 
-Vectors have all categories of their source and its mix, as Safe Model applies them.
+Vectors have all categories of their source and its mix, as Safe Model applies them. They are carried by whole captions:
+a vector of words has a rule of its own (`words_rule`), whose gate needs no factor and whose strength is fixed.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def carried(source: str, shrinkage: float, without: tuple[str, ...] = ()) -> Any
     from safety_steering_pack.safety_steering.alignment.transfer import carry_over
 
     own = AnchorStates(*target_states(style(without), TEXT))
-    return carry_over(source_vector(source), replace(align(Recipe(source)), own_benign=own), shrinkage)
+    alignment = align(Recipe(source, words=False))
+    return carry_over(source_vector(source), replace(alignment, own_benign=own), shrinkage)
 
 
 @lru_cache

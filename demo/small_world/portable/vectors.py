@@ -59,6 +59,11 @@ class Recipe:
     words: bool = True
 
     @property
+    def of_words(self) -> bool:
+        """Whether the vector has directions of words and detectors; one whose source's file is older has none."""
+        return self.words and self.hook_point == TEXT and has_words(self.source)
+
+    @property
     def file(self) -> str:
         parts = [self.source, self.method, self.hook_point]
         parts += [f"{name}{value}" for name in ("anchors", "permuted", "random") if (value := getattr(self, name))]
@@ -168,6 +173,11 @@ def target_tokens(texts: Sequence[str]) -> Any:
     """The states of all tokens of the texts, (m, D)."""
     states, mask = encode_text(texts)
     return states[mask]
+
+
+def has_words(source: str) -> bool:
+    """Whether a source's file, if it is made, holds words of its anchors."""
+    return SOURCES[source].exists() and source_vector(source).anchors.words is not None
 
 
 @lru_cache
