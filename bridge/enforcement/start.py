@@ -15,8 +15,10 @@ from .guarded_server import GuardedServer
 from .health_check import check_health
 from .jobs.folder_watch import FolderWatch
 from .jobs.job_guard import JobGuard
+from .jobs.node_facts import CORE_FOLDERS
 from .jobs.staging import Staging
 from .media import guard_media
+from .patterns import guard_patterns
 from .routes import add_routes
 from .worker import end_process
 
@@ -40,6 +42,7 @@ def start_guardrail() -> GuardedServer:
     jobs = JobGuard(server)
     clean_logs()
     guard_media()
+    guard_patterns(CORE_FOLDERS[1:])
     server.guarded = Guarded(
         {**server.worker.wraps(), **server.wraps(), **staging.wraps(), **jobs.wraps()}, end_process
     )

@@ -284,3 +284,49 @@ def test_forwarded_clients_see_no_other_jobs(guarded):
     assert run.prompt_id in answer(guarded, f"/history/{run.prompt_id}", headers=far)[1]
     for path in ("/", "/object_info", "/view?filename=none.png", "/extensions"):
         assert answer(guarded, path, headers=far)[0] in (200, 404)
+
+
+def text_job(*nodes):
+    """A chain of text nodes, each with the former's text in its input `string`, and a preview of the last."""
+    graph = PromptGraph()
+    text = graph.add("PrimitiveStringMultiline", value="a" * 40 + "!")[0]
+    for name, settings in nodes:
+        strings = dict.fromkeys(settings.pop("links", ("string",)), text)
+        text = graph.add(name, settings, **strings)[0]
+    graph.add("PreviewAny", source=text)
+    return graph.prompt
+
+
+FLAGS = {"case_insensitive": True, "multiline": False, "dotall": False}
+SLOW = {
+    "replace": text_job(("RegexReplace", {"regex_pattern": "(a+)+$", "replace": "b", "count": 0, **FLAGS})),
+    "match": text_job(("RegexMatch", {"regex_pattern": "(a|aa)+$", **FLAGS})),
+    "extract": text_job(
+        ("RegexExtract", {"regex_pattern": "^(a*)*$", "mode": "All Groups", "group_index": 1, **FLAGS})
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_pattern_that_takes_for_ever_holds_nobody(guarded, name):
+    job = guarded.client.submit(SLOW[name])
+    before = time.monotonic()
+    assert guarded.status()["serving"]  # at once: the server answers while the pattern is tried
+    assert time.monotonic() - before < 5
+    run = guarded.client.result(job)
+    assert "This pattern was not done with the text in 10 s" in run.error.message
+    still_works(guarded)
+
+
+def test_an_honest_pattern(guarded):
+    prompt = text_job(("RegexReplace", {"regex_pattern": "a+", "replace": "b", "count": 0, **FLAGS}))
+    run = guarded.client.run(prompt).succeeded()
+    assert [shown["text"] for shown in run.outputs.values()] == [["b!"]]
+
+
+def test_a_text_that_grows_and_grows(guarded):
+    links = ("string_a", "string_b")
+    doubled = [("StringConcatenate", {"delimiter": "", "links": links}) for _ in range(40)]
+    run = guarded.client.run(text_job(*doubled))
+    assert "It gives a text of more than 16 million letters" in run.error.message
+    still_works(guarded)

@@ -60,6 +60,8 @@ STRAY = (
     "out, or use one that saves into the output folder."
 )
 NO_FILE = "It wrote a link or the like ({}) and no file, so it cannot be signed. Leave this node out."
+LONGEST_TEXT = 16 * 1024**2
+LONG = "It gives a text of more than 16 million letters, which this server does not hold. Use shorter texts."
 ODD_NAME = "The name of its file ({}) has characters that are not shown as they are. Give a plain file name."
 FOREIGN = (
     "It takes a model and gives pictures, but no sampler run of ComfyUI happened in it, so they are not steered. "
@@ -118,6 +120,8 @@ class Results:
         """
         job, taken = self._job, self._job.flow.taken(self._node_id)
         made = job.flow.give(self._node_id, self._facts, output, expanded)
+        if any(isinstance(text, str) and len(text) > LONGEST_TEXT for values in output for text in _listed(values)):
+            raise Refused(LONG, self._node_id)
         files = [*self._staging.written(self._node_id), *self._past_staging(changes)]
         try:
             if odd := next((file.name for file in files if not is_plain_file(file.path)), None):
@@ -240,6 +244,10 @@ class Results:
             self._job.showed_words = True
         told: Any = [[self._staging.told(value, self._moved) for value in values] for values in output]
         return (told if self._moved and not any(isinstance(values, tuple) for values in output) else output), ui
+
+
+def _listed(values: Any) -> Sequence[Any]:
+    return values if isinstance(values, list | tuple) else ()
 
 
 def _pictures(taken: Taken) -> Content:
