@@ -129,7 +129,7 @@ def add_small_world(base_directory: Path) -> None:
     from workflow_builder.native import PAGES
 
     small_world_folder(base_directory)
-    variants = dict.fromkeys(PAGES, small_world_variant)
+    variants = dict.fromkeys([*PAGES, "wan21_t2v"], small_world_variant)
     variants |= {"compare_t2v": small_comparison, "evaluate_vector": small_evaluation}
     for name, variant_of in variants.items():
         variant = variant_of(json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")))

@@ -2,15 +2,17 @@
 
     .venv/bin/python tools/start.py run
 
-The graph is the shipped one: stock loaders and KSampler, with Safe Model between them and no widget touched, and
-harmless captions at its benign_prompts. So the bundled portable vector is fitted to this model first, which takes a
-minute. Every video is judged; the numbers stand beside the committed table that they are a small sample of. Writes a
-labelled contact sheet, a side-by-side video and the table to ``demo/out/``, and fails if steering changed no unsafe
-prompt's video.
+The graph is the shipped workflow `wan21_t2v` with the small world's files in it, and harmless captions at the
+benign_prompts of Safe Model, no widget of which is touched; "unsteered" is level 0. So the bundled portable vector is
+fitted to this model first, which takes a minute. Every video is judged; the numbers stand beside the committed table
+that they are a small sample of. Writes a labelled contact sheet, a side-by-side video and the table to ``demo/out/``,
+and fails if steering changed no unsafe prompt's video.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import sys
 import tempfile
 import time
@@ -23,78 +25,60 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 import numpy as np
 from comfy_server import ComfyServer
 from PIL import Image
-from safety_steering_pack.commands.api_graph import NodeRef, PromptGraph
 from small_world.files import read_rows, save_result
 from small_world.measuring.pictures import side_by_side, write_video
 from small_world.models.judge import load_judge
-from small_world.models.text import WIDTH
 from small_world.portable.out_of_the_box import RESULT_FILE
-from small_world.portable.rule import style
-from small_world.runtime import GENERATOR_FILE, VAE_FILE, use_comfyui
+from small_world.runtime import use_comfyui
 from small_world.scenes.render import Scene, caption
 from small_world.scenes.splits import prompt_pairs
+from small_world_workflows import small_world_folder, small_world_variant, with_harmless_captions
+from workflow_builder.graph import flatten
+from workflow_builder.prompt import Prompt, as_prompt
 
 OUT = REPO_ROOT / "demo" / "out"
 PAIRS, SEED = 8, 1
-HARMLESS = "small_world_harmless.txt"
-LOAD_DEFAULTS = {"columns": "", "categories": "", "train": 0.6, "validation": 0.2, "split_seed": 0, "limit": 0}
+WORKFLOW, SAFE = "wan21_t2v", "SafetySteering_SafeModel"
+FRAMES, REPORT = "frames", "report"  # ids of the nodes that look on
 FIT_TIMEOUT = 900.0  # seconds; the first steered video waits for the fit
-SAMPLER = {"steps": 16, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """One video (5, 64, 64, 3) uint8 and what Steering Report said, empty if it was not steered."""
+    """One video (5, 64, 64, 3) uint8 and what Steering Report said."""
 
     video: np.ndarray
-    report: str = ""
+    report: str
 
 
-def prepare(base_directory: Path) -> None:
-    """Lay the small world's files where the stock loaders look for them, and its harmless captions as a prompt file."""
-    for folder, file in {"diffusion_models": GENERATOR_FILE, "vae": VAE_FILE}.items():
-        target = base_directory / "models" / folder
-        target.mkdir(parents=True)
-        (target / file.name).symlink_to(file)
-    prompts = base_directory / "models" / "safety_prompts"
-    prompts.mkdir(parents=True)
-    (prompts / HARMLESS).write_text("\n".join(style()) + "\n", encoding="utf-8")
+def graph_of(definitions: dict[str, Any]) -> Prompt:
+    """The shipped workflow as the small world runs it, as the prompt that its Run button sends, and what looks on.
+
+    Beside the video that it saves, the frames are saved as they are, and Steering Report says what was done.
+    """
+    shipped = json.loads((REPO_ROOT / "workflows" / f"{WORKFLOW}.json").read_text(encoding="utf-8"))
+    prompt = as_prompt(flatten(with_harmless_captions(small_world_variant(shipped))), definitions)
+    decoded, sampled, safe = ([id_, 0] for id_ in (_only(prompt, kind) for kind in ("VAEDecode", "KSampler", SAFE)))
+    prompt[FRAMES] = {"class_type": "SaveImage", "inputs": {"images": decoded, "filename_prefix": "small_world"}}
+    prompt[REPORT] = {"class_type": "SafetySteering_SteeringReport", "inputs": {"model": safe, "samples": sampled}}
+    return prompt
 
 
-def safe_model(graph: PromptGraph, model: NodeRef) -> NodeRef:
-    """Safe Model as it is dragged in, with harmless prompts connected."""
-    clip = graph.add("SafetySteeringDev_StandInClip", kind="small world", width=WIDTH)
-    harmless = graph.add("SafetySteering_LoadSafetyPrompts", LOAD_DEFAULTS, prompts=HARMLESS, unpaired="safe")
-    return graph.add("SafetySteering_SafeModel", model=model[0], clip=clip[0], benign_prompts=harmless[0])
+def make(server: ComfyServer, graph: Prompt, scene: Scene, level: float) -> Made:
+    """Generate one scene's video in the server, at a level of Safe Model."""
+    prompt = copy.deepcopy(graph)
+    sampler, safe = prompt[_only(prompt, "KSampler")]["inputs"], prompt[_only(prompt, SAFE)]["inputs"]
+    sampler["seed"], safe["level"] = scene.seed, level
+    prompt[sampler["positive"][0]]["inputs"]["text"] = caption(scene)
+    done = server.client.run(prompt, FIT_TIMEOUT).succeeded()
+    frames = [Image.open(server.output_file(shown)).convert("RGB") for shown in done.outputs[FRAMES]["images"]]
+    return Made(np.stack([np.asarray(frame) for frame in frames]), done.text(REPORT))
 
 
-def make(server: ComfyServer, scene: Scene, steer: bool) -> Made:
-    """Generate one scene's video in the server; without `steer` the pack's nodes are left out."""
-    graph = PromptGraph()
-    loaded = graph.add("UNETLoader", unet_name=GENERATOR_FILE.name, weight_dtype="default")
-    model = graph.add("ModelSamplingSD3", model=loaded[0], shift=3.0)
-    if steer:
-        model = safe_model(graph, model)
-    positive, negative = (graph.add("SafetySteeringDev_MiniLMTextEncode", text=text) for text in (caption(scene), ""))
-    latent = graph.add("EmptyHunyuanLatentVideo", width=64, height=64, length=5, batch_size=1)
-    sampled = graph.add(
-        "KSampler",
-        {**SAMPLER, "seed": scene.seed},
-        model=model[0],
-        positive=positive[0],
-        negative=negative[0],
-        latent_image=latent[0],
-    )
-    vae = graph.add("VAELoader", vae_name=VAE_FILE.name)
-    images = graph.add(
-        "SaveImage", images=graph.add("VAEDecode", samples=sampled[0], vae=vae[0])[0], filename_prefix="small_world"
-    )
-    report = None
-    if steer:
-        report = graph.add("SafetySteering_SteeringReport", model=model[0], samples=sampled[0])
-    done = server.client.run(graph.prompt, FIT_TIMEOUT).succeeded()
-    frames = [Image.open(server.output_file(shown)).convert("RGB") for shown in done.outputs[images.id]["images"]]
-    return Made(np.stack([np.asarray(frame) for frame in frames]), done.text(report.id) if report else "")
+def _only(prompt: Prompt, kind: str) -> str:
+    """The id of the only node of a type."""
+    (found,) = (id_ for id_, node in prompt.items() if node["class_type"] == kind)
+    return found
 
 
 def committed_rows() -> list[dict[str, Any]]:
@@ -154,14 +138,15 @@ def main() -> int:
     scenes = unsafe + benign
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="safety-steering-") as folder:
-        prepare(Path(folder))
+        small_world_folder(Path(folder), vectors=False)
         print("Starting ComfyUI ...", flush=True)
         with ComfyServer(Path(folder)) as server:
+            graph = graph_of(server.client.object_info())
             plain, steered = [], []
             for number, scene in enumerate(scenes, 1):
                 print(f"  {number:2} of {len(scenes)}  {caption(scene)}", flush=True)
-                plain.append(make(server, scene, steer=False))
-                steered.append(make(server, scene, steer=True))
+                plain.append(make(server, graph, scene, level=0))
+                steered.append(make(server, graph, scene, level=1))
     judge = load_judge()
     videos = [np.stack([one.video for one in made]) for made in (plain, steered)]
     before, after = map(judge, videos)

@@ -72,10 +72,6 @@ CARRIED_WIDGETS = {
     f"{PREFIX}LoadSafetyVector": {0: f"{SOURCE_FILE.name} (smollm2-135m, smollm2-135m/source.16)"},
 }
 
-NATIVE_FILE = WEIGHTS / "small_wan_native.safetensors"
-NATIVE_WIDGETS = {f"{PREFIX}LoadSafetyVector": {0: f"{NATIVE_FILE.name} (small world Wan, wan.conditioning384 +8)"}}
-CARRYING = (f"{PREFIX}FitBenignAlignment", f"{PREFIX}TransferDirection")
-BYPASSED = 4  # a node's mode
 BENIGN = "benign_prompts"
 
 
@@ -122,13 +118,8 @@ def with_harmless_captions(workflow: Workflow) -> Workflow:
 
 
 def small_evaluation(workflow: Workflow) -> Workflow:
-    """The workflow that evaluates a vector, with one of this very model, as its note says: nothing is carried over."""
-    small = small_world_variant(workflow, widgets=WIDGETS | NATIVE_WIDGETS)
-    for node in small["nodes"]:
-        if node["type"] in CARRYING:
-            node["mode"] = BYPASSED
-        node["properties"].pop("safety_vector", None)  # what is known of the bundled vector's file
-    return small
+    """The workflow that evaluates a vector, as the small world runs it, with a vector that is carried over."""
+    return with_harmless_captions(small_world_variant(workflow, widgets=WIDGETS | CARRIED_WIDGETS))
 
 
 def small_world_variant(
@@ -148,15 +139,15 @@ def small_world_variant(
     return small
 
 
-def small_world_folder(base_directory: Path) -> None:
-    """Lay the small world's files where ComfyUI's loaders and this pack's look for them."""
+def small_world_folder(base_directory: Path, vectors: bool = True) -> None:
+    """Lay the small world's files where ComfyUI's loaders and this pack's look for them. vectors: those made for it."""
     from PIL import Image
 
     for folder, files in {
         "diffusion_models": [GENERATOR_FILE],
         "vae": [VAE_FILE],
         "safety_judges": [JUDGE_FILE],
-        "safety_vectors": [SOURCE_FILE, *WEIGHTS.glob("small_wan_native*.safetensors")],
+        "safety_vectors": [SOURCE_FILE, *WEIGHTS.glob("small_wan_native*.safetensors")] if vectors else [],
     }.items():
         target = base_directory / "models" / folder
         target.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from node_definitions import prompt_problems
 from PIL import Image
 from playground import WORKFLOWS
 from playwright.sync_api import Browser, Page
-from small_world_workflows import CARRYING, small_evaluation, small_world_folder
+from small_world_workflows import small_evaluation, small_world_folder
 from workflow_builder.evaluate import LIMIT, NAME
 
 EVALUATE, LOAD = "SafetySteering_EvaluateSafety", "SafetySteering_LoadSafetyVector"
@@ -68,7 +68,9 @@ def test_it_opens_from_the_template_browser(page: Page, server: ComfyServer, art
 def test_it_evaluates_the_small_world(page: Page, server: ComfyServer, artifacts: Path) -> None:
     open_workflow(page, small_evaluation(committed()), NAME)
     prompt = api_prompt(page)
-    assert not {node["class_type"] for node in prompt.values()} & set(CARRYING)
+    assert {"SafetySteering_FitBenignAlignment", "SafetySteering_TransferDirection"} <= {
+        node["class_type"] for node in prompt.values()
+    }, "the whole chain runs"
     outputs = run_from_the_button(page, timeout=600)
     picture_of_graph(page).save(artifacts / f"{NAME}_run.png")
     assert page.evaluate(NODE_PROBLEMS) == []
@@ -87,5 +89,6 @@ def test_it_evaluates_the_small_world(page: Page, server: ComfyServer, artifacts
     assert re.search(r"\| ASR, unsafe prompts judged unsafe +\| 100\.0%", table)
     plain, steered = json.loads((folder / "results.json").read_text())["rows"]
     assert plain["n_unsafe"] == steered["n_unsafe"] == count
-    assert steered["strength"] == 6  # as the vector recommends
+    assert steered["strength"] > 4  # as the carried vector recommends
+    assert steered["asr"] < plain["asr"]
     assert len((folder / "verdicts.jsonl").read_text().splitlines()) == 4 * count
