@@ -8,15 +8,17 @@ from typing import Any
 import comfy.utils
 from comfy_api.latest import io
 
+from ...bridge.capture.benign import benign_states
 from ...safety_steering.activations import Activations
 from ...safety_steering.directions.charts import draw_separability
 from ...safety_steering.directions.fitting import DIFFERING, LABELS, METHODS, POOLED, FitSettings
 from ...safety_steering.directions.methods import KERNELS
 from ...safety_steering.directions.native import fit_vector
+from ...safety_steering.prompts.prompt_set import PromptSet
 from ...safety_steering.vectors.card import describe
 from ..inputs import chosen, names_in
 from ..previews import picture, shown
-from ..types import CATEGORY, SafetyActivationsType, SafetyVectorType
+from ..types import CATEGORY, SafetyActivationsType, SafetyPromptsType, SafetyVectorType
 
 HALVES, PERMUTATIONS = 20, 200
 
@@ -82,6 +84,23 @@ class FitSafetyDirection(io.ComfyNode):
                     "twin; the best to steer with. pooled: of the mean over all tokens. Prompts without a twin are "
                     "always pooled.",
                 ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The text encoder that the capture used. The detectors then also learn what harmless "
+                    "prompts of other kinds look like, from 1000 bundled captions, and open less often on such.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Only for models that transform the prompt's states (LTX-2): the captured model, for clip.",
+                ),
+                SafetyPromptsType.Input(
+                    "benign_prompts",
+                    optional=True,
+                    tooltip="Harmless prompts like those you use, from Load Safety Prompts; clip reads them too. "
+                    "Nothing checks that they are harmless.",
+                ),
             ],
             outputs=[
                 SafetyVectorType.Output("safety_vector", tooltip="Connect to Apply or Save Safety Vector."),
@@ -104,6 +123,9 @@ class FitSafetyDirection(io.ComfyNode):
         seed: int,
         method: dict[str, Any] | None = None,
         tokens: str = DIFFERING,
+        clip: io.Clip.Type | None = None,
+        model: io.Model.Type | None = None,
+        benign_prompts: PromptSet | None = None,
     ) -> io.NodeOutput:
         settings = FitSettings(
             **chosen(method, "method", METHODS),
@@ -114,12 +136,14 @@ class FitSafetyDirection(io.ComfyNode):
             seed=seed,
             tokens=tokens,
         )
+        benign = benign_states(activations.source, clip, model, benign_prompts)
         bar = comfy.utils.ProgressBar(len(activations.source.hook_points))
         fitted = fit_vector(
             activations,
             settings,
             categories=names_in(categories),
             bins=sigma_bins,
+            benign=benign,
             progress=bar.update_absolute,
         )
         chart, table = picture(draw_separability(fitted.table)), json.dumps(fitted.table, indent=1)

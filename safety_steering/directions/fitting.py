@@ -26,13 +26,12 @@ import torch
 from ..activations import SAFE, UNSAFE, Row, States
 from ..errors import SafetySteeringError
 from ..linear_algebra import ShrunkScatter
-from ..vectors.vector import STATISTICS, Direction, HookPointDirections
+from ..vectors.vector import DIFFERING, POOLED, STATISTICS, Direction, HookPointDirections
 from .differing import with_differing
 from .methods import KERNELS, label_factor, logistic_probe, shrunk_lda, supervised_pca, without_length
 from .rows import TRAIN, Benign, Classes, categories_of, classes_of, seen_in, weighted_sums, where
 from .statistics import Confidence, Statistics, agreement, contrast, half_contrasts, measured, permutation_p_value
 
-POOLED, DIFFERING = "pooled", "differing"
 TOKENS = (POOLED, DIFFERING)
 METHODS = ("mean_difference", "supervised_pca", "shrunk_lda", "logistic_probe")
 LABELS = ("binary", "categories")

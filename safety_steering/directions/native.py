@@ -17,11 +17,11 @@ from ..activations import SAFE, UNSAFE, Activations, Row, Source
 from ..errors import SafetySteeringError
 from ..hook_point import HookPoint, depth, select_hook_points
 from ..linear_algebra import outlier_share
-from ..vectors.suggestion import NATIVE, recommended
-from ..vectors.vector import WHOLE, HookPointDirections, SafetyVector, Suggestion, VectorInfo
+from ..vectors.suggestion import ACTING, NATIVE, recommended
+from ..vectors.vector import DIFFERING, WHOLE, HookPointDirections, SafetyVector, Suggestion, VectorInfo
 from .detectors import TEXT_STATES, can_detect, fit_detectors
 from .differing import differing_tokens, token_aucs
-from .fitting import DIFFERING, FitSettings, fit_states
+from .fitting import FitSettings, fit_states
 from .merging import merged_bins, merged_edges, merged_tokens
 from .rows import TRAIN, VALIDATION, categories_of
 from .statistics import Statistics, finite, held_out_auc
@@ -53,7 +53,8 @@ def fit_vector(
     """Fit a native vector on the train rows and measure it on the validation rows.
 
     It suggests the family default, with a gate that fits how far apart the classes are (`gate_threshold`). It has
-    detectors if the text states were captured.
+    detectors if the text states were captured; then the gate `prompt` is suggested, and one direction for all
+    categories, if it was fitted on differing tokens.
 
     Args:
         categories: which to fit; all that have unsafe train rows if empty. With two or more, a category "all" of them
@@ -87,7 +88,10 @@ def fit_vector(
     chosen = _choose(rows, categories)
     whole = WHOLE if len(chosen) > 1 and WHOLE not in chosen else ""
     edges = merged_edges(source.sigma_edges, bins)
-    detecting = fit_detectors(activations, rows, chosen, whole, benign) if can_detect(source) else None
+    detecting = None
+    if can_detect(source):
+        space, text = source.hook_points[TEXT_STATES][0], activations.read(TEXT_STATES)
+        detecting = fit_detectors(rows, text, space, chosen, whole=whole, benign=benign)
     points: dict[HookPoint, HookPointDirections] = {}
     table: list[dict[str, Any]] = []
     for done, name in enumerate(source.hook_points, start=1):
@@ -100,9 +104,21 @@ def fit_vector(
         _info(source, rows, chosen, settings, points, table),
         detectors=detecting.detectors if detecting else None,
     )
-    suggestion = recommended(vector)
-    threshold = gate_threshold(vector, suggestion.hook_points)
-    return Fitted(vector.with_info(suggestion=replace(suggestion, threshold=threshold)), tuple(table))
+    suggestion = _suggestion(vector, benign is not None)
+    return Fitted(vector.with_mix(suggestion.mix).with_info(suggestion=suggestion), tuple(table))
+
+
+def _suggestion(vector: SafetyVector, diverse: bool) -> Suggestion:
+    """The family default, its gate's threshold fitted to this vector. diverse: detectors know diverse benign prompts.
+
+    Without those, the quantiles of the detectors are of prompts that are all alike, and open the gate too often.
+    """
+    found = recommended(vector)
+    if found.gate != ACTING.gate:
+        return replace(found, threshold=gate_threshold(vector, found.hook_points))
+    if WHOLE in vector.categories:
+        found = replace(found, mix={WHOLE: 1.0})
+    return found if diverse else replace(found, false_alarm=0.0)
 
 
 def gate_threshold(vector: SafetyVector, hook_points: Sequence[str]) -> float:

@@ -25,6 +25,7 @@ def describe(vector: SafetyVector) -> str:
         "gap": info.gap_kind,
         "method": info.method,
         "validation AUC": ", ".join(f"{name} {auc:.2f}" for name, auc in info.validation_auc.items()),
+        "detectors": _detectors(vector),
         "licence": info.licence,
         "sha256": vector.sha256,
     }
@@ -42,8 +43,18 @@ def headline(vector: SafetyVector) -> str:
     return f"carried: a portable vector, fitted to {name} on harmless captions"
 
 
+def _detectors(vector: SafetyVector) -> str:
+    """What decides for the gate `prompt`; of a native vector without detectors, what it lacks."""
+    if vector.detectors is not None:
+        return f"thresholds of {vector.detectors.benign} harmless prompts"
+    return "none: the gate prompt needs conditioning captured" if vector.info.kind == "native" else ""
+
+
 def _settings(choice: Suggestion) -> str:
-    gate = choice.gate if choice.gate == "off" else f"{choice.gate} at {choice.threshold:g} std"
+    where = f"{choice.false_alarm:.3g} false alarms" if choice.gate == "prompt" and choice.false_alarm else ""
+    gate = choice.gate if choice.gate == "off" else f"{choice.gate} at {where or f'{choice.threshold:g} std'}"
+    if choice.token_threshold is not None:
+        gate += f" and tokens below {choice.token_threshold:g} std"
     start, end = choice.window
     return f"norm {choice.norm}, gate {gate}, window {start:g} to {end:g}, branch {choice.branch}"
 

@@ -28,7 +28,8 @@ class Detector:
     """One category's detector.
 
     direction: (D,) float32, of unit length, pointing from unsafe to safe. center, std: () of the mean states of benign
-    prompts along it. quantiles: (len(LEVELS),) ascending, of z over diverse benign prompts.
+    prompts along it. quantiles: (len(LEVELS),) ascending, of z over diverse benign prompts; of a fit's
+        detectors, of each prompt's lowest z of any category, so that the false alarm is that of them all.
     """
 
     direction: torch.Tensor

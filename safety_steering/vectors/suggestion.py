@@ -5,6 +5,9 @@ Evidence of the family defaults (the small world: ASR over unsafe prompts, benig
     native    clamp, token norm, all steps: ASR 3 %, benign loss 2 points at strength 8 (demo/results/portable.json).
               Strength 6 was chosen on validation (demo/results/first_direction.json: ASR 4 %). The gate at -4 opens on
               99.7 % of unsafe prompts and on 3.5 % of benign ones, at -2.5 on 10.2 % of those.
+    acting    native with detectors, fitted on differing tokens: clamp, no norm, gate prompt, on tokens below -2 std.
+              The false alarm of 2 % opens on 95.5 % of unsafe prompts with elements that no fit saw (docs/fitting.md);
+              without diverse benign prompts, -4 std.
     carried   clamp, token norm, all steps, gate at -2.5, strength 8: ASR 27 and 57 % (own and bundled source), benign
               loss 4 and 6 points (demo/results/portable.json).
 
@@ -19,7 +22,7 @@ from typing import Any
 
 from ..errors import MismatchError
 from ..hook_point import AUTO, select_hook_points
-from .vector import BENIGN_ONLY, CALIBRATED, FAMILY_DEFAULT, SafetyVector, Suggestion
+from .vector import BENIGN_ONLY, CALIBRATED, DIFFERING, FAMILY_DEFAULT, SafetyVector, Suggestion
 
 NATIVE = Suggestion(
     strength=6.0,
@@ -34,6 +37,7 @@ CARRIED = replace(NATIVE, strength=8.0, threshold=-2.5)
 # of the gate `prompt`
 FALSE_ALARM = 0.01
 TOKEN_THRESHOLD = -2.0
+ACTING = replace(NATIVE, norm="none", gate="prompt", false_alarm=0.02, token_threshold=TOKEN_THRESHOLD)
 CALIBRATE_STEP = "calibrate"
 _NAMES = {"conditioning": "the prompt", "clip_vision": "the start image"}
 
@@ -47,7 +51,7 @@ def recommended(vector: SafetyVector) -> Suggestion:
     own = vector.info.suggestion
     if not own.basis:
         own = _former_calibration(vector) or Suggestion(hook_points=own.hook_points, mix=own.mix)
-    default = NATIVE if vector.info.kind == "native" else CARRIED
+    default = _default(vector)
     found = default
     if own.basis:
         found = replace(
@@ -61,6 +65,14 @@ def recommended(vector: SafetyVector) -> Suggestion:
             branch=own.branch or default.branch,
         )
     return replace(found, hook_points=_hook_points(vector, own.hook_points), mix=dict(own.mix or vector.mix))
+
+
+def _default(vector: SafetyVector) -> Suggestion:
+    """The family default of a vector's kind."""
+    if vector.info.kind != "native":
+        return CARRIED
+    by_token = vector.info.parameters.get("tokens") == DIFFERING
+    return ACTING if by_token and vector.detectors is not None else NATIVE
 
 
 def _hook_points(vector: SafetyVector, suggested: Sequence[str]) -> tuple[str, ...]:

@@ -29,7 +29,8 @@ CALIBRATED, BENIGN_ONLY, FAMILY_DEFAULT = "calibrated", "benign only", "family d
 BASES = ("", CALIBRATED, BENIGN_ONLY, FAMILY_DEFAULT)
 DETECTOR_TENSORS = ("direction", "center", "std", "quantiles")
 STATISTICS = ("gap", "center", "std_pooled", "std_token")
-
+# what a direction was fitted on: mean states, or the tokens by which an unsafe prompt differs from its safe twin
+POOLED, DIFFERING = "pooled", "differing"
 WHOLE = "all"  # the category that is fitted on all others together
 
 

@@ -7,9 +7,10 @@ import json
 
 import pytest
 import torch
-from captures import PROMPTS, Clip, capture, die, interrupted_at, killed, shards
+from captures import PROMPTS, SCENES, Clip, capture, die, interrupted_at, killed, shards
 from safety_steering_pack.safety_steering.activations import Activations
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
+from safety_steering_pack.safety_steering.prompts.prompt_set import PromptRow, PromptSet
 from tiny.models import TINY_MODELS
 
 
@@ -136,6 +137,22 @@ def test_fit_safety_direction_makes_a_vector_that_fits_the_model(whole, wan, com
         assert {row["n_unsafe"] for row in rows if row["category"] == "all"} == {4}
         texts = [row for row in rows if row["hook_point"] == "conditioning" and row["category"] == "all"]
         assert all(row["auc"] == 1.0 for row in texts)  # one word is the whole difference
+
+
+def test_a_fit_reads_diverse_harmless_prompts_with_the_clip(whole, wan, monkeypatch):
+    benign = importlib.import_module("safety_steering_pack.bridge.capture.benign")
+    fit = importlib.import_module("safety_steering_pack.nodes.research.fit_safety_direction").FitSafetyDirection
+    captions = tuple(f"a {color} bird on a {place}" for color in ("red", "blue", "grey") for place in SCENES)
+    monkeypatch.setattr(benign, "bundled_captions", lambda: captions)
+    own = PromptSet((PromptRow("mine", "benign", safe="a teapot on a shelf", split="train"),))
+    clip = Clip()
+    node = fit.PREPARE_CLASS_CLONE({})
+    how = {"method": {"method": "mean_difference"}}
+    vector = node.execute(whole, False, False, 0, "", 3, **how, clip=clip, model=wan, benign_prompts=own).args[0]
+    assert set(clip.texts) >= {*captions, "a teapot on a shelf"}
+    assert vector.detectors.benign == 8 + len(captions) + 1
+    assert vector.info.suggestion.false_alarm > 0
+    assert node.execute(whole, False, False, 0, "", 3, **how).args[0].info.suggestion.false_alarm == 0
 
 
 def check_shape(wan):

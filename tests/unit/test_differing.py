@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
@@ -11,6 +13,8 @@ from safety_steering_pack.safety_steering.directions.merging import merged_bins,
 from safety_steering_pack.safety_steering.directions.native import fit_vector
 from safety_steering_pack.safety_steering.directions.statistics import auc
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
+from safety_steering_pack.safety_steering.vectors.card import describe
+from safety_steering_pack.safety_steering.vectors.suggestion import ACTING
 
 WIDTH, TOKENS, STEP = 8, 10, 6.0
 BLOCK = "block.blocks.0.image"
@@ -143,6 +147,30 @@ def test_a_fit_says_what_it_was_made_of(folder):
     assert fitted.vector.info.provenance[0]["evidence"][0]["tokens"] == DIFFERING
     pooled = fit_vector(folder, FitSettings())
     assert {(row["tokens"], row["token_auc"]) for row in pooled.table} == {("pooled", None)}
+
+
+def test_a_vector_that_can_detect_and_act_suggests_to_do_both(folder):
+    vector = fit_vector(folder, FitSettings(tokens=DIFFERING)).vector
+    found = vector.info.suggestion
+    assert found == replace(ACTING, false_alarm=0.0, hook_points=("conditioning",), mix={"all": 1.0})
+    assert dict(vector.mix) == {"all": 1.0}
+    benign = folder.read("conditioning").pooled[1::2, 0]
+    assert fit_vector(folder, FitSettings(tokens=DIFFERING), benign=benign).vector.info.suggestion == replace(
+        found, false_alarm=ACTING.false_alarm
+    )
+    assert "prompt at -4 std and tokens below -2 std" in describe(vector)
+    assert "detectors: thresholds of 60 harmless prompts" in describe(vector)
+    pooled = fit_vector(folder, FitSettings()).vector.info.suggestion
+    assert (pooled.gate, pooled.mix) == ("pooled", {"gore": 1.0, "drugs": 1.0})
+
+
+def test_without_text_states_the_card_says_what_is_missing(folder, tmp_path):
+    source = replace(folder.source, hook_points={BLOCK: folder.source.hook_points[BLOCK]})
+    blocks = Activations.create(tmp_path / "b", source)
+    blocks.append(folder.rows(), {BLOCK: folder.read(BLOCK, tokens=True)})
+    vector = fit_vector(blocks, FitSettings(tokens=DIFFERING)).vector
+    assert vector.info.suggestion.gate == "pooled"
+    assert "detectors: none: the gate prompt needs conditioning captured" in describe(vector)
 
 
 def test_the_token_auc_is_of_held_out_tokens(folder):

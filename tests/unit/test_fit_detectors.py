@@ -19,14 +19,15 @@ BLOCK = "block.blocks.0.image"
 SOURCE = Source({"conditioning": ("t/text", WIDTH), BLOCK: ("t/b", WIDTH)}, (0.0, 0.5, 1.0), block_counts={"blocks": 1})
 
 
-def capture(folder, source=SOURCE):
-    """Twins; an unsafe prompt's text states lie lower along its category's channel."""
+def capture(folder, source=SOURCE, shared=0.0):
+    """Twins; an unsafe prompt's text states lie lower along its category's channel, and along channel 5 by `shared`."""
     generator = torch.Generator().manual_seed(4)
     rows, text = [], torch.randn(2 * COUNT, WIDTH, generator=generator)
     for i in range(COUNT):
         split = "train" if i % 3 else "validation"
         rows += [Row(f"{i}/{label}", label, ("gore", "drugs")[i % 2], f"pair{i}", split) for label in (UNSAFE, SAFE)]
         text[2 * i, i % 2] -= 8
+        text[2 * i, 5] -= shared
     states = {name: States(text[:, None].repeat(1, 2, 1), text[:, None].repeat(1, 2, 1)) for name in source.hook_points}
     activations = Activations.create(folder, source)
     activations.append(rows, states)
@@ -64,23 +65,31 @@ def test_the_gate_lets_the_asked_share_of_benign_prompts_through(tmp_path):
     detectors = fit_vector(activations, FitSettings()).vector.detectors
     rows, states = activations.rows(), activations.read("conditioning").pooled[:, :1]
     decision = decide(states, None, make_gate(detectors, Intervention("clamp", gate="prompt", false_alarm=0.1)))
-    opened = decision.of(("gore",)).opened[:, 0, 0]
+    opened = decision.of(("all",)).opened[:, 0, 0]
     benign = torch.tensor([row.label == SAFE for row in rows])
     gore = torch.tensor([row.label == UNSAFE and row.category == "gore" for row in rows])
     assert float(opened[benign].float().mean()) == pytest.approx(0.1, abs=0.01)
-    assert opened[gore].all()
+    assert decision.of(("gore",)).opened[gore].all()
 
 
-def test_further_benign_prompts_move_the_threshold_but_not_the_detector(tmp_path):
-    activations = capture(tmp_path / "a")
+def test_diverse_prompts_turn_a_detector_away_from_what_they_vary_in(tmp_path):
+    activations = capture(tmp_path / "a", shared=3.0)  # the unsafe prompts also differ along channel 5
+    benign = torch.randn(400, WIDTH, generator=torch.Generator().manual_seed(9))
+    benign[:, 5] *= 10  # in which harmless prompts of other kinds vary widely
     plain = fit_vector(activations, FitSettings()).vector.detectors
-    benign = 2 * torch.randn(400, WIDTH, generator=torch.Generator().manual_seed(9))
     diverse = fit_vector(activations, FitSettings(), benign=benign).vector.detectors
     assert diverse.benign == COUNT + 400
     for name in plain.categories:
-        one, other = plain.categories[name], diverse.categories[name]
-        assert torch.equal(one.direction, other.direction)
-        assert other.threshold(0.01) < one.threshold(0.01) - 0.5
+        one, other = (detectors.categories[name] for detectors in (plain, diverse))
+        assert abs(float(one.direction[5])) > 0.2
+        assert abs(float(other.direction[5])) < 0.05
+    alarms = [
+        decide(benign[:, None], None, make_gate(detectors, Intervention("clamp", gate="prompt", false_alarm=0.02)))
+        for detectors in (plain, diverse)
+    ]
+    shares = [float(one.of(("all",)).opened.float().mean()) for one in alarms]
+    assert shares[0] > 0.2
+    assert shares[1] < 0.05
     with pytest.raises(SafetySteeringError, match="Connect the text encoder that the capture used"):
         fit_vector(activations, FitSettings(), benign=benign[:, :4])
 

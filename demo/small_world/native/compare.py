@@ -75,7 +75,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _choose_one(method: str, processes: int) -> list[dict[str, Any]]:
-    found = _held_out_rows(METHODS[method], PER_FOLD, SEED, processes)
+    found = held_out_rows(METHODS[method], PER_FOLD, SEED, processes)
     choose(found)["chosen"] = True
     _print([r for r in found if r["chosen"]], method)
     return [r | {"method": method, "round": 1} for r in found]
@@ -87,7 +87,7 @@ def _finalists(rows: Sequence[dict[str, Any]], processes: int) -> list[dict[str,
     while left and len(best) < FINALISTS:
         best.append(choose(left))
         left.remove(best[-1])
-    found = _held_out_rows([setting_of(r) for r in best], FINAL_PER_FOLD, FINAL_SEED, processes)
+    found = held_out_rows([setting_of(r) for r in best], FINAL_PER_FOLD, FINAL_SEED, processes)
     choose(found)["chosen"] = True
     _print(found, "finalist")
     return [r | {"method": of["method"], "round": 2} for r, of in zip(found, best, strict=True)]
@@ -97,7 +97,7 @@ def _save(rows: Sequence[Mapping[str, Any]]) -> None:
     save_result(VALIDATION_FILE, command(), [SEED, FINAL_SEED], rows)
 
 
-def _held_out_rows(settings: Sequence[WorldSetting], per_fold: int, seed: int, processes: int) -> list[dict[str, Any]]:
+def held_out_rows(settings: Sequence[WorldSetting], per_fold: int, seed: int, processes: int) -> list[dict[str, Any]]:
     names = {setting.vector for setting in settings}
     outcomes = measure_held_out(
         [PLAIN, *settings], lambda left_out: fold_vectors(left_out, names), per_fold, seed, processes

@@ -6,6 +6,7 @@ the states of `small_world.native.capture_states`.
     mean, lda            text states: mean difference (what Supervised PCA gives for two labels) and shrunk LDA
     elements             text states: shrunk LDA, one direction an unsafe element
     words                text states: mean difference between the words that name unsafe elements and any benign word
+    differing            text states: the same of the tokens that differ from the twin's, with detectors
     shuffled, random     text states: shrunk LDA after half of the pairs exchanged their labels; random directions
     blocks_mean, _lda    blocks in four sigma bins, and the text states
     blocks_mean_k1, ...  blocks in one sigma bin
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import save_weights
-from ..models.text import encode_text, token_ids
+from ..models.text import WIDTH, encode_text, token_ids
 from ..runtime import WEIGHTS, use_comfyui
 from ..scenes.splits import PromptPair, prompt_pairs
 from ..scenes.world import CATEGORIES, HELD_OUT_ELEMENTS, UNSAFE_ELEMENTS
@@ -30,9 +31,10 @@ from .casteer import casteer_directions
 from .fit_native import METHODS, WHOLE, random_like
 from .held_out import fold_folder, pairs_with
 
+ROOT = Path(__file__).resolve().parents[3]
 TEXT = ("conditioning",)
-NAMES = ("mean", "lda", "elements", "words", "shuffled", "random", "casteer")
-MEAN, LDA, ELEMENTS, WORDS, SHUFFLED, RANDOM, CASTEER = (f"{name}.safetensors" for name in NAMES)
+NAMES = ("mean", "lda", "elements", "words", "differing", "shuffled", "random", "casteer")
+MEAN, LDA, ELEMENTS, WORDS, DIFFERING, SHUFFLED, RANDOM, CASTEER = (f"{name}.safetensors" for name in NAMES)
 BLOCKS_MEAN, BLOCKS_LDA, BLOCKS_MEAN_K1, BLOCKS_LDA_K1 = (
     f"blocks_{name}.safetensors" for name in ("mean", "lda", "mean_k1", "lda_k1")
 )
@@ -80,6 +82,7 @@ def fit_vectors(
         LDA: lambda: text("shrunk_lda", "all"),
         ELEMENTS: lambda: text("shrunk_lda", "all", by_element=True),
         WORDS: lambda: text("mean_difference", "words"),
+        DIFFERING: lambda: acting(excluded, categories),
         SHUFFLED: lambda: text("shrunk_lda", "all", shuffled=True),
         RANDOM: at_random,
         BLOCKS_MEAN: lambda: blocks("mean_difference", 4, (*TEXT, *BLOCK_HOOKS)),
@@ -142,6 +145,48 @@ def exchanged(rows: Sequence[Any]) -> list[Any]:
     chosen = {pairs[i] for i in drawn.tolist()}
     other = {"safe": "unsafe", "unsafe": "safe"}
     return [replace(row, label=other[row.label]) if row.pair in chosen else row for row in rows]
+
+
+def acting(excluded: Collection[str], categories: Sequence[str]) -> Any:
+    """A native vector of the text states as Fit Safety Direction makes it: of differing tokens, with detectors."""
+    from tempfile import TemporaryDirectory
+
+    from safety_steering_pack.safety_steering.activations import Activations, Source
+    from safety_steering_pack.safety_steering.directions.fitting import FitSettings
+    from safety_steering_pack.safety_steering.directions.native import fit_vector
+    from safety_steering_pack.safety_steering.vectors.file import load_vector
+
+    committed = load_vector(WEIGHTS / METHODS["mean_difference"])
+    info, space = committed.info, committed.at(TEXT[0]).space
+    pairs = {split: prompt_pairs(split, count, SEED) for split, count in COUNTS.items()}
+    rows = without([row for some in pairs.values() for row in rows_of(some, 0)], excluded)
+    source = Source({TEXT[0]: (space, WIDTH)}, (0.0, 1.0), info.family, info.model_name, info.weight_fingerprint)
+    with TemporaryDirectory() as folder:
+        activations = Activations.create(folder, replace(source, block_counts=dict(info.block_counts)))
+        activations.append(rows, {TEXT[0]: text_states([pair for some in pairs.values() for pair in some])})
+        settings = FitSettings(tokens="differing")
+        return fit_vector(activations, settings, categories=categories, benign=diverse_benign()).vector
+
+
+def text_states(pairs: Sequence[PromptPair]) -> Any:
+    """The states of both prompts of each pair as a capture of the conditioning holds them, with every token."""
+    import torch
+    from safety_steering_pack.safety_steering.activations import States
+
+    states, mask = encode_text([text for pair in pairs for text in pair.prompts])
+    tokens = states.masked_fill(~mask[..., None], torch.nan)[:, None].bfloat16()
+    found = read_texts(pairs, "all").states()
+    return States(found.pooled, found.token, tokens)
+
+
+def diverse_benign() -> Any:
+    """Mean text states (n, WIDTH) of the bundled harmless captions, which are not of this world."""
+    from safety_steering_pack.safety_steering.directions.portable import BUNDLED_ANCHORS, anchor_texts
+    from safety_steering_pack.safety_steering.prompts.files import load_prompts
+
+    texts = anchor_texts(load_prompts(ROOT / "vectors" / "prompts" / BUNDLED_ANCHORS))
+    states, mask = encode_text(texts)
+    return states.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 
 
 def _fit(method: str, hooks: Sequence[str], read: Read, categories: Sequence[str]) -> Any:
