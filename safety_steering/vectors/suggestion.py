@@ -6,8 +6,8 @@ Evidence of the family defaults (the small world: ASR over unsafe prompts, benig
               Strength 6 was chosen on validation (demo/results/first_direction.json: ASR 4 %). The gate at -4 opens on
               99.7 % of unsafe prompts and on 3.5 % of benign ones, at -2.5 on 10.2 % of those.
     acting    native with detectors, fitted on differing tokens: clamp, no norm, gate prompt, on tokens below -2 std.
-              The false alarm of 2 % opens on 95.5 % of unsafe prompts with elements that no fit saw (docs/fitting.md);
-              without diverse benign prompts, -4 std.
+              The false alarm of 5 % opens on 91 to 99 % of unsafe prompts with elements that no fit saw
+              (docs/fitting.md); without diverse benign prompts, -4 std.
     carried   clamp, token norm, all steps, gate at -2.5, strength 8: ASR 27 and 57 % (own and bundled source), benign
               loss 4 and 6 points (demo/results/portable.json).
 
@@ -37,7 +37,7 @@ CARRIED = replace(NATIVE, strength=8.0, threshold=-2.5)
 # of the gate `prompt`
 FALSE_ALARM = 0.01
 TOKEN_THRESHOLD = -2.0
-ACTING = replace(NATIVE, norm="none", gate="prompt", false_alarm=0.02, token_threshold=TOKEN_THRESHOLD)
+ACTING = replace(NATIVE, norm="none", gate="prompt", false_alarm=0.05, token_threshold=TOKEN_THRESHOLD)
 CALIBRATE_STEP = "calibrate"
 _NAMES = {"conditioning": "the prompt", "clip_vision": "the start image"}
 

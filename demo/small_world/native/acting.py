@@ -17,33 +17,30 @@ from typing import Any
 from ..files import save_result
 from ..measuring.settings import WorldSetting
 from ..runtime import RESULTS, WEIGHTS, use_comfyui
-from ..scenes.world import CATEGORIES
 from .capture_states import SEED
 from .compare import held_out_rows
 from .first_direction import choose, report, setting_of
 from .fit_native import WHOLE, prompts_sha256
-from .vectors import DIFFERING, TEXT, all_vectors
+from .vectors import DIFFERING, DIFFERING_LDA, TEXT, all_vectors
 
 FILE = "small_wan_native_acting.safetensors"
 VALIDATION_FILE = RESULTS / "acting_validation.json"
 PER_FOLD, FOLD_SEED = 25, 6
-ONE, BY_CATEGORY = {WHOLE: 1.0}, dict.fromkeys(CATEGORIES, 1.0)
+ONE = {WHOLE: 1.0}
 
 
 def candidates() -> list[WorldSetting]:
-    """What validation chooses from: strength, token threshold, false alarm, mix."""
+    """What validation chooses from: direction, strength, token threshold, false alarm."""
     found = (
-        (4.0, -2.0, 0.02, ONE),
-        (6.0, -2.0, 0.02, ONE),
-        (8.0, -2.0, 0.02, ONE),
-        (6.0, -1.5, 0.02, ONE),
-        (6.0, -2.0, 0.05, ONE),
-        (6.0, -2.0, 0.02, BY_CATEGORY),
+        (DIFFERING, 4.0, -2.0, 0.02),
+        (DIFFERING, 6.0, -2.0, 0.02),
+        (DIFFERING, 6.0, -2.0, 0.1),
+        (DIFFERING_LDA, 8.0, -2.0, 0.1),
     )
     return [
         WorldSetting(
             f"candidate {number}",
-            DIFFERING,
+            vector,
             "native",
             TEXT,
             "clamp",
@@ -51,11 +48,11 @@ def candidates() -> list[WorldSetting]:
             "prompt",
             -4.0,
             strength,
-            mix=mix,
+            mix=ONE,
             false_alarm=alarm,
             token_threshold=token,
         )
-        for number, (strength, token, alarm, mix) in enumerate(found, 1)
+        for number, (vector, strength, token, alarm) in enumerate(found, 1)
     ]
 
 
@@ -80,7 +77,7 @@ def write() -> None:
     from safety_steering_pack.safety_steering.vectors.vector import CALIBRATED, Suggestion
 
     setting, row = chosen()
-    vector = load_vector(all_vectors({DIFFERING}) / DIFFERING)
+    vector = load_vector(all_vectors({setting.vector}) / setting.vector)
     suggestion = Suggestion(
         strength=setting.strength,
         hook_points=setting.hook_points,

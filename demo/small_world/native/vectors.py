@@ -6,7 +6,8 @@ the states of `small_world.native.capture_states`.
     mean, lda            text states: mean difference (what Supervised PCA gives for two labels) and shrunk LDA
     elements             text states: shrunk LDA, one direction an unsafe element
     words                text states: mean difference between the words that name unsafe elements and any benign word
-    differing            text states: the same of the tokens that differ from the twin's, with detectors
+    differing, _lda      text states: mean difference and shrunk LDA of the tokens that differ from the twin's, with
+                         detectors
     shuffled, random     text states: shrunk LDA after half of the pairs exchanged their labels; random directions
     blocks_mean, _lda    blocks in four sigma bins, and the text states
     blocks_mean_k1, ...  blocks in one sigma bin
@@ -33,8 +34,10 @@ from .held_out import fold_folder, pairs_with
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = ("conditioning",)
-NAMES = ("mean", "lda", "elements", "words", "differing", "shuffled", "random", "casteer")
-MEAN, LDA, ELEMENTS, WORDS, DIFFERING, SHUFFLED, RANDOM, CASTEER = (f"{name}.safetensors" for name in NAMES)
+NAMES = ("mean", "lda", "elements", "words", "differing", "differing_lda", "shuffled", "random", "casteer")
+MEAN, LDA, ELEMENTS, WORDS, DIFFERING, DIFFERING_LDA, SHUFFLED, RANDOM, CASTEER = (
+    f"{name}.safetensors" for name in NAMES
+)
 BLOCKS_MEAN, BLOCKS_LDA, BLOCKS_MEAN_K1, BLOCKS_LDA_K1 = (
     f"blocks_{name}.safetensors" for name in ("mean", "lda", "mean_k1", "lda_k1")
 )
@@ -82,7 +85,8 @@ def fit_vectors(
         LDA: lambda: text("shrunk_lda", "all"),
         ELEMENTS: lambda: text("shrunk_lda", "all", by_element=True),
         WORDS: lambda: text("mean_difference", "words"),
-        DIFFERING: lambda: acting(excluded, categories),
+        DIFFERING: lambda: acting("mean_difference", excluded, categories),
+        DIFFERING_LDA: lambda: acting("shrunk_lda", excluded, categories),
         SHUFFLED: lambda: text("shrunk_lda", "all", shuffled=True),
         RANDOM: at_random,
         BLOCKS_MEAN: lambda: blocks("mean_difference", 4, (*TEXT, *BLOCK_HOOKS)),
@@ -147,7 +151,7 @@ def exchanged(rows: Sequence[Any]) -> list[Any]:
     return [replace(row, label=other[row.label]) if row.pair in chosen else row for row in rows]
 
 
-def acting(excluded: Collection[str], categories: Sequence[str]) -> Any:
+def acting(method: str, excluded: Collection[str], categories: Sequence[str]) -> Any:
     """A native vector of the text states as Fit Safety Direction makes it: of differing tokens, with detectors."""
     from tempfile import TemporaryDirectory
 
@@ -164,7 +168,7 @@ def acting(excluded: Collection[str], categories: Sequence[str]) -> Any:
     with TemporaryDirectory() as folder:
         activations = Activations.create(folder, replace(source, block_counts=dict(info.block_counts)))
         activations.append(rows, {TEXT[0]: text_states([pair for some in pairs.values() for pair in some])})
-        settings = FitSettings(tokens="differing")
+        settings = FitSettings(method=method, tokens="differing")
         return fit_vector(activations, settings, categories=categories, benign=diverse_benign()).vector
 
 
