@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..safety_steering.directions.fitting import DIFFERING, POOLED
 from ..safety_steering.directions.pairs import VALENCE
 from ..safety_steering.directions.portable import (
     BUNDLED_ANCHORS,
@@ -26,6 +25,7 @@ from ..safety_steering.language_models.transformers_model import DTYPES, Languag
 from ..safety_steering.prompts.files import load_prompts
 from ..safety_steering.vectors.card import describe
 from ..safety_steering.vectors.file import save_vector
+from ..safety_steering.vectors.vector import DIFFERING, POOLED
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..safety_steering.activations import Activations
-from ..safety_steering.directions.fitting import DIFFERING, LABELS, METHODS, TOKENS, FitSettings
+from ..safety_steering.directions.fitting import LABELS, METHODS, TOKENS, FitSettings
 from ..safety_steering.directions.methods import KERNELS
 from ..safety_steering.directions.native import fit_vector
 from ..safety_steering.files import write_result
 from ..safety_steering.vectors.card import describe
 from ..safety_steering.vectors.file import save_vector
+from ..safety_steering.vectors.vector import DIFFERING
 
 HALVES, PERMUTATIONS = 20, 200
 

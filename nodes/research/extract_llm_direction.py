@@ -10,13 +10,13 @@ from comfy_api.latest import io
 
 from ...bridge.folders import PROMPTS, find
 from ...safety_steering.directions.charts import draw_sweep
-from ...safety_steering.directions.fitting import DIFFERING, POOLED
 from ...safety_steering.directions.pairs import VALENCE
 from ...safety_steering.directions.portable import BUNDLED_ANCHORS, ExtractSettings, anchor_texts, extract_vector
 from ...safety_steering.language_models.source_model import POOLINGS, SourceModel
 from ...safety_steering.prompts.files import load_prompts
 from ...safety_steering.prompts.prompt_set import PromptSet
 from ...safety_steering.vectors.card import describe
+from ...safety_steering.vectors.vector import DIFFERING, POOLED
 from ..inputs import names_in
 from ..previews import picture, shown
 from ..types import CATEGORY, SafetyLlmType, SafetyPromptsType, SafetyVectorType

@@ -11,11 +11,12 @@ from comfy_api.latest import io
 from ...bridge.capture.benign import benign_states
 from ...safety_steering.activations import Activations
 from ...safety_steering.directions.charts import draw_separability
-from ...safety_steering.directions.fitting import DIFFERING, LABELS, METHODS, POOLED, FitSettings
+from ...safety_steering.directions.fitting import LABELS, METHODS, FitSettings
 from ...safety_steering.directions.methods import KERNELS
 from ...safety_steering.directions.native import fit_vector
 from ...safety_steering.prompts.prompt_set import PromptSet
 from ...safety_steering.vectors.card import describe
+from ...safety_steering.vectors.vector import DIFFERING, POOLED
 from ..inputs import chosen, names_in
 from ..previews import picture, shown
 from ..types import CATEGORY, SafetyActivationsType, SafetyPromptsType, SafetyVectorType

@@ -21,8 +21,17 @@ from ..language_models.source_model import ONE_TOKEN, Progress, SourceModel
 from ..linear_algebra import outlier_share
 from ..prompts.prompt_set import SIDES, PromptRow, PromptSet
 from ..vectors.detector import Detectors, make_detector
-from ..vectors.vector import WHOLE, Anchors, Direction, HookPointDirections, SafetyVector, Suggestion, VectorInfo
-from .fitting import DIFFERING, TOKENS
+from ..vectors.vector import (
+    DIFFERING,
+    WHOLE,
+    Anchors,
+    Direction,
+    HookPointDirections,
+    SafetyVector,
+    Suggestion,
+    VectorInfo,
+)
+from .fitting import TOKENS
 from .pairs import PROJECT, SWEEP, VALENCE, PairStates, best_layer, choose_layers, difference, judge_layer, valence_axis
 from .rows import TRAIN, VALIDATION
 from .statistics import measured

@@ -8,13 +8,14 @@ import pytest
 import torch
 from safety_steering_pack.safety_steering.activations import SAFE, UNSAFE, Activations, Row, Source, States
 from safety_steering_pack.safety_steering.directions.differing import differing_tokens
-from safety_steering_pack.safety_steering.directions.fitting import DIFFERING, FitSettings, fit_states
+from safety_steering_pack.safety_steering.directions.fitting import FitSettings, fit_states
 from safety_steering_pack.safety_steering.directions.merging import merged_bins, merged_tokens
 from safety_steering_pack.safety_steering.directions.native import fit_vector
 from safety_steering_pack.safety_steering.directions.statistics import auc
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.vectors.card import describe
 from safety_steering_pack.safety_steering.vectors.suggestion import ACTING
+from safety_steering_pack.safety_steering.vectors.vector import DIFFERING
 
 WIDTH, TOKENS, STEP = 8, 10, 6.0
 BLOCK = "block.blocks.0.image"
