@@ -35,7 +35,8 @@ class Mix:
     def summary(self) -> str:
         """Which categories are steered, which are not, and which the vector lacks: up to three lines."""
         steered = {name: weight for name, weight in self.weights.items() if weight}
-        alone = [name for name, weight in self.weights.items() if not weight]
+        # "all" is fitted on every category: with it, none is left alone
+        alone = [name for name, weight in self.weights.items() if not weight and not steered.get("all")]
         lines = [f"Steers {format_mix(steered)}." if steered else "Off: every category weighs 0, nothing is steered."]
         if steered and alone:
             lines.append(f"Left alone: {', '.join(alone)}.")

@@ -110,6 +110,8 @@ def test_what_a_vector_lacks_is_kept_and_said():
         "Steers gore=1.\nLeft alone: violence, all.\nNOT steered: hate=0.5. This vector only knows violence, gore, all."
     )
     assert resolve_mix("off", "", KNOWN).summary() == "Off: every category weighs 0, nothing is steered."
+    whole = resolve_mix("standard", "", ("gore", "drugs", "all"), {"all": 1.0})
+    assert whole.summary() == "Steers all=1."  # one direction of every category leaves none alone
 
 
 @pytest.mark.parametrize("preset", ["off", "custom"])
