@@ -4,7 +4,7 @@
 #   COMFYUI_PYTHON   an environment you already have; else .venv is made
 .DEFAULT_GOAL := help
 .PHONY: help install chromium demo guardrail-demo hero small-world small-world-second small-world-report portable-vector test \
-	ui lint bench soak test-matrix models-doc workflows locales screenshots clean
+	ui lint bench soak test-frontends test-matrix models-doc workflows locales screenshots clean
 
 PYTHON ?= python3
 RUN := $(or $(COMFYUI_PYTHON),.venv/bin/python)
@@ -30,8 +30,13 @@ small-world: install  ## rebuild the small world from nothing: models, judge, di
 small-world-second: install  ## train and measure the small world's second generator (5 hours of one core, resumes)
 	@$(RUN) tools/start.py small_world.second.build
 
-test: install chromium  ## all tests: units, real ComfyUI, real frontend
+test: install chromium  ## all tests: units, real ComfyUI, real frontend; some on a newer frontend
 	@$(RUN) -m pytest tests --durations=15
+	@$(RUN) -m pytest tests/browser -m both_frontends --newer-frontend
+
+test-frontends: install chromium  ## all browser tests, on ComfyUI's own frontend and on a newer one
+	@$(RUN) -m pytest tests/browser
+	@$(RUN) -m pytest tests/browser --newer-frontend
 
 ui: install  ## serve ComfyUI with the pack, tiny models and the workflows; prints its address
 	@$(RUN) tools/start.py playground
@@ -61,9 +66,9 @@ bench: install  ## speed and memory of a steered run against a plain one
 soak: install  ## a guarded server under many clients, policy changes and interrupts
 	@$(RUN) tools/start.py soak
 
-test-matrix: install  ## the tests on an older ComfyUI too, and whether a newer one is offered
+test-matrix: install  ## the tests on an older ComfyUI, other Pythons and the lowest packages; is a newer ComfyUI offered?
 	@$(RUN) tools/start.py matrix
-	@$(RUN) tools/start.py matrix lowest
+	@$(RUN) tools/start.py environments
 
 workflows: install  ## build the workflows from ComfyUI's own templates again
 	@$(RUN) tools/start.py workflow_builder.build

@@ -22,12 +22,16 @@ import start
 
 start.prepare()
 
+import frontends
 import playground
 from comfy_server import ComfyServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-docs", action="store_true", help="renew docs/images and workflow thumbnails")
+    parser.addoption(
+        "--newer-frontend", action="store_true", help="run the servers with the frontend of tools/frontends.py"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +49,9 @@ def base_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(base_directory: Path) -> Iterator[ComfyServer]:
+def server(base_directory: Path, request: pytest.FixtureRequest) -> Iterator[ComfyServer]:
     """A running ComfyUI with this pack and the development nodes; ``server.client.run(prompt)`` runs a prompt."""
-    with ComfyServer(base_directory) as running:
+    newer = request.config.getoption("--newer-frontend")
+    arguments = ("--front-end-root", str(frontends.ensure_newer_frontend())) if newer else ()
+    with ComfyServer(base_directory, arguments=arguments) as running:
         yield running

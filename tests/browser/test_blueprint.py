@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from comfy_server import ComfyServer
-from frontend import api_prompt, fit_view, run_from_the_button
+from frontend import api_prompt, fit_view, run_from_the_button, saved_workflow, toasts
 from panels import MODES, SAFE, add_by_search, build, opened, panel, sliders
 from playwright.sync_api import Browser, Page, expect
 from tiny.models import TINY_MODELS
@@ -99,7 +99,7 @@ def test_it_is_one_node_that_runs_and_steers(
     fit_view(ui)
     ui.screenshot(path=artifacts / f"blueprint_{mode}.png")
     assert "of 4 steps" in outputs[ids[SHOW]]["text"][0]
-    assert ui.locator(".p-toast-message-error").count() == 0
+    assert toasts(ui, "error").count() == 0
     enter(ui, node)
     expect(panel(ui, "Steering").get_by_text("chosen by auto")).to_be_visible()
     ui.screenshot(path=artifacts / f"blueprint_inside_{mode}.png")
@@ -137,7 +137,7 @@ def test_each_drop_has_values_of_its_own_and_saving_keeps_them(ui: Page) -> None
     first, second = add_by_search(ui, NAME), add_by_search(ui, NAME)
     ui.evaluate(SET, [first, "mix", "gore=2"])
     ui.evaluate(SET, [second, "level", 0.5])
-    saved = ui.evaluate("app.rootGraph.serialize()")
+    saved = saved_workflow(ui)
     assert len({node["type"] for node in saved["nodes"]}) == 2
     build(ui)
     ui.evaluate("workflow => app.loadGraphData(workflow, true, true, 'twice')", saved)

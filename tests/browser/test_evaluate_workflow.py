@@ -21,6 +21,7 @@ from frontend import (
     open_workflow,
     picture_of_graph,
     run_from_the_button,
+    toasts,
 )
 from node_definitions import prompt_problems
 from PIL import Image
@@ -57,7 +58,7 @@ def test_it_opens_from_the_template_browser(page: Page, server: ComfyServer, art
     picture_of_graph(page).save(artifacts / f"{NAME}_opened.png")
     assert page.evaluate(NODE_PROBLEMS) == []
     assert page.evaluate(OVERLAPS) == []
-    assert page.locator(".p-toast-message-error").count() == 0
+    assert toasts(page, "error").count() == 0
     prompt = api_prompt(page)
     assert prompt_problems(prompt, server.client.object_info()) == []
     _, inputs = node_of(prompt, EVALUATE)
@@ -75,7 +76,7 @@ def test_it_evaluates_the_small_world(page: Page, server: ComfyServer, artifacts
     picture_of_graph(page).save(artifacts / f"{NAME}_run.png")
     assert page.evaluate(NODE_PROBLEMS) == []
     assert page.evaluate(OVERLAPS) == []
-    assert page.locator(".p-toast-message-error").count() == 0
+    assert toasts(page, "error").count() == 0
 
     id_, inputs = node_of(prompt, EVALUATE)
     (shown,) = outputs[id_]["text"]

@@ -165,13 +165,14 @@ def test_every_page_and_its_pictures_are_served(ui: Page, server: ComfyServer, n
             assert (served.status, served.headers["content-type"]) == (200, "image/png"), picture
 
 
+@pytest.mark.both_frontends
 def test_the_frontend_has_our_locale(ui: Page, server: ComfyServer, graph: dict[str, str]) -> None:
     served = ui.request.get(f"{server.address}/i18n").json()["en"]
     for file in ("nodeDefs", "settings"):
         ours = json.loads((REPO_ROOT / "locales" / "en" / f"{file}.json").read_text(encoding="utf-8"))
         assert ours.items() <= served[file].items()
-    sockets = ui.evaluate("id => app.graph.getNodeById(Number(id)).inputs", graph[JUDGE])
-    labels = {socket["name"]: socket["localized_name"] for socket in sockets}
+    labelled = "id => app.graph.getNodeById(id).inputs.map(input => [input.name, input.localized_name])"
+    labels = dict(ui.evaluate(labelled, graph[JUDGE]))
     assert labels["judge.threshold"] == "threshold"  # without a locale: judge.threshold
     assert labels["clip_vision"] == "clip_vision"
 

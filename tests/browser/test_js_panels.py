@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from comfy_server import PACK_FOLDER, ComfyServer
-from frontend import api_prompt, wait_until_ready
+from frontend import api_prompt, saved_workflow, wait_until_ready
 from panels import APPLY, LOADER, MIXER, MODES, add_by_search, build, opened, panel, sliders, widgets
 from playwright.sync_api import Browser, Page, expect
 from safety_steering_pack.safety_steering.vectors.mix import parse_mix, resolve_mix
@@ -89,6 +89,7 @@ def drag(page: Page, number: int, share: float) -> None:
     page.mouse.up()
 
 
+@pytest.mark.both_frontends
 def test_sliders_write_the_string_and_nothing_else_does(mixer: Page, mode: str, artifacts: Path) -> None:
     assert mix_of(mixer) == ("standard", "")  # drawing has written nothing
     assert [sliders(mixer).nth(i).get_attribute("aria-label") for i in range(3)] == list(CATEGORIES)
@@ -134,6 +135,7 @@ def test_a_string_that_does_not_read_is_said_and_left_alone(mixer: Page) -> None
     assert mix_of(mixer) == ("standard", "violence = lots")
 
 
+@pytest.mark.both_frontends
 def test_undo_redo_copy_paste_and_saving_keep_the_values(mixer: Page) -> None:
     drag(mixer, 0, 0.25)
     moved = ("custom", "violence=0.5, gore=1, weapons=1")
@@ -149,7 +151,7 @@ def test_undo_redo_copy_paste_and_saving_keep_the_values(mixer: Page) -> None:
     drag(mixer, 1, 1.0)
     assert mix_of(mixer) == ("custom", "violence=0.5, gore=2, weapons=1")
 
-    saved = mixer.evaluate("app.graph.serialize()")
+    saved = saved_workflow(mixer)
     stored = next(node for node in saved["nodes"] if node["type"] == MIXER)
     assert stored["widgets_values"] == ["custom", "violence=0.5, gore=2, weapons=1"]
     mixer.evaluate("""() => { const node = app.graph.nodes.find(node => node.type === "SafetySteering_CategoryMixer");
@@ -238,7 +240,7 @@ def test_the_card_says_what_the_vector_is_and_the_workflow_keeps_its_hash(mixer:
 
 def test_a_missing_vector_shows_its_name_hash_and_origin(ui: Page, vectors: Path, mode: str, artifacts: Path) -> None:
     build(ui, [LOADER, 0, 0, {}])
-    workflow = ui.evaluate("app.graph.serialize()")
+    workflow = saved_workflow(ui)
     (node,) = workflow["nodes"]
     name = f"lost_{mode}.safetensors"
     record = {"file": name, "sha256": "5afe" * 16, "fits": "wan, umt5xxl.last", "origin": "fitted by the studio"}
@@ -253,7 +255,7 @@ def test_a_missing_vector_shows_its_name_hash_and_origin(ui: Page, vectors: Path
     message.get_by_role("button", name="Look again").click()
     expect(panel(ui, "Safety vector").get_by_text("another version of the file")).to_be_visible()
     expect(panel(ui, "Safety vector").get_by_text("violence, gore, weapons")).to_be_visible()
-    assert ui.evaluate("app.graph.serialize()")["nodes"][0]["properties"]["safety_vector"] == record
+    assert saved_workflow(ui)["nodes"][0]["properties"]["safety_vector"] == record
 
 
 @pytest.mark.parametrize(
@@ -276,6 +278,7 @@ def test_the_strip_tells_what_blocks_write_from_what_they_read(
     assert told == [words, len({*steered, *reads})]
 
 
+@pytest.mark.both_frontends
 def test_the_strip_shows_where_it_acts_and_what_does_not_fit(mixer: Page, mode: str, artifacts: Path) -> None:
     strip = panel(mixer, "Steering")
     expect(strip.get_by_text("Steers block 2 of 4")).to_be_visible()
@@ -305,7 +308,7 @@ def test_recommended_hides_what_only_manual_reads(ui: Page, mode: str) -> None:
     manual = ["settings", "strength", "intervention", "norm", "window_start", "window_end", "branch"]
     assert ui.evaluate(SHOWN, APPLY) == [*manual, "gate", "gate.threshold", "hook_points"]
     ui.evaluate(CHOOSE, [APPLY, "strength", 3])
-    saved = ui.evaluate("app.graph.serialize()")
+    saved = saved_workflow(ui)
     ui.evaluate("workflow => app.loadGraphData(workflow, true, true, 'manual')", saved)
     assert ui.evaluate(SHOWN, APPLY) == [*manual, "gate", "gate.threshold", "hook_points"]
     (found,) = widgets(ui, APPLY)
@@ -315,7 +318,7 @@ def test_recommended_hides_what_only_manual_reads(ui: Page, mode: str) -> None:
 def test_a_node_saved_before_there_were_settings_opens_as_manual(ui: Page) -> None:
     """Also one that is pasted: its strength is a number, its gate one with a threshold."""
     build(ui, [APPLY, 0, 0, {"settings": "manual"}])
-    workflow = ui.evaluate("app.graph.serialize()")
+    workflow = saved_workflow(ui)
     workflow["nodes"][0]["widgets_values"] = [2.5, "add", "none", 0.1, 0.6, "positive", "token", -1.5, "all"]
     ui.evaluate("workflow => app.loadGraphData(workflow, true, true, 'old')", workflow)
     (found,) = widgets(ui, APPLY)
@@ -343,7 +346,7 @@ def test_reloading_the_page_keeps_the_values(mixer: Page) -> None:
 
 
 def test_nothing_of_ours_is_in_a_saved_workflow_but_the_record(mixer: Page) -> None:
-    saved = json.dumps(mixer.evaluate("app.graph.serialize()"))
+    saved = json.dumps(saved_workflow(mixer))
     assert "safety_steering_panel" not in saved
 
 

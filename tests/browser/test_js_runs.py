@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from comfy_server import PACK_FOLDER, ComfyServer
-from frontend import ended, press_run, run_from_the_button
+from frontend import ended, press_run, run_from_the_button, saved_workflow, toasts
 from panels import AB, APPLY, LOADER, MIXER, MODES, build, opened, panel, widgets
 from playwright.sync_api import Browser, Page, expect
 from small_world_workflows import small_world_folder
@@ -71,6 +71,7 @@ def graph(page: Page, seed: int, slow: float = 0.0, **apply: Any) -> list[str]:
     return ids
 
 
+@pytest.mark.both_frontends
 def test_a_run_shows_the_trace_and_the_comparison(ui: Page, server: ComfyServer, mode: str, artifacts: Path) -> None:
     ids = graph(ui, seed=MODES.index(mode))
     outputs = run_from_the_button(ui)
@@ -99,7 +100,7 @@ def test_a_run_shows_the_trace_and_the_comparison(ui: Page, server: ComfyServer,
 def test_a_browser_that_was_not_there_is_told_of_the_run_in_the_cache(
     ui: Page, browser: Browser, server: ComfyServer, mode: str, artifacts: Path
 ) -> None:
-    workflow = ui.evaluate("app.graph.serialize()")
+    workflow = saved_workflow(ui)
     earlier = "Nothing ran anew"
     expect(panel(ui, "Steering").get_by_text(earlier)).to_have_count(0)
     with opened(browser, server.address, mode) as page:
@@ -132,7 +133,7 @@ def test_steering_that_did_not_act_is_said_loudly(ui: Page, mode: str) -> None:
         node.widgets.find(w => w.name === "scheduler").value = "simple"; }""")
     run_from_the_button(ui)
     expect(panel(ui, "Steering").get_by_text("your sampler ran outside the window")).to_be_visible()
-    expect(ui.locator(".p-toast-message-warn").get_by_text("Nothing was steered").first).to_be_visible()
+    expect(toasts(ui, "warning").get_by_text("Nothing was steered").first).to_be_visible()
 
 
 def test_a_run_can_be_interrupted(ui: Page, server: ComfyServer, mode: str) -> None:

@@ -21,6 +21,7 @@ from frontend import (
     open_workflow,
     picture_of_graph,
     run_from_the_button,
+    toasts,
     vue_nodes,
 )
 from PIL import Image
@@ -69,7 +70,7 @@ def test_a_workflow_opens_from_the_template_browser(
     picture_of_graph(page).save(artifacts / f"{name}_opened.png")
     assert page.evaluate(NODE_PROBLEMS) == []
     assert page.evaluate(OVERLAPS) == []
-    assert page.locator(".p-toast-message-error").count() == 0
+    assert toasts(page, "error").count() == 0
     definitions = server.client.object_info()
     for node in api_prompt(page).values():  # every widget has the kind of value that the server takes
         known = definitions[node["class_type"]]["input"]
@@ -96,7 +97,7 @@ def test_a_workflow_runs_on_the_small_world(
     picture.save(artifacts / f"{name}_run.png")
     assert page.evaluate(NODE_PROBLEMS) == []
     assert page.evaluate(OVERLAPS) == []
-    assert page.locator(".p-toast-message-error").count() == 0
+    assert toasts(page, "error").count() == 0
 
     saved, inputs = node_of(prompt, SAVE)
     assert f"Saved {inputs['filename']}.safetensors" in outputs[saved]["text"][0]
@@ -131,7 +132,7 @@ def test_the_comparison_shows_a_difference_on_the_small_world(
     picture_of_graph(page).save(artifacts / f"{COMPARISON}_run.png")
     assert page.evaluate(NODE_PROBLEMS) == []
     assert page.evaluate(OVERLAPS) == []
-    assert page.locator(".p-toast-message-error").count() == 0
+    assert toasts(page, "error").count() == 0
     assert page.locator("video").count() == 1, "both sides are saved as a video"
 
     shown = outputs[node_of(prompt, COMPARE)[0]]

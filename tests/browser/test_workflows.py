@@ -23,6 +23,7 @@ from frontend import (
     open_workflow,
     picture_of_graph,
     run_from_the_button,
+    toasts,
     vue_nodes,
 )
 from node_definitions import prompt_problems
@@ -79,7 +80,7 @@ def sound_prompt(page: Page) -> Prompt:
     assert page.evaluate(NODE_PROBLEMS) == []
     assert page.evaluate(OVERLAPS) == []
     assert page.get_by_text("is missing").count() == 0
-    assert page.locator(".p-toast-message-error").count() == 0
+    assert toasts(page, "error").count() == 0
     return api_prompt(page)
 
 
@@ -204,6 +205,7 @@ def test_a_broken_workflow_would_be_noticed(page: Page, definitions: dict[str, A
         assert drawn_overlaps(page)
 
 
+@pytest.mark.both_frontends
 def test_a_workflow_runs_from_the_run_button(page: Page, server: ComfyServer, artifacts: Path) -> None:
     name = "advanced_wan21_t2v"
     workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
@@ -223,4 +225,4 @@ def test_a_workflow_runs_from_the_run_button(page: Page, server: ComfyServer, ar
     with vue_nodes(page):
         assert drawn_overlaps(page) == []
         page.screenshot(path=artifacts / f"{name}_run_vue.png")
-    assert page.locator(".p-toast-message-error").count() == 0
+    assert toasts(page, "error").count() == 0

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Locator, Page
 
 NODE_PROBLEMS = """() => app.graph.nodes.flatMap(node => {
     const known = node.type in LiteGraph.registered_node_types || ["Note", "MarkdownNote"].includes(node.type);
@@ -130,6 +130,17 @@ def fit_view(page: Page) -> None:
     """Show the whole graph and wait for the animation's end."""
     page.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     page.wait_for_timeout(1500)
+
+
+def toasts(page: Page, kind: str) -> Locator:
+    """The messages of a kind, warning or error, in the window's corner. Frontends before 1.58 name them differently."""
+    older = {"warning": "warn"}.get(kind, kind)
+    return page.locator(f".p-toast-message-{older}, [data-testid=toast][data-toast-kind={kind}]")
+
+
+def saved_workflow(page: Page) -> dict[str, Any]:
+    """The workflow as a save writes it: JSON, in which a value that is undefined is left out."""
+    return dict(json.loads(page.evaluate("JSON.stringify((app.rootGraph ?? app.graph).serialize())")))
 
 
 def api_prompt(page: Page) -> dict[str, Any]:
