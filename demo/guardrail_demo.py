@@ -203,7 +203,8 @@ def what_happened(server: GuardedServer, graph: PromptGraph) -> tuple[str, str]:
         return "steered", f"{record['steered_steps']} of {record['steps']} steps, moved by {moved(record)[0]:.2f}"
     if record["verdict"] == "steered from client content" and held:
         (output,) = record["outputs"]
-        return "told", f"{record['verdict']}: share {output['share']:.4f}, {', '.join(output['client_inputs'])}"
+        told = f"{record['verdict']}: share {output['share']:.4f}, {', '.join(output['client_inputs'])}"
+        return "told", f"{told}. A policy with least_share refuses it"
     return "SLIPPED THROUGH", json.dumps(record)
 
 
@@ -254,6 +255,10 @@ def main() -> int:
     table = {"command": "make guardrail-demo", "seeds": [1, 2], "rows": rows, "signature_checks": signed}
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "guardrail.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    print(
+        "\nsteered: delivered, steered as the policy says. refused: nothing was delivered. told: delivered, and the"
+        "\nsigned record says what of it the client brought, and how little was sampled."
+    )
     print(
         f"\n{len(rows)} hostile graphs, {lines} lines in the audit. {'All held.' if held else 'The guardrail FAILED.'}"
     )

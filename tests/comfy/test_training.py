@@ -32,7 +32,9 @@ def test_on_a_guarded_server(guarded):
     guarded.set_policy(permits={"merge_and_save_models": True})
     for settings in ({"gradient_checkpointing": False}, {"gradient_checkpointing": True, "checkpoint_depth": 2}):
         run = guarded.client.run(once(training(**settings))).succeeded()
-        assert guarded.record_of(run)["decision"] == "delivered"
+        record = guarded.record_of(run)
+        assert record["decision"] == "delivered"
+        assert [output["verdict"] for output in record["outputs"]] == ["not sampled here"]
     refused = refusal_of(guarded, training(gradient_checkpointing=True))
     assert REFUSED in refused
     assert "Turn gradient_checkpointing off, or raise checkpoint_depth" in refused

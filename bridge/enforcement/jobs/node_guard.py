@@ -146,11 +146,12 @@ class Results:
 
     def _take_file(self, file: Written, taken: Taken, content: Content) -> None:
         settings = self._job.policy.settings
-        if is_weights_file(file.path) and not settings.permits.merge_and_save_models:
+        weights = is_weights_file(file.path)
+        if weights and not settings.permits.merge_and_save_models:
             raise Refused(WEIGHTS_WRITTEN, self._node_id)
         words = is_text_file(file.path) and not _pictures(taken) and _all_words(taken)
-        content = NOTHING if words else content
-        why = "" if words else self._why_not(content, settings)
+        content = NOTHING if weights or words else content
+        why = "" if weights or words else self._why_not(content, settings)
         if not why:
             self._publish(file, content)
         elif file.kind == "temp":
