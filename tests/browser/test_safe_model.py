@@ -52,7 +52,6 @@ def safe_graph(page: Page, vector: str) -> list[str]:
     return build(page, *GRAPH[:2], [SAFE, 0, 0, {**GRAPH[2][3], "vector": label}, GRAPH[2][4]], *GRAPH[3:])
 
 
-@pytest.mark.both_frontends
 def test_sliders_write_the_mix_and_a_run_says_what_was_chosen(ui: Page, mode: str, artifacts: Path) -> None:
     safe_graph(ui, VECTOR.name)
     expect(sliders(ui)).to_have_count(7)
