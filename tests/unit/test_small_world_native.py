@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from small_world.measuring.measure import Outcome
 from small_world.measuring.settings import Prompts, captions
+from small_world.native import acting
 from small_world.native.compare import by_held_out
+from small_world.native.first_direction import choose
 from small_world.native.methods import BUDGET, KNOWN, METHODS
 from small_world.native.report import fill, percent, table
+from small_world.runtime import WEIGHTS
 from small_world.scenes.world import HELD_OUT_ELEMENTS
 
 
@@ -63,3 +68,23 @@ def test_settings_name_a_direction_only_where_there_is_one(name: str) -> None:
     for setting in METHODS[name]:
         assert (setting.direction == "native") == bool(setting.vector)
         assert setting.hook_points or not setting.vector or setting.baseline
+
+
+def test_the_acting_vector_suggests_what_validation_chose() -> None:
+    from safety_steering_pack.safety_steering.vectors.file import load_vector
+
+    rows = json.loads(acting.VALIDATION_FILE.read_text())["rows"]
+    setting, row = acting.chosen()
+    assert choose(rows) == row
+    assert min(min(found["n_unsafe"], found["n_benign"]) for found in rows) >= 100
+    vector = load_vector(WEIGHTS / acting.FILE)
+    found = vector.info.suggestion
+    assert (found.strength, found.false_alarm, found.token_threshold) == (
+        setting.strength,
+        setting.false_alarm,
+        setting.token_threshold,
+    )
+    assert (found.gate, dict(vector.mix)) == ("prompt", dict(setting.mix))
+    assert vector.detectors is not None
+    assert vector.info.parameters["tokens"] == "differing"
+    assert (WEIGHTS / acting.FILE).stat().st_size < 50_000
