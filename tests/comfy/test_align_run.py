@@ -216,6 +216,9 @@ def test_the_nodes_hand_on_what_the_next_one_takes(module, wan, tmp_path, monkey
         found = getattr(importlib.import_module(f"safety_steering_pack.nodes.{name}"), class_name)
         return found.PREPARE_CLASS_CLONE({})
 
+    import folder_paths
+
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "safety_alignments", ([str(tmp_path)], {".safetensors"}))
     vector, clip = World().vector(60), TracedClip(CASES["wan"])
     fit = node("fit_benign_alignment", "FitBenignAlignment")
     for method in (
@@ -240,10 +243,7 @@ def test_the_nodes_hand_on_what_the_next_one_takes(module, wan, tmp_path, monkey
     assert "umt5xxl.last" in card
     for module_name in ("save_safety_alignment", "load_safety_alignment"):
         importlib.import_module(f"safety_steering_pack.nodes.{module_name}")
-    import folder_paths
-
     folder = importlib.import_module("safety_steering_pack.bridge.folders")
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "safety_alignments", ([str(tmp_path)], {".safetensors"}))
     (name,) = node("save_safety_alignment", "SaveSafetyAlignment").execute(alignment, "mine", False).args
     assert load_alignment(tmp_path / name).sha256 == alignment.sha256
     for wrong in ("", "../out", "cache/x", "a\nb"):
