@@ -201,7 +201,8 @@ def test_a_missing_or_damaged_vector_is_refused(tmp_path):
     (tmp_path / "wan.safetensors").rmdir()
     whole = path.read_text()
     path.write_text(whole.replace("wan.safetensors", "wan\\u0000"))
-    assert (told := refusal(path)).startswith("The policy policy.toml: rule 1: ") and "embedded null" in told
+    assert (told := refusal(path)).startswith("The policy policy.toml: rule 1: ")
+    assert "embedded null" in told
     path.write_text(whole)
     (tmp_path / "wan.safetensors").write_bytes(b"no vector")
     path = write_policy(tmp_path, rules=rule(tmp_path))
