@@ -18,6 +18,8 @@ from typing import Any
 
 from ..safety_steering.errors import SafetySteeringError
 
+LAST_EVENTS = 2.0  # seconds to wait for a prompt's last websocket events
+
 
 class PromptRejected(SafetySteeringError):
     """The server's validation refused a prompt: ``error`` is its reason, ``node_errors`` its reasons by node id."""
@@ -228,6 +230,7 @@ class ComfyClient:
             history = self.request(f"/history/{prompt_id}")
             if prompt_id in history:
                 with self._news:
+                    self._news.wait_for(lambda: self._has_ended(prompt_id), timeout=LAST_EVENTS)
                     events = list(self._events.get(prompt_id, []))
                 return _run_of(prompt_id, history[prompt_id], self._node_errors[prompt_id], events)
             self._is_alive()
@@ -235,6 +238,14 @@ class ComfyClient:
                 raise TimeoutError(f"prompt {prompt_id} was not done within {timeout} s")
             with self._news:
                 self._news.wait(0.1)
+
+    def _has_ended(self, prompt_id: str) -> bool:
+        """Whether the last websocket event of a prompt is here, or none came at all.
+
+        The history may be read first: the websocket has a thread of its own.
+        """
+        events = self._events.get(prompt_id, [])
+        return not events or any(e["type"] == "executing" and e["data"].get("node") is None for e in events)
 
     def _progress_of(self, prompt_id: str) -> tuple[float, float] | None:
         with self._news:
