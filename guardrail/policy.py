@@ -15,6 +15,7 @@ from pathlib import Path
 from ..safety_steering.files import file_sha256
 from ..safety_steering.hook_point import HookPoint, select_hook_points
 from ..safety_steering.steering.interventions import Intervention, suggested
+from ..safety_steering.steering.prompt_gate import detectors_for
 from ..safety_steering.vectors.file import load_vector
 from ..safety_steering.vectors.mix import format_mix, parse_mix
 from ..safety_steering.vectors.suggestion import recommended
@@ -160,6 +161,7 @@ def _load_rule(settings: RuleSettings, number: int, folder: Path, public: Public
             vector = vector.with_mix(parse_mix(settings.mix))
         rule = (_manual if settings.is_manual else _recommended)(name, settings, vector)
         _check_steers_to_safe(vector, rule.hook_points, rule.intervention.kind)
+        detectors_for(vector, rule.intervention)
         if rule.intervention.gate == "prompt" and any(HookPoint(point).in_encoder for point in rule.hook_points):
             raise PolicyError(
                 "the gate prompt is decided behind the text encoder, and the rule steers inside it. Choose pooled."
@@ -184,8 +186,6 @@ def _manual(name: str, settings: RuleSettings, vector: SafetyVector) -> Rule:
         settings.false_alarm if settings.gate == "prompt" else 0.0,
         settings.token_threshold if settings.gate == "prompt" else None,
     )
-    if settings.gate == "prompt" and vector.detectors is None:
-        raise PolicyError("the gate prompt needs a vector with detectors, and this one has none. Choose pooled.")
     return Rule(name, settings, vector, hook_points, intervention, settings.strength)
 
 

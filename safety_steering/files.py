@@ -37,7 +37,7 @@ def one_sentence(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise VectorFileError(f"{path.name}: there is no such file. Check its name and its folder.") from error
+        raise VectorFileError(f"{path.name}: the file does not exist. Check its name and its folder.") from error
     except (SafetensorError, OSError) as error:
         complaint = f"not a readable safetensors file: {error}. Download or save it again."
         raise VectorFileError(f"{path.name}: {shortened(complaint, MAX_COMPLAINT)}") from error

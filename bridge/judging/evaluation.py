@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +155,7 @@ def _about(models: Pair, sampling: Sampling, judge: Judge) -> dict[str, Any]:
 
 def _settings(steering: Steering) -> dict[str, Any]:
     vector = steering.vector
-    return {**asdict(steering.settings), "mix": dict(vector.mix), "vector": vector.sha256}
+    return {**steering.described, "vector": vector.sha256}
 
 
 def _intervention(steering: Steering) -> str:

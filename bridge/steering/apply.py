@@ -13,7 +13,6 @@ import sys
 import uuid
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -33,7 +32,7 @@ from .compile_guards import guard_hooks
 from .injection import Injection
 from .model_call import ModelCall, named, proceed, sigma_of
 from .run import OTHER_BRANCH, OUTSIDE_WINDOW, Call, Run, check_finite, check_missed, finish
-from .run_log import KEPT_TRACES, RunLog
+from .run_log import KEPT_TRACES, RunLog, about, described
 from .settings import SteeringSettings
 
 WRAPPER_KEY = "safety_steering"
@@ -121,7 +120,7 @@ class Steering:
     @property
     def described(self) -> dict[str, Any]:
         """The settings as plain data."""
-        return {**asdict(self.settings), "mix": dict(self.vector.mix)}
+        return described(self.vector, self.settings)
 
     def tell(self, trace: RunTrace) -> None:
         """Call `on_trace`, if there is one."""
@@ -153,7 +152,7 @@ class Steering:
             NotSteeredError: the run should have been steered and was not.
         """
         if self._off:
-            self._record(RunTrace(OFF, reason=self._off, **self._about()))
+            self._record(RunTrace(OFF, reason=self._off, **about(self.vector, self.settings)))
             return executor(*args, **kwargs)
         guider = executor.class_obj
         run = Run(roles_by_uuid(guider.conds), warnings=[self._warning] if self._warning else [])
@@ -164,7 +163,7 @@ class Steering:
             samples = executor(*args, **kwargs)
         finally:
             self._open_runs -= 1
-        trace = finish(run, self.settings.branch, **self._about())
+        trace = finish(run, self.settings.branch, **about(self.vector, self.settings))
         if trace.succeeded:
             check_finite(samples)
         self._record(trace)
@@ -172,7 +171,11 @@ class Steering:
 
     def stand_aside(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """The OUTER_SAMPLE wrapper of a run that a host's policy steers instead: nothing is done, nothing is missed."""
-        self._record(RunTrace(OFF, reason="the host's safety policy steers this run instead.", **self._about()))
+        self._record(
+            RunTrace(
+                OFF, reason="the host's safety policy steers this run instead.", **about(self.vector, self.settings)
+            )
+        )
         self._open_runs += 1
         try:
             return executor(*args, **kwargs)
@@ -226,7 +229,7 @@ class Steering:
         with self._injection.steered(model_call, call, witnesses) as steered:
             result = proceed(executor, steered)
         if run is None:  # called outside of a sampler run: the call is judged by itself
-            self.log.add(finish(Run(calls=[call]), self.settings.branch, **self._about()))
+            self.log.add(finish(Run(calls=[call]), self.settings.branch, **about(self.vector, self.settings)))
         elif call is run.calls[0]:  # a first call cannot come from a cache: no need to wait for the end of the run
             check_missed(run)
         return result
@@ -242,22 +245,6 @@ class Steering:
         if call.sigma > 0 and not (call.sigma <= first and (call.sigma > last or end == 1)):
             return OUTSIDE_WINDOW
         return "" if any(is_targeted(role, self.settings.branch) for role in call.roles) else OTHER_BRANCH
-
-    def _about(self) -> dict[str, Any]:
-        context = get_executing_context()
-        info = self.vector.info
-        return {
-            "settings": self.described,
-            "prompt_id": context.prompt_id if context else "",
-            "node_id": context.node_id if context else "",
-            "vector": {
-                "sha256": self.vector.sha256,
-                "kind": info.kind,
-                "gap_kind": info.gap_kind,
-                "model_name": info.model_name,
-                "spaces": {name: self.vector.at(name).space for name in self.settings.hook_points},
-            },
-        }
 
     def _record(self, trace: RunTrace) -> None:
         self.traces.append(trace)

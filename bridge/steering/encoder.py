@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 from weakref import WeakValueDictionary
@@ -34,7 +34,7 @@ from ..language_models.encoder_fit import check_fits_encoder, encoder_of, encode
 from .apply import apply_steering
 from .encoder_reading import EMPTY, Reading, pad_of
 from .own_tokens import Frame, find_frames
-from .run_log import RunLog
+from .run_log import RunLog, about, described
 from .settings import SteeringSettings
 
 GATES = ("off", "pooled", "token")
@@ -107,11 +107,11 @@ class SteeredClip:
 
     def clone(self, *args: Any, **kwargs: Any) -> Any:
         """A clone that is steered as well."""
-        return _steered(super().clone(*args, **kwargs), self.encoder_steerings)  # type: ignore[misc]
+        return _steered(super().clone(*args, **kwargs), self.encoder_steerings)  # type: ignore[misc]  # of the CLIP's own class, which is behind this one
 
     def tokenize(self, text: str, return_word_ids: bool = False, **kwargs: Any) -> Any:
         """The tokens of a text; notes the template that these arguments put around any text."""
-        tokenize = super().tokenize  # type: ignore[misc]
+        tokenize = super().tokenize  # type: ignore[misc]  # of the CLIP's own class, which is behind this one
         if kwargs:
             for steering in self.encoder_steerings:
                 steering.note_frames(self, lambda probe: tokenize(probe, **kwargs))
@@ -120,12 +120,12 @@ class SteeredClip:
     def encode_from_tokens(self, *args: Any, **kwargs: Any) -> Any:
         """As of a CLIP, steered."""
         with self._reading():
-            return super().encode_from_tokens(*args, **kwargs)  # type: ignore[misc]
+            return super().encode_from_tokens(*args, **kwargs)  # type: ignore[misc]  # of the CLIP's own class, which is behind this one
 
     def encode_from_tokens_scheduled(self, *args: Any, **kwargs: Any) -> Any:
         """As of a CLIP, steered, also where hooks on the CLIP make several passes."""
         with self._reading():
-            return super().encode_from_tokens_scheduled(*args, **kwargs)  # type: ignore[misc]
+            return super().encode_from_tokens_scheduled(*args, **kwargs)  # type: ignore[misc]  # of the CLIP's own class, which is behind this one
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -191,7 +191,7 @@ class EncoderSteering:
     @property
     def described(self) -> dict[str, Any]:
         """The settings as plain data."""
-        return {**asdict(self.settings), "mix": dict(self.vector.mix)}
+        return described(self.vector, self.settings)
 
     def tell(self, trace: RunTrace) -> None:
         """Call `on_trace`, if there is one."""
@@ -230,7 +230,7 @@ class EncoderSteering:
                 yield
         finally:
             self._reading = None
-        self._record(reading.trace(self._about(), list(self._warnings)))
+        self._record(reading.trace(about(self.vector, self.settings), list(self._warnings)))
 
     def _targets_at(self, point: HookPoint, device: torch.device) -> Targets:
         """The active categories at a hook point, float32. A text encoder knows no noise: the first sigma bin holds."""
@@ -238,22 +238,6 @@ class EncoderSteering:
             stacked = stack_targets(self.vector.at(point), self.vector.mix, 0)
             self._targets[point, device] = stacked.to(device, torch.float32)
         return self._targets[point, device]
-
-    def _about(self) -> dict[str, Any]:
-        context = get_executing_context()
-        info = self.vector.info
-        return {
-            "settings": self.described,
-            "prompt_id": context.prompt_id if context else "",
-            "node_id": context.node_id if context else "",
-            "vector": {
-                "sha256": self.vector.sha256,
-                "kind": info.kind,
-                "gap_kind": info.gap_kind,
-                "model_name": info.model_name,
-                "spaces": {name: self.vector.at(name).space for name in self.settings.hook_points},
-            },
-        }
 
     def _record(self, trace: RunTrace) -> None:
         self.last = trace

@@ -10,10 +10,17 @@ from typing import Any
 
 import torch
 
-from ...safety_steering.errors import MismatchError, NotSteeredError
+from ...safety_steering.errors import NotSteeredError
 from ...safety_steering.hook_point import HookPoint
-from ...safety_steering.steering.interventions import Effect, Intervention, Targets, intervene, stack_targets
-from ...safety_steering.steering.prompt_gate import Decision, PromptGate, decide, make_gate
+from ...safety_steering.steering.interventions import (
+    Effect,
+    Intervention,
+    Targets,
+    active_categories,
+    intervene,
+    stack_targets,
+)
+from ...safety_steering.steering.prompt_gate import Decision, PromptGate, decide, detectors_for, make_gate
 from ...safety_steering.steering.trace import CACHED, NOTHING_TO_EDIT
 from ...safety_steering.vectors.vector import SafetyVector
 from ..models.families.schema import Stream
@@ -36,12 +43,9 @@ class Injection:
 
     def __init__(self, vector: SafetyVector, settings: SteeringSettings) -> None:
         """Raises MismatchError if the gate is `prompt` and the vector has no detectors."""
-        if settings.intervention.gate == "prompt" and vector.detectors is None:
-            raise MismatchError(
-                "The gate 'prompt' needs a vector with detectors, and this one has none. Choose the gate 'pooled', or "
-                "make the vector anew with this version's fit."
-            )
         self._vector = vector
+        self._detectors = detectors_for(vector, settings.intervention)
+        self._active = active_categories(vector.categories, vector.mix)
         self._settings = settings
         steered = [point for point in settings.hook_points if settings.strength_at(point)]
         self._states = [point for point in steered if not point.in_blocks]
@@ -106,14 +110,14 @@ class Injection:
 
     def _decide(self, model_call: ModelCall) -> Decision | None:
         """What the gate `prompt` decides for the call's own text states; None under another gate."""
-        detectors = self._vector.detectors
-        if self._settings.intervention.gate != "prompt" or detectors is None:
+        detectors = self._detectors
+        if detectors is None:
             return None
         device = model_call.x.device
         if device not in self._gates:
             self._gates[device] = make_gate(detectors, self._settings.intervention, device)
         states, tokens = model_call.states(detectors.hook_point, detectors.space, detectors.width)
-        return decide(states, tokens.mask, self._gates[device])
+        return decide(states, tokens.mask, self._gates[device]).of(self._active)
 
     def _edit_states(
         self, model_call: ModelCall, call: Call, decision: Decision | None
@@ -146,8 +150,7 @@ class Injection:
         # as a tensor: a compiled graph then serves every strength
         strength = torch.full((1, 1, 1), self._settings.strength_at(name), dtype=torch.float32, device=device)
         targets = self._targets_at(name, call.sigma, device)
-        own = None if decision is None else decision.of(targets.categories)
-        return Edit(targets, self._settings.intervention, strength, rows, tokens, own)
+        return Edit(targets, self._settings.intervention, strength, rows, tokens, decision)
 
     def _targets_at(self, name: HookPoint, sigma: float, device: torch.device) -> Targets:
         point = self._vector.at(name)

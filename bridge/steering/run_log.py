@@ -1,16 +1,44 @@
-"""What one steering did, by the result that it was done for."""
+"""What one steering did, by what, and for which result."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Hashable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from comfy_execution.utils import get_executing_context
 
 from ...safety_steering.steering.trace import ACTED, RunTrace
+from ...safety_steering.vectors.vector import SafetyVector
 from .running import result_key
+from .settings import SteeringSettings
 
 KEPT_TRACES = 16  # of a node's runs; a tiled upscale makes one a tile
 KEPT_NODES = 64
+
+
+def described(vector: SafetyVector, settings: SteeringSettings) -> dict[str, Any]:
+    """The settings as plain data, with the vector's mix."""
+    return {**asdict(settings), "mix": dict(vector.mix)}
+
+
+def about(vector: SafetyVector, settings: SteeringSettings) -> dict[str, Any]:
+    """The fields of a RunTrace that say by what was steered, and for which prompt and node."""
+    context = get_executing_context()
+    info = vector.info
+    return {
+        "settings": described(vector, settings),
+        "prompt_id": context.prompt_id if context else "",
+        "node_id": context.node_id if context else "",
+        "vector": {
+            "sha256": vector.sha256,
+            "kind": info.kind,
+            "gap_kind": info.gap_kind,
+            "model_name": info.model_name,
+            "spaces": {name: vector.at(name).space for name in settings.hook_points},
+        },
+    }
 
 
 @dataclass

@@ -22,7 +22,7 @@ each prompt and category (`prompt_gate`); here it acts on the tokens below `toke
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -107,13 +107,18 @@ class Targets:
         return Targets(**tensors, categories=self.categories)
 
 
+def active_categories(categories: Iterable[str], mix: Mapping[str, float]) -> tuple[str, ...]:
+    """The categories that a mix weighs, in their order."""
+    return tuple(name for name in categories if mix.get(name, 0.0) != 0.0)
+
+
 def stack_targets(point: HookPointDirections, mix: Mapping[str, float], sigma_bin: int) -> Targets:
     """Stack the categories of non-zero weight, in float64 on the CPU.
 
     Raises:
         SafetySteeringError: every weight is zero.
     """
-    active = [name for name in point.categories if mix.get(name, 0.0) != 0.0]
+    active = active_categories(point.categories, mix)
     if not active:
         raise SafetySteeringError("Every category of the mix has weight 0. Raise one, or remove Apply Safety Steering.")
     chosen = [point.categories[name] for name in active]
@@ -132,7 +137,7 @@ def stack_targets(point: HookPointDirections, mix: Mapping[str, float], sigma_bi
         std_token=column("std_token"),
         weight=torch.tensor([float(mix[name]) for name in active], dtype=torch.float64),
         solve=torch.linalg.inv(_overlaps(directions)),
-        categories=tuple(active),
+        categories=active,
     )
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ..errors import MismatchError
 from ..vectors.detector import Detectors
-from ..vectors.vector import WHOLE
+from ..vectors.vector import WHOLE, SafetyVector
 from .interventions import Intervention, pooled
 
 
@@ -44,6 +45,22 @@ class Decision:
         """The decision on these categories, in their order."""
         columns = [self.categories.index(name) for name in categories]
         return Decision(self.z[..., columns], self.opened[..., columns], tuple(categories))
+
+
+def detectors_for(vector: SafetyVector, how: Intervention) -> Detectors | None:
+    """The detectors that decide; None under another gate.
+
+    Raises:
+        MismatchError: the gate is `prompt` and the vector has no detectors.
+    """
+    if how.gate != "prompt":
+        return None
+    if vector.detectors is None:
+        raise MismatchError(
+            "The gate 'prompt' needs a vector with detectors, and this one has none. Choose the gate 'pooled', or make "
+            "the vector anew with this version's fit."
+        )
+    return vector.detectors
 
 
 def make_gate(detectors: Detectors, how: Intervention, device: torch.device | str = "cpu") -> PromptGate:

@@ -220,7 +220,7 @@ def test_files_that_are_no_safetensors_files_are_refused(path, tmp_path):
         path.write_bytes(data)
         with pytest.raises(VectorFileError, match=words):
             load_vector(path)
-    with pytest.raises(VectorFileError, match=r"missing.safetensors: there is no such file"):
+    with pytest.raises(VectorFileError, match=r"missing.safetensors: the file does not exist"):
         load_vector(tmp_path / "missing.safetensors")
     with pytest.raises(VectorFileError, match="not a"):
         load_vector(tmp_path)

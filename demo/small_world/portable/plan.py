@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safety_steering_pack.safety_steering.alignment.rule import WORDS
+
 from ..files import read_rows
 from ..measuring.measure import PLAIN
 from ..measuring.settings import LABELS, Prompts, WorldSetting, captions
@@ -27,7 +29,6 @@ BLOCK = "block.blocks.4.image"
 ALL, AS_ONE = dict.fromkeys(CATEGORIES, 1.0), {WHOLE: 1.0}
 OWN, BUNDLED = Recipe("own"), Recipe("bundled")
 CAPTIONS = {"words": False, "sharpen": 1.0}  # as vectors were carried before they had words
-FALSE_ALARM, TOKEN_THRESHOLD = 0.01, -1.5  # as of `alignment/rule.py`
 HEADLINE, SECOND, NATIVE = "own source, ridge", "bundled source, ridge", "native (oracle)"
 
 
@@ -81,7 +82,7 @@ def steering(recipe: Recipe, strength: float, mix: Mapping[str, float] = ALL) ->
     how, gate = ("clamp", "token", "pooled", -2.5), {}
     if recipe.of_words:
         how = ("clamp", "none", "prompt", 0.0)
-        gate = {"false_alarm": FALSE_ALARM, "token_threshold": TOKEN_THRESHOLD}
+        gate = {"false_alarm": WORDS.false_alarm, "token_threshold": WORDS.token_threshold}
     return WorldSetting("", recipe.file, "transferred", (recipe.hook_point,), *how, strength, mix=mix, **gate)
 
 
