@@ -32,13 +32,21 @@ class Graph:
     def text(self, words="men and women at sea", clip=None):
         return self.add("CLIPTextEncode", clip=clip or self.clip, text=words)
 
+    def model(self):
+        return self.add("UNETLoader", unet_name=TINY_MODELS["wan21_t2v"].file_name, weight_dtype="default")
+
+    def latent(self):
+        return self.add("EmptyHunyuanLatentVideo", width=64, height=64, length=5, batch_size=1)
+
+    def save(self, samples):
+        return self.add("SaveLatent", samples=samples, filename_prefix="guarded")[0]
+
     def saved(self, positive, negative=None, seed=1):
-        model = self.add("UNETLoader", unet_name=TINY_MODELS["wan21_t2v"].file_name, weight_dtype="default")
-        latent = self.add("EmptyHunyuanLatentVideo", width=64, height=64, length=5, batch_size=1)
+        model, latent = self.model(), self.latent()
         settings = {"seed": seed, "steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple"}
         prompts = {"positive": positive, "negative": negative or positive}
         samples = self.add("KSampler", denoise=1.0, model=model, latent_image=latent, **prompts, **settings)
-        return self.add("SaveLatent", samples=samples, filename_prefix="guarded")[0]
+        return self.save(samples)
 
 
 def ran(server, graph, saved):
@@ -67,7 +75,7 @@ def test_it_gives_what_apply_gives_by_hand(guarded, server):
     name = put_vector(server, "encoder_by_hand", rule().vector)
     vector = by_hand.add("SafetySteering_LoadSafetyVector", vector=name)
     chosen = DEFAULTS | {"strength": 40.0, "norm": "none", "hook_points": "encoder.2", "clip": by_hand.clip}
-    model = by_hand.add("UNETLoader", unet_name=TINY_MODELS["wan21_t2v"].file_name, weight_dtype="default")
+    model = by_hand.model()
     applied = by_hand.graph.add("SafetySteering_ApplySafetySteering", chosen, model=model, safety_vector=vector)
     theirs = by_hand.saved(by_hand.text(clip=applied[1]))
     run = server.client.run(run_anew(by_hand.graph)).succeeded()
@@ -95,6 +103,55 @@ def test_prompts_that_no_steered_encoder_read_are_refused(guarded):
     assert "(SafetySteeringDev_TextEncode), where it could not." in refused
 
 
+def of_a_pack(how, theirs=None):
+    """A node that becomes an encode, whose prompt is steered, and a sampler."""
+    graph = Graph()
+    more = {} if theirs is None else {"theirs": theirs(graph)}
+    links = {"model": graph.model(), "clip": graph.clip, "latent": graph.latent(), **more}
+    return graph, graph.save(graph.add("Hostile_SampleText", how=how, **links))
+
+
+@pytest.mark.parametrize("how", ["brings", "averages", "reads and brings"])
+@pytest.mark.parametrize("theirs", [None, lambda graph: graph.text()], ids=["alone", "beside a steered prompt"])
+def test_what_a_node_brings_into_the_graph_that_it_becomes_is_refused(guarded, how, theirs):
+    guarded.set_policy((rule(),))
+    graph, _ = of_a_pack(how, theirs)
+    assert "(Hostile_SampleText), where it could not." in refusal_of(guarded, graph.graph)
+
+
+def test_what_a_pack_adds_to_a_steered_prompt_is_refused(guarded):
+    guarded.set_policy((rule(),))
+    graph = Graph()
+    graph.saved(graph.add("Hostile_ChangeText", theirs=graph.text(), clip=graph.clip, how="adds"))
+    assert "(Hostile_ChangeText), where it could not." in refusal_of(guarded, graph.graph)
+
+
+@pytest.mark.parametrize("how", ["hands on", "reads"])
+def test_a_graph_that_a_node_becomes_may_have_steered_prompts_in_it(guarded, how):
+    guarded.set_policy((rule(),))
+    done = ran(guarded, *of_a_pack(how, lambda graph: graph.text("a small tree")))
+    assert (done.record["verdict"], done.record["decision"]) == ("steered", "delivered")
+
+
+def averaged(graph):
+    other = graph.text("a small tree")
+    settings = {"conditioning_to": graph.text(), "conditioning_to_strength": 0.5}
+    return graph.add("ConditioningAverage", settings, conditioning_from=other)
+
+
+def changed(how):
+    return lambda graph: graph.add("Hostile_ChangeText", theirs=graph.text(), clip=graph.clip, how=how)
+
+
+@pytest.mark.parametrize("prompt", [averaged, changed("hands on"), changed("weighs")], ids=["average", "same", "anew"])
+def test_what_is_made_of_steered_prompts_is_steered(guarded, prompt):
+    guarded.set_policy((rule(),))
+    for seed in (1, 2):  # out of core's cache too
+        graph = Graph()
+        done = ran(guarded, graph, graph.saved(prompt(graph), seed=seed))
+        assert (done.record["verdict"], done.record["blocks"]) == ("steered", ["encoder.2"])
+
+
 def test_another_text_encoder_is_refused(guarded):
     other = random_vector({"encoder.1": ("t5xxl/encoder.1", 4096)}, family="wan", block_counts={})
     guarded.set_policy((rule(made=other, hook_points=("encoder.1",)),))
@@ -111,7 +168,7 @@ def test_a_graphs_own_steering_inside_the_encoder_is_replaced(guarded):
     name = put_vector(guarded, "encoder_own", random_vector(SPACES, family="wan", block_counts={}, seed=5))
     vector = own.add("SafetySteering_LoadSafetyVector", vector=name)
     chosen = DEFAULTS | {"strength": 30.0, "hook_points": "encoder.2", "clip": own.clip}
-    model = own.add("UNETLoader", unet_name=TINY_MODELS["wan21_t2v"].file_name, weight_dtype="default")
+    model = own.model()
     applied = own.graph.add("SafetySteering_ApplySafetySteering", chosen, model=model, safety_vector=vector)
     done = ran(guarded, own, own.saved(own.text(clip=applied[1])))
     assert torch.equal(done.latent, alone.latent)

@@ -1,19 +1,18 @@
 """The policy's steering inside text encoders: of every prompt that a CLIP reads, and the proof of it at a sampler run.
 
-A rule whose vector has hook points `encoder.<layer>` is applied to each CLIP that it was made for, while it reads. What
-was read, and by which rules, is kept by core's key of the node that asked for it, so that a prompt out of core's cache
-counts as what it is. Before a run of a rule's model, all that its conditioning was made from must have been read so.
+A rule whose vector has hook points `encoder.<layer>` is applied to each CLIP that it was made for, while it reads. By
+which rules a prompt was read is noted on the tensors that the CLIP gives, and follows them from node to node, also out
+of core's cache. Before a run of a rule's model, all conditioning that goes into it must have been read so.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_execution.progress import get_progress_state
+import torch
 from comfy_execution.utils import get_executing_context
 
 from ....guardrail.policy import Policy, Rule
@@ -21,14 +20,12 @@ from ....safety_steering.errors import MismatchError, NotSteeredError
 from ....safety_steering.steering.trace import RunTrace
 from ...language_models.encoder_fit import check_fits_encoder
 from ...steering.encoder import EncoderSteering, encoder_steerings_of
-from ...steering.lost import ancestors
-from ...steering.running import result_key
 from ..choke_points import Wrap
+from ..prompt_origins import PromptOrigins, Reading, prompts_of, tensors_of
 from ..rule_settings import encoder_settings
 from .job import Job
-from .node_facts import facts_of
+from .node_facts import NodeFacts
 
-MOST_READ = 65_536  # nodes that read prompts; one that is forgotten counts as not steered
 HOST = (
     "Only the host can change that: by offering the text encoder that the rule's vector was made for, or by taking "
     "encoder.<layer> out of the rule's hook_points."
@@ -37,12 +34,20 @@ REPLACED = "The graph's own steering inside the text encoder was replaced by the
 
 
 @dataclass
-class Read:
-    """What one node had read in one job. rules: that steered all of it. traces: of each rule and text."""
+class Running:
+    """A node that runs. derives: a node of core: what it makes of conditioning was read as that was. readings: of the
+    prompts that it has had read itself."""
 
-    prompt_id: str
-    rules: frozenset[Rule]
-    traces: list[tuple[Rule, RunTrace]] = field(default_factory=list)
+    title: str
+    derives: bool
+    inputs: Mapping[str, Sequence[Any]]
+    readings: list[Reading] = field(default_factory=list)
+
+    def sources(self, origins: PromptOrigins) -> tuple[Reading, ...]:
+        """What conditioning comes from that the node has made."""
+        taken = list(prompts_of(list(self.inputs.values()))) if self.derives else []
+        found = dict.fromkeys([*self.readings, *origins.of(taken)])
+        return tuple(found) if found and all(map(origins.knows, taken)) else (*found, Reading(self.title))
 
 
 class EncodeGuard:
@@ -52,7 +57,8 @@ class EncodeGuard:
         self._current_job = current_job
         self._policy: Policy | None = None
         self._steerings: dict[Rule, EncoderSteering] = {}
-        self._read: OrderedDict[Hashable, Read] = OrderedDict()
+        self._origins = PromptOrigins()
+        self._running: dict[str, Running] = {}
         self._reading = False
 
     def wraps(self) -> dict[str, Wrap]:
@@ -100,7 +106,7 @@ class EncodeGuard:
             for rule in fitting:
                 stack.enter_context(self._steerings[rule].reading(clip))
             result = original()
-        self._note(job, frozenset(fitting))
+        self._note(job, fitting, result)
         return result
 
     def _fitting(self, clip: Any) -> list[Rule]:
@@ -112,40 +118,74 @@ class EncodeGuard:
             self._policy = policy
             inside = {rule: encoder_settings(rule) for rule in policy.rules}
             self._steerings = {rule: EncoderSteering(rule.vector, how) for rule, how in inside.items() if how}
-            self._read.clear()
+            self._origins.clear()
+            self._running.clear()
 
-    def _note(self, job: Job, rules: frozenset[Rule]) -> None:
-        key = _key(job, job.node_id)
-        known = self._read.pop(key, None)
-        if known is None or known.prompt_id != job.prompt_id:
-            known = Read(job.prompt_id, rules)
-        self._read[key] = replace(known, rules=known.rules & rules)
-        self._read[key].traces += [(rule, self._steerings[rule].last) for rule in rules]
-        while len(self._read) > MOST_READ:
-            self._read.popitem(last=False)
+    def begin(self, job: Job, node_id: str, facts: NodeFacts, inputs: Mapping[str, Sequence[Any]]) -> None:
+        """Note what a node takes, just before it runs."""
+        self._take(job.policy)
+        if self._steerings:
+            self._running[node_id] = Running(job.flow.title(node_id), facts.is_core, inputs)
 
-    def traces(self, job: Job, rules: tuple[Rule, ...]) -> list[RunTrace]:
+    def end(self, node_id: str, output: Sequence[Any], expanded: bool) -> None:
+        """Note what the conditioning in a node's results was read from; what is new in a graph that a node became, the
+        node has brought."""
+        running = self._running.get(node_id)
+        if running is not None:
+            self._origins.derive(output, (Reading(running.title),) if expanded else running.sources(self._origins))
+
+    def forget_nodes(self) -> None:
+        """At the end of a job."""
+        self._running.clear()
+
+    def _note(self, job: Job, rules: Sequence[Rule], result: Any) -> None:
+        if not self._steerings:
+            return
+        node_id = running_node(job)
+        traces = tuple((rule, self._steerings[rule].last) for rule in rules)
+        reading = Reading(job.flow.title(node_id), frozenset(rules), traces)
+        self._origins.read(result, reading)
+        if node_id in self._running:
+            self._running[node_id].readings.append(reading)
+
+    def traces(self, job: Job, rules: tuple[Rule, ...], conds: Mapping[str, Iterable[Any]]) -> list[RunTrace]:
         """What the rules' steering inside text encoders did to the prompts of the sampler run that now begins.
+
+        conds: of the run's guider, lists of mappings with the conditioning at `cross_attn`.
 
         Raises:
             NotSteeredError: a rule steers inside a text encoder, and a prompt of the run was not read so.
         """
         self._take(job.policy)
         inside = [rule for rule in rules if rule in self._steerings]
-        nodes = list(_made_from(job)) if inside else []
-        found = []
+        readings = self._readings(job, conds) if inside else ()
+        found: dict[int, RunTrace] = {}
         for rule in inside:
-            read = {node: self._read.get(_key(job, node)) for node in nodes}
-            steered = [known for known in read.values() if known is not None and rule in known.rules]
-            others = [n for n, known in read.items() if (rule not in known.rules if known else _brings(n))]
-            if others or not steered:
-                which = ", ".join(map(job.flow.title, others[:3])) or "no node of this graph"
+            others = [reading.title for reading in readings if rule not in reading.rules]
+            if others or not readings:
+                which = ", ".join(list(dict.fromkeys(others))[:3]) or "no node of this graph"
                 raise NotSteeredError(
                     f"The rule '{rule.name}' of the host's safety policy steers inside the text encoder, and the "
                     f"prompts of this run come from {which}, where it could not. {HOST}"
                 )
-            found += [trace for known in steered for its_rule, trace in known.traces if its_rule is rule]
-        return found
+            found |= {id(trace): trace for reading in readings for its, trace in reading.traces if its is rule}
+        return list(found.values())
+
+    def _readings(self, job: Job, conds: Mapping[str, Iterable[Any]]) -> tuple[Reading, ...]:
+        """All that went into a run's conditioning: what no node was seen to read or to hand on was brought."""
+        entries = [entry for role in conds.values() for entry in role]
+        known = self._origins.of(tensors_of(entries))
+        prompts = [prompt for entry in entries if isinstance(prompt := entry.get("cross_attn"), torch.Tensor)]
+        if all(map(self._origins.knows, prompts)):
+            return known
+        running = self._running[running_node(job)]
+        return tuple(dict.fromkeys([*known, *running.sources(self._origins)]))
+
+
+def running_node(job: Job) -> str:
+    """The node that runs in this thread; the job's latest, if core does not say."""
+    context = get_executing_context()
+    return str(context.node_id) if context else job.node_id
 
 
 def _fits(rule: Rule, clip: Any) -> bool:
@@ -156,31 +196,3 @@ def _fits(rule: Rule, clip: Any) -> bool:
     except MismatchError:
         return False
     return True
-
-
-def _key(job: Job, node_id: str) -> Hashable:
-    return result_key(job.prompt_id, node_id)
-
-
-def _made_from(job: Job) -> Iterator[str]:
-    """The node that samples and all nodes that it takes something from, near and far, also those that it came from."""
-    dynprompt = get_progress_state().dynprompt
-    context = get_executing_context()
-    waiting, seen = [context.node_id if context else job.node_id], set()
-    while waiting:
-        node = waiting.pop()
-        for other in ancestors(dynprompt, [node, 0]):
-            if other not in seen:
-                seen.add(other)
-                yield other
-                if parent := dynprompt.get_parent_node_id(other):
-                    waiting.append(parent)
-
-
-def _brings(node: str) -> bool:
-    """Whether a node gives conditioning and takes none: it must have had a prompt read."""
-    from nodes import NODE_CLASS_MAPPINGS
-
-    dynprompt = get_progress_state().dynprompt
-    facts = facts_of(NODE_CLASS_MAPPINGS[dynprompt.get_node(node)["class_type"]])
-    return "CONDITIONING" in facts.gives and "CONDITIONING" not in facts.takes.values()

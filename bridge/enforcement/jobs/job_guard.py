@@ -130,6 +130,7 @@ class JobGuard:
             job, facts = self._running(), facts_of(type(obj))
             with job.refusing():
                 job.flow.take(self._dynprompt, unique_id, facts, input_data_all)
+                self._encodes.begin(job, unique_id, facts, input_data_all)
                 inputs, tripped = check_inputs(job, unique_id, type(obj), input_data_all)
                 self._server.metrics.add("gate_trips", int(tripped))
                 self._server.staging.begin(unique_id)
@@ -150,6 +151,7 @@ class JobGuard:
                 results = Results(job, job.node_id, node_class, self._server.staging, signer)
                 before = self._before.pop(job.node_id, None)
                 changes = self._server.folders.since(before) if before else Changes()
+                self._encodes.end(job.node_id, output, has_subgraph)
                 output, shown = results.take(output, shown, has_subgraph, changes)
             return output, shown, has_subgraph
 
@@ -218,6 +220,7 @@ class JobGuard:
     def _conclude(self, job: Job, executor: Any) -> Exception | None:
         """Write down what came of a job; why its outputs are withheld, or None."""
         job.flow.remember_expanded()
+        self._encodes.forget_nodes()
         _note_lost(job, executor)
         self._sweep(job)
         self._undo(job, executor)

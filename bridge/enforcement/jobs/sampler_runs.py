@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
-from comfy_execution.utils import get_executing_context
 
 from ....guardrail.content import WHOLE, SamplerRun, continued, share_of
 from ....guardrail.policy import ModelIdentity, Policy, Rule
@@ -25,7 +24,7 @@ from ...models.vector_fit import check_fits, fingerprint_warning, untested_warni
 from ...steering.apply import WRAPPER_KEY, Steering
 from ...steering.run import CACHED, REPLACED
 from ..rule_settings import model_settings
-from .encodes import EncodeGuard
+from .encodes import EncodeGuard, running_node
 from .job import Job
 from .patch_digest import patches_digest
 
@@ -108,7 +107,7 @@ class GuardedRun:
     ) -> None:
         self._job = job
         self._rules = self._rules_for(patcher)
-        self._texts = encodes.traces(job, self._rules)
+        self._encodes = encodes
         self._steerings = steerings_for(job.policy, self._rules)
         self._known = {id(patcher.model)}
 
@@ -127,6 +126,7 @@ class GuardedRun:
             NotSteeredError: a rule was for this model and did not act in every model call.
         """
         with self._job.refusing():
+            texts = self._encodes.traces(self._job, self._rules, executor.class_obj.conds)
             self._job.runs_open += 1
             try:
                 samples = executor(*args, **kwargs)
@@ -135,9 +135,8 @@ class GuardedRun:
             traces = [steering.traces[-1] for steering in self._steerings]
             for trace in traces:
                 check_steered(trace)
-            traces += self._texts
-        context = get_executing_context()
-        node_id = context.node_id if context else self._job.node_id
+            traces += texts
+        node_id = running_node(self._job)
         span = removed_noise(executor.class_obj, *args)
         run = self._described(node_id, traces, span, args[1])
         self._job.runs.append(run)

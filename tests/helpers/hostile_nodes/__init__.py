@@ -15,6 +15,7 @@ from comfy_api.latest import ComfyExtension, io
 from comfy_execution.graph_utils import GraphBuilder
 
 from .packs import CARELESS
+from .prompts import PROMPTS
 from .strays import STRAYS
 
 sys.path.append(str(Path(__file__).parent))  # as an operator's own judge is importable
@@ -259,7 +260,7 @@ class HostileNodes(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         patches = [ObjectPatch, WrapperRemover, Later]
         samplers = [SamplerOfTheirOwn, SamplerAroundCore, SamplerWithoutModel]
-        return [*patches, *samplers, SwallowError, Loop, ApiNode, SmallUNet, EndWorker, *CARELESS, *STRAYS]
+        return [*patches, *samplers, SwallowError, Loop, ApiNode, SmallUNet, EndWorker, *CARELESS, *STRAYS, *PROMPTS]
 
 
 async def comfy_entrypoint() -> ComfyExtension:
