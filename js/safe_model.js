@@ -3,6 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { addStrip } from "./apply_panel.js";
 import { addSliders } from "./category_mixer.js";
+import { linkInto, linksFrom } from "./lib/links.js";
 import { lastOutput, refreshPanels, setWidget, widgetOf } from "./lib/panel.js";
 import { askCard } from "./lib/server.js";
 import { showPanels } from "./settings.js";
@@ -60,12 +61,13 @@ async function openAsNodes(node) {
     made[TRANSFER].connect(0, made[MIXER], "safety_vector");
     made[MIXER].connect(0, made[APPLY], "safety_vector");
     if (card?.kind && card.kind !== "source") made[FIT].mode = made[TRANSFER].mode = BYPASSED;
-    for (const { name, link } of node.inputs) {
-        for (const [type, input] of (link != null && INPUTS[name]) || []) feed(graph, link, made[type], input);
-    }
-    for (const { name, links } of node.outputs) {
-        for (const link of [...(links ?? [])]) read(graph, link, made, OUTPUTS[name]);
-    }
+    node.inputs.forEach(({ name }, slot) => {
+        const link = linkInto(node, slot);
+        for (const [type, input] of (link && INPUTS[name]) || []) feed(graph, link, made[type], input);
+    });
+    node.outputs.forEach(({ name }, slot) => {
+        for (const link of linksFrom(node, slot)) read(graph, link, made, OUTPUTS[name]);
+    });
     graph.remove(node);
     graph.afterChange();
     refreshPanels(true);
@@ -80,8 +82,7 @@ function fileOf(node) {
 }
 
 /** Connects what feeds a link to another input too. */
-function feed(graph, linkId, target, name) {
-    const link = graph.getLink(linkId);
+function feed(graph, link, target, name) {
     if (Number(link.origin_id) === SUBGRAPH_INPUT) {
         const input = target.inputs.find((one) => one.name === name);
         graph.inputs[link.origin_slot].connect(input, target);
@@ -89,8 +90,7 @@ function feed(graph, linkId, target, name) {
 }
 
 /** Connects what reads a link to the new nodes' output. */
-function read(graph, linkId, made, [type, number]) {
-    const { target_id: targetId, target_slot: slot } = graph.getLink(linkId);
+function read(graph, { target_id: targetId, target_slot: slot }, made, [type, number]) {
     if (Number(targetId) === SUBGRAPH_OUTPUT) graph.outputs[slot].connect(made[type].outputs[number], made[type]);
     else made[type].connect(number, graph.getNodeById(targetId), slot);
 }

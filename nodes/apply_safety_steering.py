@@ -176,6 +176,7 @@ class ApplySafetySteering(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+            has_intermediate_output=True,  # a cached result's words are told again
         )
 
     @classmethod

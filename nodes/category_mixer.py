@@ -47,6 +47,7 @@ class CategoryMixer(io.ComfyNode):
                     "report", tooltip="What is steered, what is not, and which named categories the vector lacks."
                 ),
             ],
+            has_intermediate_output=True,  # a cached result's words are told again
         )
 
     @classmethod

@@ -65,6 +65,7 @@ class SafeModel(io.ComfyNode):
                 io.String.Output("report", tooltip="Which vector and settings were chosen, and why."),
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # a cached result's words are told again
         )
 
     @classmethod

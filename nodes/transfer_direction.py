@@ -44,6 +44,7 @@ class TransferDirection(io.ComfyNode):
                 SafetyVectorType.Output("safety_vector", tooltip="Connect to Category Mixer or Apply Safety Steering."),
                 io.String.Output("card", tooltip="What the vector is and where it comes from."),
             ],
+            has_intermediate_output=True,  # a cached result's words are told again
         )
 
     @classmethod  # a graph of before there was a measured default may leave out sharpen: then it is 1, as it was

@@ -1,6 +1,7 @@
 // What stands upstream of a node: across reroutes, bypassed nodes and the borders of subgraphs.
 
 import { app } from "../../../scripts/app.js";
+import { inputNumber, isConnected, linkInto } from "./links.js";
 import { widgetOf } from "./panel.js";
 
 export const LOADER = "SafetySteering_LoadSafetyVector";
@@ -24,30 +25,27 @@ const root = () => app.rootGraph ?? app.graph;
 
 /** The node that an input's value comes from, or null. */
 export function sourceOf(node, inputName) {
-    const input = node.inputs?.find((one) => one.name === inputName);
-    return input?.link == null ? null : originOf(node.graph, input.link);
+    return originOf(node, inputNumber(node, (one) => one.name === inputName));
 }
 
-function originOf(graph, linkId, far = 0) {
-    const link = graph?.getLink?.(linkId) ?? graph?.links?.[linkId];
+/** The node that the value of an input, by its number, comes from, or null. */
+function originOf(node, slot, far = 0) {
+    return node ? senderOf(node.graph, linkInto(node, slot), far) : null;
+}
+
+function senderOf(graph, link, far) {
     if (!link || far > FARTHEST) return null;
-    const onward = (input, where) => (input?.link == null ? null : originOf(where, input.link, far + 1));
-    if (Number(link.origin_id) === SUBGRAPH_INPUT) {
-        const host = hostOf(graph);
-        return host ? onward(host.inputs?.[link.origin_slot], host.graph) : null;
-    }
+    if (Number(link.origin_id) === SUBGRAPH_INPUT) return originOf(hostOf(graph), link.origin_slot, far + 1);
     const node = graph.getNodeById(link.origin_id);
     if (!node || node.mode === MUTED) return null;
     if (node.mode === BYPASSED || node.type === "Reroute") {
         const type = node.outputs?.[link.origin_slot]?.type;
-        const same = (input) => input.link != null && (input.type === type || node.type === "Reroute");
-        return onward(node.inputs?.find(same), graph);
+        const same = (input, slot) => isConnected(node, slot) && (input.type === type || node.type === "Reroute");
+        return originOf(node, inputNumber(node, same), far + 1);
     }
-    if (node.subgraph) {
-        const inner = node.subgraph.outputs?.[link.origin_slot]?.linkIds?.[0];
-        return inner == null ? null : originOf(node.subgraph, inner, far + 1);
-    }
-    return node;
+    if (!node.subgraph) return node;
+    const inner = node.subgraph.outputs?.[link.origin_slot]?.linkIds?.[0];
+    return inner == null ? null : senderOf(node.subgraph, node.subgraph.getLink(inner), far + 1);
 }
 
 /** The node that stands for a subgraph in the graph around it. */
@@ -82,10 +80,9 @@ export function nodeOf(id) {
  * gives the value.
  */
 export function decidingWidget(node, name) {
-    const input = node.inputs?.find((one) => one.widget?.name === name && one.link != null);
-    if (!input) return widgetOf(node, name);
-    const link = node.graph?.getLink?.(input.link) ?? node.graph?.links?.[input.link];
-    const host = Number(link?.origin_id) === SUBGRAPH_INPUT ? hostOf(node.graph) : null;
+    const link = linkInto(node, inputNumber(node, (one) => one.widget?.name === name));
+    if (!link) return widgetOf(node, name);
+    const host = Number(link.origin_id) === SUBGRAPH_INPUT ? hostOf(node.graph) : null;
     const outer = host?.inputs?.[link.origin_slot]?.widget;
     return outer ? decidingWidget(host, outer.name) : null;
 }
@@ -137,7 +134,7 @@ function* modelsBehind(node) {
     let at = sourceOf(node, "model");
     for (let hops = 0; at && hops < FARTHEST; hops++) {
         yield at;
-        const input = at.inputs?.find((one) => one.type === "MODEL" && one.link != null);
-        at = input ? originOf(at.graph, input.link) : null;
+        const from = at;
+        at = originOf(from, inputNumber(from, (one, slot) => one.type === "MODEL" && isConnected(from, slot)));
     }
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from comfy_server import ComfyServer
-from frontend import api_prompt, run_from_the_button
+from frontend import api_prompt, run_from_the_button, wait_until_ready
 from panels import APPLY, LOADER, MIXER, MODES, SAFE, build, opened, panel, sliders, widgets
 from playwright.sync_api import Browser, Page, expect
 from tiny.models import TINY_MODELS
@@ -28,6 +28,12 @@ GRAPH = [
     ["KSampler", 500, 0, SAMPLER, {"model": [2, 0], "positive": [3, 0], "negative": [4, 0], "latent_image": [5, 0]}],
     [REPORT, 860, 0, {}, {"model": [2, 0], "samples": [6, 0]}],
 ]
+# what this pack's scripts read and the frontend calls deprecated
+WATCH = """() => { window.deprecated = [];
+    LiteGraph.alwaysRepeatWarnings = true;
+    LiteGraph.onDeprecationWarning.push(message => {
+        if (new Error().stack.includes("/extensions/")) window.deprecated.push(message);
+    }); }"""
 OPEN = """() => { const node = app.graph.nodes.find(node => node.type === "SafetySteering_SafeModel");
     return app.canvas.getNodeMenuOptions(node).find(option => option?.content === "Open as nodes").callback(); }"""
 
@@ -67,6 +73,29 @@ def test_sliders_write_the_mix_and_a_run_says_what_was_chosen(ui: Page, mode: st
     expect(strip.get_by_text("Settings: clamp at the prompt, strength")).to_be_visible()
     expect(strip.locator(".ss-happened")).to_have_count(1)
     ui.screenshot(path=artifacts / f"safe_model_{mode}.png")
+
+
+def test_a_page_that_was_not_there_is_told_what_the_run_in_the_cache_chose(ui: Page, mode: str) -> None:
+    safe_graph(ui, VECTOR.name)
+    run_from_the_button(ui)
+    ui.wait_for_timeout(1000)  # the frontend writes its draft
+    ui.reload()
+    wait_until_ready(ui)
+    strip = panel(ui, "Steering")
+    expect(strip.get_by_text("A run shows which vector")).to_be_visible()
+    run_from_the_button(ui)
+    expect(strip.get_by_text("Nothing ran anew")).to_be_visible()
+    expect(strip.get_by_text(f"{VECTOR.name}: chosen by you.")).to_be_visible()
+
+
+@pytest.mark.both_frontends
+def test_nothing_deprecated_is_read(ui: Page) -> None:
+    ui.evaluate(WATCH)
+    safe_graph(ui, "wan_t2v_demo.safetensors")
+    expect(panel(ui, "Steering")).to_be_visible()
+    ui.evaluate(OPEN)  # its end lets every panel look at the graph
+    assert [node["vector"] for node in widgets(ui, LOADER)]
+    assert ui.evaluate("window.deprecated") == []
 
 
 @pytest.mark.parametrize(("vector", "fitted"), [(VECTOR.name, True), ("wan_t2v_demo.safetensors", False)])

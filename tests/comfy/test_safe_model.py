@@ -70,6 +70,22 @@ def test_safe_model_makes_what_the_five_nodes_make(server, level, mix):
     assert (one.trace["settings"]["level"], one.trace["settings"]["basis"]) == (level, one.trace["settings"]["basis"])
 
 
+def told(run) -> dict[str, dict]:
+    """What a run sent to the browser, node by node."""
+    return {event["data"]["node"]: event["data"]["output"] for event in run.events if event["type"] == "executed"}
+
+
+@pytest.mark.parametrize("steering", [safe(), five_nodes("violence=2", settings="recommended")])
+def test_a_cached_result_tells_a_browser_what_its_run_told(server, steering):
+    graph = PromptGraph()
+    save_latent(graph, wan21_t2v(graph, steering, steps=1).samples, "cached")
+    words = told(server.client.run(run_anew(graph)).succeeded())
+    again = server.client.run(graph.prompt).succeeded()
+    assert set(words) <= again.cached_nodes
+    assert any("text" in output for output in words.values())
+    assert told(again) == words
+
+
 @pytest.mark.parametrize("steering", [safe(level=0.0), five_nodes(settings="recommended", **{"settings.level": 0})])
 def test_level_0_is_off_bit_for_bit(server, steering):
     result = sample(server, "wan", steering)

@@ -1,6 +1,6 @@
 """A workflow template of ComfyUI as one flat graph: subgraphs opened, switches set, notes and detours left out.
 
-The templates come with the server's own requirements (package ``comfyui-workflow-templates-json``).
+The templates come with the server's own requirements (package `TEMPLATES`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
+from importlib.metadata import version
 from typing import Any
 
+TEMPLATES = "comfyui-workflow-templates-json"
 BYPASSED = 4
 SUBGRAPH_INPUT, SUBGRAPH_OUTPUT = -10, -20
 NOTES = ("MarkdownNote", "Note")
@@ -75,6 +77,11 @@ def every_node(workflow: dict[str, Any]) -> list[Node]:
     """A workflow's nodes and those inside its subgraphs."""
     inside = workflow.get("definitions", {}).get("subgraphs", [])
     return [*workflow["nodes"], *(node for subgraph in inside for node in subgraph["nodes"])]
+
+
+def templates_version() -> str:
+    """Package and version of the templates that are here."""
+    return f"{TEMPLATES} {version(TEMPLATES)}"
 
 
 def load_template(name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from workflow_builder.graph import FlatGraph, Node
+from workflow_builder.graph import FlatGraph, Node, templates_version
 
 BLUE, GREEN = "#3f789e", "#3f9e6b"
 # a widget's row is that of Vue nodes, which are taller than the classic canvas draws them
@@ -145,7 +145,7 @@ class Page:
             ],
             "groups": self.frames,
             "config": {},
-            "extra": self._extra(),
+            "extra": {**self._extra(), "built_from": templates_version()},
             **({"definitions": {"subgraphs": list(self.definitions)}} if self.definitions else {}),
             "version": 0.4,
         }
