@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 from ..errors import SafetySteeringError
@@ -35,6 +37,23 @@ def check_files(path: Path) -> None:
         raise SafetySteeringError(
             f"The folder {path.name} lacks {', '.join(missing)}. Download the whole model again; weights must be "
             "safetensors, others are not read."
+        )
+
+
+def check_reader(path: Path) -> None:
+    """Raise SafetySteeringError if a model's folder was saved by a later major version of transformers than is here.
+
+    Version 4 reads some settings of version 5, such as the rotary base, as its own defaults without a word.
+    """
+    saved = None
+    with suppress(OSError, ValueError, AttributeError):  # a config that cannot be read is told when it is needed
+        saved = json.loads((path / "config.json").read_text(encoding="utf-8")).get("transformers_version")
+    here = version("transformers")
+    majors = [re.match(r"(\d+)\.", str(one)) for one in (saved, here)]
+    if majors[0] and majors[1] and int(majors[0][1]) > int(majors[1][1]):
+        raise SafetySteeringError(
+            f"{path.name} was saved by transformers {saved}, which {here} does not read rightly. Update it (pip "
+            f"install 'transformers>={majors[0][1]}'), or take a copy of the model that was saved by {majors[1][1]}."
         )
 
 

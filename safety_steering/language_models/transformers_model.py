@@ -17,7 +17,7 @@ import torch
 
 from ..errors import SafetySteeringError
 from .layer_states import Enough, find_layers, last_weights, mean_weights, pooled_states, token_weights, word_weights
-from .model_files import check_files, slug, weight_files
+from .model_files import check_files, check_reader, slug, weight_files
 from .source_model import ONE_TOKEN, POOLINGS, Progress, check_request, token_fraction
 from .words import NOTHING, Span, Words, find_words, join_words, piece_reader, token_spans, tokens_of
 
@@ -31,12 +31,14 @@ class LanguageModel:
     """A language model on disk. path: a folder with config.json, or a .gguf file; its name becomes the space's.
 
     Raises:
-        SafetySteeringError: on construction, if files are missing; later, if they cannot be read as a language model.
+        SafetySteeringError: on construction, if files are missing or were saved by a later transformers than is here;
+            later, if they cannot be read as a language model.
     """
 
     def __init__(self, path: str | Path, *, device: str = "cpu", dtype: str = "float32", batch: int = 16) -> None:
         self.path = Path(path)
         check_files(self.path)
+        check_reader(self.path)
         if dtype not in DTYPES:
             raise SafetySteeringError(f"The dtype is '{dtype}', expected one of {', '.join(DTYPES)}.")
         if batch < 1:

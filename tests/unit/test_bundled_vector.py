@@ -9,6 +9,7 @@ import pytest
 import smollm2
 import torch
 from safety_steering_pack.safety_steering.directions.pairs import best_layer
+from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.language_models.transformers_model import LanguageModel
 from safety_steering_pack.safety_steering.prompts.files import load_prompts
 from safety_steering_pack.safety_steering.vectors.file import load_vector
@@ -71,7 +72,12 @@ def test_the_card_opens_with_its_limits(card):
 def test_a_part_made_anew_is_the_same_bit_for_bit(vector):
     if not (smollm2.cached_folder() / "config.json").is_file() and smollm2.installed_gguf() is None:
         pytest.skip("SmolLM2 is not here: tools/smollm2.py fetches it, 98 MB")
-    model = LanguageModel(smollm2.smollm2_folder(), dtype="float64")
+    try:
+        model = LanguageModel(smollm2.smollm2_folder(), dtype="float64")
+    except SafetySteeringError as refused:  # the cache is shared by environments, such as that of the lowest packages
+        if "was saved by transformers" not in str(refused):
+            raise
+        pytest.skip(str(refused))
     assert model.fingerprint == vector.info.weight_fingerprint
     layer = vector.info.parameters["layer"]
     states = model.states(vector.anchors.texts[SAMPLE], [layer], vector.info.pooling)[:, 0]

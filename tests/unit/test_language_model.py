@@ -117,6 +117,24 @@ def test_no_network_is_touched_and_no_code_of_the_folder_runs(folder, tmp_path, 
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("saved", "here", "refused"),
+    [("5.24.0", "4.50.3", True), ("5.0.0.dev0", "4.57.1", True), ("4.57.1", "5.24.0", False), (None, "4.50.3", False)],
+)
+def test_what_a_later_transformers_has_saved_is_refused(tmp_path, monkeypatch, saved, here, refused):
+    """Version 4 cannot read its tokenizer, and takes a default for its rotary base without a word."""
+    path = write_tiny_llama(tmp_path / "newer")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"transformers_version": saved}))
+    monkeypatch.setattr(f"{LanguageModel.__module__.rpartition('.')[0]}.model_files.version", lambda name: here)
+    if refused:
+        words = rf"newer was saved by transformers {saved}, which {here} does not read rightly. Update it"
+        with pytest.raises(SafetySteeringError, match=words):
+            LanguageModel(path)
+    else:
+        assert LanguageModel(path).layers == LAYERS
+
+
 def test_missing_files_are_named(folder, tmp_path):
     copy = write_tiny_llama(tmp_path / "copy")
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
