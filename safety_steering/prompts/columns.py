@@ -23,12 +23,25 @@ GUESSES = {
     "safe": ("safe", "safe_prompt", "benign", "benign_prompt", "harmless_prompt"),
     "negative": ("negative", "negative_safe", "negative_twin"),
     "prompt": ("prompt", "text", "caption", "prompt_text", "sentence"),
-    "label": ("label", "safety", "prompt_type"),
+    "label": (
+        "label",
+        "safety",
+        "prompt_type",
+        "is_unsafe",
+        "is_harmful",
+        "is_toxic",
+        "is_nsfw",
+        "is_safe",
+        "is_benign",
+    ),
 }
 LABELS = {
     "unsafe": ("unsafe", "harmful", "toxic", "nsfw", "safety_critical"),
     "safe": ("safe", "benign", "harmless", "sfw", "safety_neutral"),
 }
+# flags of a column whose own name says what holds, such as is_unsafe
+HOLDS, HOLDS_NOT = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
+TELLING = re.compile(r"(?<![a-z])(un)?safe(ty)?(?![a-z])|harm|toxic|nsfw|sfw|benign|label", re.IGNORECASE)
 SPLIT_NAMES = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
     "dev": "validation", "test": "test", "testing": "test",
@@ -121,7 +134,8 @@ def choose_reading(path: Path, found: Sequence[str], chosen: Mapping[str, str], 
     """How to read a file that has the columns `found`. chosen: the user's columns. unpaired: "unsafe", "safe" or "".
 
     Raises:
-        PromptFileError: a chosen column is not there, or no column of prompts is recognised.
+        PromptFileError: a chosen column is not there, no column of prompts is recognised, or a column that may hold
+            labels would not be read.
     """
     own_names = {name.strip().casefold(): name for name in found}
     counts = Counter(name.strip().casefold() for name in found)
@@ -151,6 +165,7 @@ def choose_reading(path: Path, found: Sequence[str], chosen: Mapping[str, str], 
     twice = next((name for name in columns.values() if counts[name] > 1), "")
     if twice:
         raise PromptFileError(f"It has {counts[twice]} columns named '{twice[:80]}'. Rename or remove all but one.")
+    _refuse_unread_labels(found, columns, chosen, unpaired)
     bench = _bench_class(path)
     if "prompt" in columns and "label" not in columns and not unpaired and not bench:
         raise PromptFileError(
@@ -171,18 +186,37 @@ def category_name(text: str) -> str:
     return _CATEGORY.get(name, name)
 
 
-def side_of_label(label: str) -> str:
-    """ "unsafe" or "safe".
+def _refuse_unread_labels(
+    found: Sequence[str], columns: Mapping[str, str], chosen: Mapping[str, str], unpaired: str
+) -> None:
+    """Raise PromptFileError if all prompts would be taken for one side while a column may say which is on which."""
+    if not unpaired or "prompt" not in columns or "label" in {*columns, *chosen}:
+        return
+    read = {name.casefold() for name in columns.values()}
+    telling = next((name for name in found if TELLING.search(name) and name.strip().casefold() not in read), "")
+    if telling:
+        raise PromptFileError(
+            f"The column '{telling[:80]}' may say which prompts are unsafe, and is not read. Map it "
+            f"(label={telling[:80]}), or set label=- to take every prompt for {unpaired}."
+        )
+
+
+def side_of_label(label: str, column: str = "") -> str:
+    """ "unsafe" or "safe". column: where the label stands; flags need a name that says what holds, such as is_unsafe.
 
     Raises:
         PromptFileError: the label is not one of the known words; a number could mean either.
     """
+    word = label.strip().casefold()
+    words = re.split(r"[^a-z]+", column.casefold())
+    flagged = next((side for side, names in LABELS.items() if set(names) & set(words)), "")
     for side, names in LABELS.items():
-        if label.strip().casefold() in names:
+        if word in names or (flagged and word in (HOLDS if side == flagged else HOLDS_NOT)):
             return side
     raise PromptFileError(
         f"The label '{label[:80]}' says neither safe nor unsafe. Known labels: "
-        f"{', '.join(LABELS['unsafe'] + LABELS['safe'])}. Or map it to no column (label=-) and set unpaired."
+        f"{', '.join(LABELS['unsafe'] + LABELS['safe'])}; or true and false in a column such as is_unsafe. Or map it "
+        "to no column (label=-) and set unpaired."
     )
 
 

@@ -19,7 +19,16 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import PromptFileError, SafetySteeringError
-from .columns import SPLIT_NAMES, Reading, category_name, choose_reading, parse_columns, side_of_label, split_of
+from .columns import (
+    GUESSES,
+    SPLIT_NAMES,
+    Reading,
+    category_name,
+    choose_reading,
+    parse_columns,
+    side_of_label,
+    split_of,
+)
 from .prompt_set import BENIGN, SIDES, UNSAFE, PromptRow, PromptSet
 from .records import open_json, open_parquet
 from .separated import open_separated
@@ -36,8 +45,9 @@ READERS: dict[str, Callable[[Path], Table]] = {
     ".parquet": open_parquet,
 }
 SUFFIXES = (*READERS, *(f"{suffix}{GZIP}" for suffix in READERS if suffix != ".parquet"))
-SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})")  # Hugging Face: train-00000-of-00002.parquet
-NUMBER = re.compile(r"[-+\d.,\s]+|true|false", re.IGNORECASE)
+# Hugging Face: train-00000-of-00002.parquet, and with a hash behind; other programs: other digits and underscores
+SHARD = re.compile(r"(.+?[-_])([0-9]{3,6})([-_]of[-_])([0-9]{3,6})([-_.].*)")
+FLAG = re.compile(r"[-+\d.,\s]+|true|false|yes|no", re.IGNORECASE)
 
 
 def load_prompts(path: str | os.PathLike[str], *, columns: str = "", unpaired: str = "") -> PromptSet:
@@ -59,10 +69,11 @@ def load_prompts(path: str | os.PathLike[str], *, columns: str = "", unpaired: s
         if len(table.columns) > MAX_COLUMNS:
             raise PromptFileError(f"It has {len(table.columns)} columns; at most {MAX_COLUMNS} are read.")
         reading = choose_reading(path, table.columns, parse_columns(columns), unpaired)
+        _refuse_files_without_prompts(table, reading)
         needed = {*reading.columns.values(), reading.one_per} & set(table.columns)
         rows = _Rows(reading)
         kept = tuple(rows.of(table.read(sorted(needed))))
-        _refuse_numbers(kept, reading)
+        _refuse_flags(kept, reading, table.columns)
         notes = (*table.notes, *rows.notes, *_notes_on_columns(table, reading))
         return PromptSet(kept, path.name, reading.source_format, notes)
     except (OSError, ValueError, csv.Error, RecursionError) as error:
@@ -94,9 +105,7 @@ def data_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    folders = [path, *(inner for inner in sorted(path.iterdir()) if inner.is_dir() and _is_data_folder(inner.name))]
-    folders += [inner for folder in folders[1:] for inner in sorted(folder.iterdir()) if split_of(inner.name)]
-    found = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()) if _is_table(file)]
+    found = _tables_in(path)
     kinds = {suffix_of(file) for file in found}
     if ".parquet" in kinds:
         found = [file for file in found if suffix_of(file) == ".parquet"]
@@ -107,13 +116,28 @@ def data_files(path: Path) -> list[Path]:
         raise PromptFileError(
             f"The folder has {what} in itself, in data or in train, validation and test. Choose a file."
         )
-    shards = {(shard[1], int(shard[3])) for file in found if (shard := SHARD.fullmatch(file.name.split(".")[0]))}
-    names = {file.name.split(".")[0] for file in found}
-    for name, count in shards:
-        missing = [i for i in range(min(count, len(names) + 1)) if f"{name}-{i:05}-of-{count:05}" not in names]
-        if missing:
-            raise PromptFileError(f"The shard {name}-{missing[0]:05}-of-{count:05} is missing. Download it.")
+    _refuse_missing_shards(found)
     return found
+
+
+def _tables_in(path: Path) -> list[Path]:
+    """The tables in a dataset's folder, in its `data` and in its split folders."""
+    folders = [path, *(inner for inner in sorted(path.iterdir()) if inner.is_dir() and _is_data_folder(inner.name))]
+    folders += [inner for folder in folders[1:] for inner in sorted(folder.iterdir()) if split_of(inner.name)]
+    return [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()) if _is_table(file)]
+
+
+def _refuse_missing_shards(files: Iterable[Path]) -> None:
+    """Raise PromptFileError with the name of a shard that is not there. Numbers begin at 0 or at 1."""
+    there: dict[tuple[Path, str, str, str], set[int]] = {}
+    for file in files:
+        if shard := SHARD.fullmatch(file.name):
+            there.setdefault((file.parent, shard[1], shard[3], shard[4]), set()).add(int(shard[2]))
+    for (_, name, of, count), numbers in there.items():
+        first = int(0 not in numbers and int(count) in numbers)
+        wanted = range(first, first + min(int(count), len(numbers) + 1))
+        for number in (number for number in wanted if number not in numbers):
+            raise PromptFileError(f"The shard {name}{number:0{len(count)}}{of}{count} is missing. Download it.")
 
 
 def dataset_folders(names: Iterable[str]) -> list[str]:
@@ -157,8 +181,11 @@ def _open_folder(path: Path) -> Table:
     own = dict.fromkeys(name for table in tables.values() for name in table.columns)
     if any(splits.values()):
         own.setdefault("split")
-    notes = (f"{len(files)} files of a dataset's folder", *(note for table in tables.values() for note in table.notes))
-    return Table(tuple(own), read, tuple(dict.fromkeys(notes)))
+    left = [file.name for file in _tables_in(path) if file not in tables]
+    notes = [f"{len(files)} files of a dataset's folder", *(note for table in tables.values() for note in table.notes)]
+    notes += [f"files not read beside the parquet files: {', '.join(left[:MAX_LISTED])}"] if left else []
+    parts = {file.name: table.columns for file, table in tables.items()}
+    return Table(tuple(own), read, tuple(dict.fromkeys(notes)), parts)
 
 
 @dataclass
@@ -213,15 +240,28 @@ def _notes_on_columns(table: Table, reading: Reading) -> Iterator[str]:
         yield f"prompts without a label are taken for {reading.side}"
 
 
-def _refuse_numbers(rows: Sequence[PromptRow], reading: Reading) -> None:
+def _refuse_files_without_prompts(table: Table, reading: Reading) -> None:
+    """Raise PromptFileError for a file of a folder that has its prompts in another column than the others."""
+    prompts = {column for name, column in reading.columns.items() if name in (*SIDES, "prompt")}
+    for name, columns in table.parts.items():
+        if columns and not prompts & set(columns):
+            raise PromptFileError(
+                f"{name} has the columns {', '.join(columns)[:200]}, and other files have prompts in "
+                f"{', '.join(sorted(prompts))[:80]}. Rename its columns, or take it out."
+            )
+
+
+def _refuse_flags(rows: Sequence[PromptRow], reading: Reading, columns: Sequence[str]) -> None:
     """Raise PromptFileError for a column of flags or numbers, such as `unsafe` = 0 or 1, that was taken for prompts."""
+    unread = any(name.strip().casefold() in GUESSES["prompt"] for name in columns) and "prompt" not in reading.columns
     for side in SIDES:
         texts = [text for row in rows if (text := row.prompts.get(side))]
-        if texts and all(map(NUMBER.fullmatch, texts)):
+        two_words = unread and len(set(texts)) <= 2 and not any(" " in text for text in texts)  # in any language
+        if texts and (two_words or all(map(FLAG.fullmatch, texts))):
             column = reading.columns.get(side) or reading.columns["prompt"]
             raise PromptFileError(
-                f"The column '{column[:80]}' holds only numbers such as {texts[0][:40]}, no prompts. Map the columns: "
-                "prompt=column_a, label=column_b"
+                f"The column '{column[:80]}' holds only flags or numbers such as {texts[0][:40]}, no prompts. Map the "
+                "columns: prompt=column_a, label=column_b"
             )
 
 
@@ -245,7 +285,7 @@ def _side(label: str, reading: Reading) -> str:
     """The side of a prompt: its label's, or of all prompts without one."""
     if not label and not reading.side:
         raise PromptFileError("A prompt has no label, so it could be safe or unsafe. Add it, or set unpaired.")
-    return side_of_label(label) if label else reading.side
+    return side_of_label(label, reading.columns["label"]) if label else reading.side
 
 
 def _prompt(value: Any) -> str:

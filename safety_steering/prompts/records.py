@@ -12,7 +12,7 @@ from .columns import split_of
 from .table import MAX_COLUMNS, MAX_UNPACKED_BYTES, Row, Table, check_count, numbered_lines, read_text, suffix_of
 
 MAX_JSON_ITEMS = 2_000_000
-MAX_NESTING = 3
+MAX_NESTING = 8
 
 
 def open_json(path: Path) -> Table:

@@ -14,6 +14,7 @@ from .table import Table, check_count, numbered_lines, read_text, suffix_of
 
 MAX_SEPARATORS = 10_000  # in one line: prompts hold commas too
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+MISSING = frozenset({"na", "n/a", "#n/a", "<na>", "nan", "null", "none", "\\n"})  # as R, pandas and databases write it
 SEP_LINE = re.compile(r'[ \t]*"?sep=([^\w\s"]|\t)"?[ \t]*(\r\n|\r|\n|$)', re.IGNORECASE)  # Excel's own first line
 # tried in turn where the rows are not all as long as the header: what is noted, a sign of it, and csv's options
 DIALECTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -46,7 +47,12 @@ def open_separated(path: Path) -> Table:
         notes += (f"separated by {SEPARATORS.get(separator, separator)}",)
     if short:
         notes += (f"{short} rows have fewer values than the first line",)
-    records = [(f"line {number}", _named(header, number, values)) for number, values in rows[1:]]
+    own = [row for row in rows[1:] if [value.strip() for value in row[1]] != header]
+    if again := len(rows) - 1 - len(own):
+        notes += (f"the first line stands {again + 1} times, as in joined files",)
+    if missing := sum(value.strip().casefold() in MISSING for _, values in own for value in values):
+        notes += (f"{missing} values such as NA or null are taken for missing",)
+    records = [(f"line {number}", _named(header, number, values)) for number, values in own]
     return Table(tuple(header), lambda columns: iter(records), notes + quotes)
 
 
@@ -123,4 +129,5 @@ def _named(header: Sequence[str], number: int, values: Sequence[str]) -> dict[st
             f"Line {number} has {len(values)} values, and the first line names {len(header)} columns. Put texts that "
             "hold the separator into quotes."
         )
-    return dict(zip(header, values, strict=False))
+    own = ("" if value.strip().casefold() in MISSING else value for value in values)
+    return dict(zip(header, own, strict=False))

@@ -10,7 +10,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,22 @@ MAX_ROWS = 200_000
 MAX_COLUMNS = 200
 
 GZIP = ".gz"
+BYTE_ORDER_MARK = "\ufeff"  # within a text, where files were joined or saved twice, it means nothing
 
 Row = tuple[str, Mapping[str, Any]]  # where in the file it is ("line 3"), and its values by column
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file as a table. read: yields the rows, with the asked columns at least. notes: how the file was read."""
+    """A file as a table. read: yields the rows, with the asked columns at least. notes: how the file was read.
+
+    parts: of a folder, the columns of each of its files.
+    """
 
     columns: tuple[str, ...]
     read: Callable[[Sequence[str]], Iterator[Row]]
     notes: tuple[str, ...] = ()
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def suffix_of(path: Path) -> str:
@@ -48,7 +53,7 @@ def check_count(rows: int) -> None:
 
 
 def read_text(path: Path) -> tuple[str, tuple[str, ...]]:
-    """A file's text without byte order mark, and a note on an encoding other than UTF-8.
+    """A file's text without byte order marks, and a note on an encoding other than UTF-8.
 
     Raises:
         PromptFileError: it is not text in a Unicode encoding, or not a whole gzip file.
@@ -62,7 +67,7 @@ def read_text(path: Path) -> tuple[str, tuple[str, ...]]:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise PromptFileError(f"It is not {name} text (at byte {error.start}). Save it as UTF-8.") from error
-    return text, () if name == "UTF-8" else (f"{name} text",)
+    return text.replace(BYTE_ORDER_MARK, ""), () if name == "UTF-8" else (f"{name} text",)
 
 
 def _unpacked(content: bytes) -> bytes:

@@ -97,6 +97,12 @@ def test_a_rows_own_split_stays(tmp_path):
     assert "20 of 40 rows have a split of their own; the others are drawn" in drawn.notes
 
 
+def test_a_deep_label_is_read(tmp_path):
+    row = {"prompt": "a mob", "a": {"b": {"c": {"d": {"e": {"label": "unsafe"}}}}}}
+    read = load_prompts(put(tmp_path, "set.jsonl", json.dumps(row)), unpaired="safe")
+    assert [row.prompts for row in read.rows] == [{"unsafe": "a mob"}]
+
+
 def test_texts_in_nested_objects_are_columns(tmp_path):
     rows = [{"row": {"unsafe": "a fight", "safe": "a dance", "meta": {"category": "Violence"}}}]
     for name, content in (("set.jsonl", lines(rows)), ("set.json", json.dumps({"features": [], "rows": rows}))):
@@ -142,7 +148,11 @@ def test_line_breaks_inside_of_json_texts_end_no_line(tmp_path):
         ("set.jsonl", '{"unsafe": "a", "unsafe": "b"}', "names a key twice: unsafe"),
         ("set.jsonl", '{"unsafe": "a"}\n{"Unsafe": "b"}', "It has 2 columns named 'unsafe'"),
         ("set.csv", "unsafe,safe,Unsafe\na,b,c\n", "It has 2 columns named 'unsafe'"),
-        ("set.csv", "prompt,unsafe\na fight,1\na lake,0\n", "column 'unsafe' holds only numbers such as 1, no prompts"),
+        (
+            "set.csv",
+            "prompt,unsafe\na fight,1\na lake,0\n",
+            "column 'unsafe' holds only flags or numbers such as 1, no prompts",
+        ),
         ("set.json", '[{"unsafe": "a"}, "b"]', "Row 2 is not a JSON object"),
         ("set.jsonl", '{"unsafe": "a"}\n{"unsafe": ["b"]}', "Line 2: A prompt is a list"),
     ],
@@ -251,7 +261,83 @@ def test_rows_that_repeat_or_lack_values_are_counted(tmp_path):
     assert "1 rows have fewer values than the first line" in read.notes
 
 
+@pytest.mark.parametrize("name", ["set.csv", "set.tsv", "set.jsonl", "set.txt"])
+def test_byte_order_marks_of_joined_files_are_no_text(tmp_path, name):
+    """A second mark hid the first column, so that unsafe prompts vanished and their rows came out benign."""
+    separator = "\t" if name.endswith("tsv") else ","
+    header = separator.join(ROWS[0]) + "\n"
+    cells = [separator.join(f'"{text}"' for text in row.values()) + "\n" for row in ROWS]
+    parts = {".jsonl": [f"{line}\n" for line in lines(ROWS).split("\n")], ".txt": ["a mob\n", "a parade\n"]}
+    whole = parts.get(Path(name).suffix, [header + cell for cell in cells])
+    path = put(tmp_path, name, "\ufeff" + "".join(f"\ufeff{part}" for part in whole))
+    if name.endswith("txt"):
+        assert [row.safe for row in load_prompts(path, unpaired="safe").rows] == ["a mob", "a parade"]
+    else:
+        assert ("the first line stands 2 times" in check(path)) is not name.endswith("jsonl")
+
+
+@pytest.mark.parametrize("missing", ["NA", "NaN", "NULL", "None", "#N/A", "\\N", "<NA>"])
+def test_the_ways_programs_write_a_missing_value(tmp_path, missing):
+    read = load_prompts(put(tmp_path, "set.csv", f"unsafe,safe,category\na mob,{missing},{missing}\nx,a walk,hate\n"))
+    assert [(row.prompts, row.category) for row in read.rows] == [
+        ({"unsafe": "a mob"}, "unsafe"),
+        ({"unsafe": "x", "safe": "a walk"}, "hate"),
+    ]
+    assert "2 values such as NA or null are taken for missing" in read.notes
+
+
+@pytest.mark.parametrize(("yes", "no"), [("true", "false"), ("1", "0"), ("yes", "no"), ("True", "False")])
+@pytest.mark.parametrize("column", ["is_unsafe", "is_safe", "label_unsafe"])
+def test_flags_are_labels_where_the_column_says_of_what(tmp_path, column, yes, no):
+    flags = (no, yes) if column == "is_safe" else (yes, no)
+    path = put(tmp_path, "set.csv", f"prompt,{column}\na mob,{flags[0]}\na parade,{flags[1]}\n")
+    options = {"columns": "label=label_unsafe"} if column == "label_unsafe" else {"unpaired": "safe"}
+    assert [row.prompts for row in load_prompts(path, **options).rows] == [{"unsafe": "a mob"}, {"safe": "a parade"}]
+
+
+@pytest.mark.parametrize("column", ["toxicity", "labels", "unsafe_score", "Safety (1-5)"])
+def test_a_column_that_may_hold_labels_is_not_passed_over(tmp_path, column):
+    path = put(tmp_path, "set.jsonl", json.dumps({"prompt": "a mob", column: 0.9}))
+    assert f"The column '{column}' may say which prompts are unsafe" in complaint(path, unpaired="safe")
+    assert [row.prompts for row in load_prompts(path, unpaired="safe", columns="label=-").rows] == [{"safe": "a mob"}]
+
+
+@pytest.mark.parametrize("flags", [("yes", "no"), ("y", "n"), ("x", ""), ("ja", "nein")])
+def test_flags_are_no_prompts(tmp_path, flags):
+    path = put(tmp_path, "set.csv", f"prompt,unsafe\na mob,{flags[0]}\na parade,{flags[1]}\n")
+    assert f"The column 'unsafe' holds only flags or numbers such as {flags[0]}" in complaint(path)
+
+
 # Folders of datasets
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train-{:05}-of-00003-a09b74b3ef9c.parquet", "train_{:04}_of_0003.parquet", "part-{:05}-of-00003.gz.parquet"],
+)
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_missing_shard_is_noticed_however_shards_are_named(tmp_path, name, first):
+    for number in range(first, first + 3):
+        put_parquet(tmp_path / "mine" / name.format(number), [{"unsafe": f"a mob {number}", "safe": "a parade"}])
+    assert len(load_prompts(tmp_path / "mine").rows) == 3
+    (tmp_path / "mine" / name.format(first + 1)).unlink()
+    gone = name.format(first + 1).partition("3")[0] + "3"
+    assert f"The shard {gone} is missing" in complaint(tmp_path / "mine")
+
+
+def test_shards_with_different_columns(tmp_path):
+    folder = tmp_path / "mine"
+    put_parquet(folder / "a.parquet", [{"prompt": "a walk"}])
+    put_parquet(folder / "b.parquet", [{"prompt": "a mob", "label": "unsafe"}])
+    assert [row.prompts for row in load_prompts(folder, unpaired="safe").rows] == [
+        {"safe": "a walk"},
+        {"unsafe": "a mob"},
+    ]
+    put_parquet(folder / "c.parquet", [{"text": "a fight", "label": "unsafe"}])
+    assert "c.parquet has the columns text, label, and other files have prompts in prompt" in complaint(folder)
+    put_parquet(folder / "c.parquet", [{"prompt": "a fight", "label": "unsafe"}])
+    put(folder, "d.jsonl", lines(ROWS))
+    assert "files not read beside the parquet files: d.jsonl" in load_prompts(folder, unpaired="safe").notes
 
 
 def test_shards_are_one_set_with_the_splits_of_their_names(tmp_path):
