@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from .families import FAMILIES
+
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
+NESTED = 4  # wrappers in one another
 PREFIX = "diffusion_model."
 CLASS = "__class__"
+_KNOWN = frozenset(family.class_name for family in FAMILIES)
 
 
 def is_core(kind: type) -> bool:
@@ -30,15 +34,36 @@ def core_class(kind: type) -> type:
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """The module behind torch.compile's wrapper or another node's, or the module itself.
+    """The model behind torch.compile's wrapper or those of other nodes, or the module itself.
 
-    A wrapper of another node is a module of a class that is not ComfyUI's, with one child, which is.
+    A wrapper of another node is a module of a class that is neither ComfyUI's nor torch's. It holds one model that is
+    ComfyUI's, or another wrapper, beside parts of its own; some keep it from torch, in a list or as a bound method.
     """
+    return _model_in(module, NESTED) or module
+
+
+def _model_in(module: nn.Module, depth: int) -> nn.Module | None:
+    """The model of ComfyUI that a module is or holds; None if it holds none, or several."""
     inner = getattr(module, "_orig_mod", None)
-    if inner is None and not is_core(core_class(type(module))):
-        children = list(module.children())
-        inner = children[0] if len(children) == 1 and is_core(core_class(type(children[0]))) else None
-    return unwrap(inner) if isinstance(inner, nn.Module) else module
+    if isinstance(inner, nn.Module):
+        return (_model_in(inner, depth - 1) or inner) if depth else None
+    if not _is_foreign(module):
+        return module if is_core(core_class(type(module))) else None
+    if not depth:
+        return None
+    held = list(module.children())
+    alone = len(held) == 1
+    held += [one for value in vars(module).values() for one in _kept_from_torch(value)]
+    found = {id(model): model for one in held if (model := _model_in(one, depth - 1)) is not None}
+    # of several parts, such as layers of comfy.ops, the model is the one whose class the map knows
+    models = [model for model in found.values() if alone or core_class(type(model)).__name__ in _KNOWN]
+    return models[0] if len(models) == 1 else None
+
+
+def _kept_from_torch(value: Any) -> list[nn.Module]:
+    """The modules in an attribute that torch does not take for a part of its module."""
+    values = value if isinstance(value, list | tuple) else [getattr(value, "__self__", value)]
+    return [one for one in values if isinstance(one, nn.Module)]
 
 
 def patched(patcher: ModelPatcher) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from .running import cached_output, real_id, result_key
 OWN = "SafetySteering_"
 HANDED_ON = {"MODEL", "GUIDER"}
 MODEL, CLIP = "MODEL", "CLIP"
+ANY = {"*", "COMFY_MATCHTYPE_V3"}  # what gives any type: it hands on what it was given, if it took this
 MADE = {"CONDITIONING", "LATENT", "IMAGE"}  # what a node gives that has a prompt read, or is made from one
 PLAIN = {"STRING", "INT", "FLOAT", "BOOLEAN"}  # a node that gives only these looks at a model and does not sample
 
@@ -55,8 +56,9 @@ def _tell_lost(executor: Any, prompt_id: str) -> None:
         logging.warning("Safety Steering: %s", lost.sentence)
         trace = RunTrace(NO_RUN, lost.steering.described, reason=lost.reason, prompt_id=prompt_id, node_id=lost.node_id)
         lost.steering.tell(trace)
-        shown = executor.history_result["outputs"].setdefault(real_id(lost.node_id), {})
-        shown["text"] = (*shown.get("text", ()), f"Warning: {trace.summary()}")
+        outputs, node = executor.history_result["outputs"], real_id(lost.node_id)
+        shown = outputs.get(node, {})  # core's cache has it too, and tells it again: it is not changed in place
+        outputs[node] = {**shown, "text": (*shown.get("text", ()), f"Warning: {trace.summary()}")}
 
 
 def lost_steerings(executor: Any, prompt_id: str) -> Iterator[Lost]:
@@ -68,7 +70,7 @@ def lost_steerings(executor: Any, prompt_id: str) -> Iterator[Lost]:
     executed = set(progress.nodes) - cached
     graph = {node: progress.dynprompt.get_node(node) for node in progress.dynprompt.all_node_ids()}
     for node in sorted(node for node, entry in graph.items() if _steers(entry)):
-        behind = executed & set(_users_behind(node, MODEL, graph))
+        behind = executed & set(_users_behind(node, MODEL, graph, executor))
         samplers = sorted(n for n in behind if not isinstance(cached_output(n, executor), ExecutionBlocker))
         names = ", ".join(_title(other, graph[other]) for other in samplers)
         title, steering = _title(node, graph[node]), _steering_of(node, executor)
@@ -76,7 +78,7 @@ def lost_steerings(executor: Any, prompt_id: str) -> Iterator[Lost]:
             reason = f"the model went to {names}, and no steered run followed. Wire it to the input that is sampled."
             yield Lost(node, steering, reason, f"{title} did not act: {reason}")
         inside = _encoder_steering_of(node, executor)
-        readers = executed & set(_users_behind(node, CLIP, graph))
+        readers = executed & set(_users_behind(node, CLIP, graph, executor))
         users = sorted(other for other in {*samplers, *readers} if _gives(graph[other]) & MADE)
         unread = [other for other in users if not _was_read(inside, other, executor, prompt_id)] if inside else []
         if inside and unread:
@@ -113,7 +115,7 @@ def _title(node: str, entry: Mapping[str, Any]) -> str:
     return f"{NODE_DISPLAY_NAME_MAPPINGS.get(entry['class_type'], entry['class_type'])} (node {node})"
 
 
-def _users_behind(node: str, kind: str, graph: Mapping[str, Any]) -> Iterator[str]:
+def _users_behind(node: str, kind: str, graph: Mapping[str, Any], executor: Any) -> Iterator[str]:
     """The nodes that a node's model or CLIP comes to, through those that hand it on, and that make something of it."""
     from nodes import NODE_CLASS_MAPPINGS
 
@@ -127,6 +129,11 @@ def _users_behind(node: str, kind: str, graph: Mapping[str, Any]) -> Iterator[st
                 continue
             seen.add((link, other))
             types = [str(kind) for kind in NODE_CLASS_MAPPINGS[entry["class_type"]].RETURN_TYPES]
+            own = cached_output(link[0], executor, link[1])
+            chosen = {index: cached_output(other, executor, index) for index, any_ in enumerate(types) if any_ in ANY}
+            if any(one is own or type(one) is type(own) for one in chosen.values()):  # a switch, or a reroute
+                waiting += [(other, index) for index, one in chosen.items() if one is own]
+                continue
             waiting += [(other, index) for index, kind in enumerate(types) if kind in handed_on]
             if set(types) - handed_on - PLAIN and not entry["class_type"].startswith(OWN):
                 yield other

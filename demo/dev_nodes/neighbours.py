@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import comfy.model_management
+import comfy.ops
 import comfy.sample
 import comfy.samplers
 import torch
@@ -61,16 +62,27 @@ class WrapModel(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema("WrapModel", "Puts a module around the diffusion model.")
+        return _schema(
+            "WrapModel",
+            "Puts a module around the diffusion model.",
+            io.Combo.Input("style", options=list(WRAPPERS), default="plain", optional=True),
+            io.Boolean.Input("for_good", default=False, optional=True),
+        )
 
     @classmethod
-    def execute(cls, model: Any) -> io.NodeOutput:
+    def execute(cls, model: Any, style: str = "plain", for_good: bool = False) -> io.NodeOutput:
         patched = model.clone()
-        patched.add_object_patch("diffusion_model", Around(patched.get_model_object("diffusion_model")))
+        wrapped = WRAPPERS[style](patched.get_model_object("diffusion_model"))
+        if for_good:
+            patched.model.diffusion_model = wrapped
+        else:
+            patched.add_object_patch("diffusion_model", wrapped)
         return io.NodeOutput(patched)
 
 
 class Around(torch.nn.Module):
+    """Has the model as its part."""
+
     def __init__(self, inner: torch.nn.Module) -> None:
         super().__init__()
         self.inner = inner
@@ -83,6 +95,37 @@ class Around(torch.nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("inner"), name)
+
+
+class WithParts(Around):
+    """Has parts of its own beside the model, as adapters do."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__(inner)
+        self.adapter = torch.nn.Linear(2, 2)
+        self.own = comfy.ops.disable_weight_init.Linear(2, 2)
+
+
+class Hidden(torch.nn.Module):
+    """Keeps the model from torch, so that it is no part of the module."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.held = [inner]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.held[0](*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["held"][0], name)
+
+
+WRAPPERS = {
+    "plain": Around,
+    "with parts": WithParts,
+    "hidden": Hidden,
+    "twice": lambda inner: Around(WithParts(inner)),
+}
 
 
 class WrapBlocks(io.ComfyNode):

@@ -122,9 +122,18 @@ def test_a_latent_is_reported_by_its_own_run(server):
     assert reports[1] != reports[2]
 
 
-def test_a_steered_second_model_of_a_merge_is_told_and_refused(server):
+MERGES = {
+    "ModelMergeSimple": {"ratio": 0.5},
+    "ModelMergeAdd": {},
+    "ModelMergeSubtract": {"multiplier": 1.0},
+    "ModelMergeBlocks": {"input": 1.0, "middle": 1.0, "out": 1.0},
+}
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_a_steered_second_model_of_a_merge_is_told_and_refused(server, merge):
     graph = Graph(server)
-    merged = graph.add("ModelMergeSimple", model1=graph.plain, model2=graph.steered, ratio=0.5)
+    merged = graph.add(merge, model1=graph.plain, model2=graph.steered, **MERGES[merge])
     samples = graph.ksampler(merged)
     graph.kept(samples)
     run = graph.run().succeeded()
@@ -133,6 +142,31 @@ def test_a_steered_second_model_of_a_merge_is_told_and_refused(server):
         graph.report(samples, model)
         with pytest.raises(RuntimeError, match=NOT_MADE.format(graph.apply)):
             graph.run().succeeded()
+
+
+def test_what_was_told_of_a_run_is_not_told_of_the_next(server):
+    """The warning went into the words that core's cache keeps of Apply, and stood there when it did act."""
+    graph = Graph(server)
+    merged = graph.add("ModelMergeSimple", model1=graph.plain, model2=graph.steered, ratio=0.5)
+    kept = graph.kept(graph.ksampler(merged))
+    assert told(graph.run().succeeded(), graph.apply)
+    graph.graph.prompt[merged[0]]["inputs"] |= {"model1": list(graph.steered), "model2": list(graph.plain)}
+    run = graph.run().succeeded()
+    assert graph.apply in run.cached_nodes
+    assert not told(run, graph.apply)
+    assert kept
+
+
+def test_a_switch_that_takes_the_plain_model_is_no_loss(server):
+    for on in (True, False):  # at the second time Apply's result is there, and the switch passes it by
+        graph = Graph(server)
+        model = graph.add("ComfySwitchNode", on_true=graph.steered, on_false=graph.plain, switch=on)
+        graph.kept(graph.ksampler(model))
+        assert not told(graph.run().succeeded(), graph.apply)
+    around = Graph(server)
+    model = around.add("ComfySwitchNode", on_true=around.steered, on_false=around.plain, switch=True)
+    around.kept(around.around(model))
+    assert "the model went to AroundCore (development)" in told(around.run().succeeded(), around.apply)
 
 
 def test_a_steered_first_model_of_a_merge_is_steered(server):

@@ -79,9 +79,21 @@ def test_a_class_that_was_swapped_for_good_is_steered(server, key):
 
 
 @POINTS
+@pytest.mark.parametrize("style", ["plain", "with parts", "hidden", "twice"])
 @KEYS
-def test_a_wrapped_model_is_steered(server, key, hook_points):
-    bit_equal_in_both_orders(server, key, patch("SafetySteeringDev_WrapModel"), hook_points=hook_points)
+def test_a_wrapped_model_is_steered(server, key, style, hook_points):
+    wrap = patch("SafetySteeringDev_WrapModel", style=style)
+    bit_equal_in_both_orders(server, key, wrap, hook_points=hook_points)
+
+
+def test_a_model_that_was_wrapped_for_good_and_again_is_steered(server):
+    alone = sample(server, "wan", steer(server, "wan")).latent
+    wrap = patch("SafetySteeringDev_WrapModel", for_good=True)
+    for style in (wrap, chain(wrap, wrap), None):  # each run wraps the shared model once more
+        run = sample(server, "wan", chain(style, steer(server, "wan")) if style else steer(server, "wan"))
+        assert run.trace["status"] == "acted"
+        assert torch.equal(run.latent, alone)
+    server.client.free()
 
 
 @POINTS
