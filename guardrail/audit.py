@@ -122,7 +122,8 @@ def verify_log(folder: Path) -> str:
             )
         previous = hashlib.sha256(line).hexdigest()
     older = "" if first == BEGINNING else " Older files were deleted."
-    return f"{len(lines)} lines follow one another without a gap.{older} The last has the sha256 {previous}."
+    found = "There is 1 line." if len(lines) == 1 else f"{len(lines)} lines follow one another without a gap."
+    return f"{found}{older} The last has the sha256 {previous}."
 
 
 def log_files(folder: Path) -> list[Path]:

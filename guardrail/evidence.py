@@ -151,6 +151,19 @@ def is_known(file: Path) -> bool:
         return False
 
 
+def matches(file: Path) -> bool:
+    """Whether a file has the bytes that its record names. The signature is not checked.
+
+    Raises:
+        EvidenceError: there is no record.
+    """
+    record = _read(sidecar_of(file))
+    try:
+        return _hash(file) == (record["file_sha256"], record["file_bytes"])
+    except OSError:
+        return False
+
+
 def _signed_bytes(record: Mapping[str, Any]) -> bytes:
     plain = {name: value for name, value in record.items() if name != "signature"}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

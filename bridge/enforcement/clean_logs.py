@@ -32,10 +32,14 @@ def clean_logs() -> None:
 
 
 def cleaned_error(data: dict[str, Any], hidden: tuple[str, ...]) -> dict[str, Any]:
-    """What a failed job tells its client: the message cut, no traceback, no values. hidden: the server's folders."""
+    """What a failed job tells its client: the message cut, no traceback, no values. hidden: the server's folders.
+
+    A pack's module has its folder as its name, so only the class of the error is told.
+    """
     message = str(data.get("exception_message", ""))
     for folder in hidden:
         message = message.replace(folder, "...")
     lines = [shown(line, LONGEST) for line in message.splitlines()[:8]]
     kept = {"traceback": [], "current_inputs": {}, "exception_message": "\n".join(lines)}
+    kept["exception_type"] = shown(str(data.get("exception_type", "")).rpartition(".")[2])
     return {**data, **{name: value for name, value in kept.items() if name in data}}

@@ -24,16 +24,25 @@ from .choke_points import Guarded, UnknownCore, Wrap
 from .jobs.admission import check_prompt
 from .jobs.folder_watch import FolderWatch
 from .jobs.staging import Staging
+from .unknown_files import UnknownFiles
 from .worker import Worker
 
 
 class GuardedServer:
     """The shared state of a guarded server. Its methods may be called from any thread.
 
-    guarded: core's wrapped functions, once they are wrapped. signer: None until a policy asks for signatures.
+    guarded: core's wrapped functions, once they are wrapped. signer: None until a policy asks for signatures. is_busy:
+    whether a job runs.
     """
 
-    def __init__(self, store: PolicyStore, public: PublicFolders, staging: Staging, folders: FolderWatch) -> None:
+    def __init__(
+        self,
+        store: PolicyStore,
+        public: PublicFolders,
+        staging: Staging,
+        folders: FolderWatch,
+        unknown: UnknownFiles,
+    ) -> None:
         self.store = store
         self.metrics = Metrics()
         self.guarded: Guarded | None = None
@@ -41,6 +50,8 @@ class GuardedServer:
         self.worker = Worker()
         self.staging = staging
         self.folders = folders
+        self.unknown = unknown
+        self.is_busy: Callable[[], bool] = lambda: False
         self._public = public
         self._log: AuditLog | None = None
         self._lock = threading.Lock()
@@ -102,6 +113,15 @@ class GuardedServer:
         except SafetySteeringError:
             return False
         return policy.allows_node("SafetySteering_LoadSafetyVector") and policy.allows_vector(sha256_of(vector))
+
+    def may_view(self, path: Path) -> bool:
+        """Whether a file that a client asks for may be shown. What no record knows is put aside, but not while a job
+        runs, which may be writing it."""
+        if not (self.signs and self.unknown.refuses(path)):
+            return True
+        if not self.is_busy():
+            self.unknown.put_aside(path)
+        return False
 
     def admit(self, prompt: Any) -> None:
         """Raise SafetySteeringError if the policy refuses the graph; the refusal is written to the audit log."""

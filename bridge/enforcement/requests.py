@@ -7,7 +7,7 @@ import ipaddress
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from ...guardrail.plain_text import shown, trimmed
 from ...guardrail.policy_settings import Limits, Permits
 from ...guardrail.tenants import ANONYMOUS, Tenants
 from ...safety_steering.errors import SafetySteeringError
+from .asked_files import asked_file, users_files
 from .job_lists import HISTORY, JOBS, PAGES, QUEUE, own_jobs
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ CANCEL = "/api/jobs/{job_id}/cancel"
 # Where clients may write. Packs and core's managers offer more: installing packs, putting files among the models.
 WRITABLE = {PROMPT, *UPLOADS, *JSON_ROUTES, CANCEL, "/userdata/{file}", "/userdata/{file}/move/{dest}"}
 FILE_ROUTES = {*UPLOADS, "/settings", "/settings/{id}", "/userdata/{file}", "/userdata/{file}/move/{dest}"}
-SETTINGS_FILE = "comfy.settings.json"
 ONE_JOB = {"/history/{prompt_id}": "prompt_id", "/api/jobs/{job_id}": "job_id", CANCEL: "job_id"}
 BY_TENANT = {PROMPT, *JSON_ROUTES, *PAGES, *ONE_JOB}
 # What clients of other machines may read. Core offers more: its log, the server's folders, its command line.
@@ -132,7 +132,7 @@ class Requests:
         if route not in UPLOADS:
             await request.read()  # so that the handler does not wait for it
         with self._guarded.folders.writes.writing() as paths:
-            paths += _users_files(request, route)
+            paths += users_files(request, route)
             answer = await handler(request)
             if route in UPLOADS and isinstance(answer, web.Response) and answer.status == 200:
                 told = json.loads(answer.body)
@@ -140,6 +140,8 @@ class Requests:
             return answer
 
     async def _read(self, request: web.Request, handler: Handler, route: str, tenant: str | None) -> web.StreamResponse:
+        if (path := asked_file(request, route)) and not await _may_view(self._guarded, path):
+            return web.Response(status=404, text="No record knows this file, so it is not shown.")
         if tenant is None:
             return await handler(request)
         if not _is_readable(request, route):
@@ -265,15 +267,8 @@ async def _body_of(request: web.Request, route: str) -> Any:
     return {} if route == "/interrupt" and not data.strip() else parse_body(data)
 
 
-def _users_files(request: web.Request, route: str) -> list[Path]:
-    """The files in a user's folder that a request writes, moves or deletes."""
-    from server import PromptServer
-
-    names = [SETTINGS_FILE] if route.startswith("/settings") else [*map(request.match_info.get, ("file", "dest"))]
-    find = PromptServer.instance.user_manager.get_request_user_filepath
-    with suppress(KeyError):  # of no known user: the handler refuses it
-        return [Path(path) for name in names if name and (path := find(request, name, create_dir=False))]
-    return []
+async def _may_view(guarded: GuardedServer, path: Path) -> bool:
+    return await asyncio.get_running_loop().run_in_executor(None, guarded.may_view, path)
 
 
 def _forbidden(sentence: str) -> web.Response:

@@ -16,10 +16,11 @@ from .health_check import check_health
 from .jobs.folder_watch import FolderWatch
 from .jobs.job_guard import JobGuard
 from .jobs.node_facts import CORE_FOLDERS
-from .jobs.staging import Staging
+from .jobs.staging import SERVED, Staging
 from .media import guard_media
 from .patterns import guard_patterns
 from .routes import add_routes
+from .unknown_files import UnknownFiles
 from .worker import end_process
 
 
@@ -38,8 +39,10 @@ def start_guardrail() -> GuardedServer:
     input_folder, *served = public.folders
     assert public.users is not None
     watch = FolderWatch(tuple(served), input_folder, public.users)
-    server = GuardedServer(PolicyStore(path, public), public, staging, watch)
+    unknown = UnknownFiles(dict(zip(SERVED, served, strict=True)), watch, private_folder() / "quarantine")
+    server = GuardedServer(PolicyStore(path, public), public, staging, watch, unknown)
     jobs = JobGuard(server)
+    server.is_busy = lambda: jobs.job is not None
     clean_logs()
     guard_media()
     guard_patterns(CORE_FOLDERS[1:])
@@ -47,7 +50,7 @@ def start_guardrail() -> GuardedServer:
         {**server.worker.wraps(), **server.wraps(), **staging.wraps(), **jobs.wraps()}, end_process
     )
     check_health(jobs)
-    if server.signs and (count := staging.quarantine(private_folder() / "quarantine")):
+    if server.signs and (count := unknown.sweep()):
         files = "file" if count == 1 else "files"
         logging.warning("Safety Steering: %d %s without a record moved to %s.", count, files, "quarantine")
     add_routes(server)

@@ -197,7 +197,7 @@ def test_a_file_of_another_job_is_not_written_over(guarded):
     graph.add("SaveImage", images=steered(graph), filename_prefix="again")
     theirs = their_picture(guarded, graph)
     graph.add("SaveImage", images=theirs, filename_prefix="again")
-    kept = served(guarded)
+    kept = served(guarded) - {path, sidecar_of(path)}  # what was written over is put aside
     refusal_of(guarded, graph)
     assert served(guarded) >= kept
     assert saved.id
@@ -227,7 +227,6 @@ def test_nothing_is_served_before_it_is_signed_also_if_the_server_is_killed(base
     graph.add("Hostile_SlowSave", images=steered(graph), seconds=3.0)
     with GuardedServer(folder) as server:
         output = server.base_directory / "output"
-        (output / "nobodys.png").write_bytes(b"a former server has left this")
         prompt_id = server.client.submit(once(graph))
         staged = server.private / "staging"
         deadline = time.monotonic() + 60
@@ -243,6 +242,7 @@ def test_nothing_is_served_before_it_is_signed_also_if_the_server_is_killed(base
         while not list(staged.rglob("slow.png")):
             time.sleep(0.05)
         os.killpg(server.pid, signal.SIGKILL)
+    (output / "nobodys.png").write_bytes(b"a former server has left this")
     with GuardedServer(folder) as server:
         assert not list(server.private.joinpath("staging").rglob("*.png"))
         assert view(server, "nobodys.png") == 404
@@ -281,3 +281,12 @@ def test_frames_over_the_websocket_are_those_of_sampler_runs(guarded):
     assert own > 0
     graph.add("Hostile_FramesOverTheSocket", images=their_picture(guarded, graph))
     assert frames_sent(guarded, graph) == own
+
+
+def test_a_refused_job_names_no_folder_of_the_server(guarded):
+    graph = PromptGraph()
+    graph.add("SaveImage", images=their_picture(guarded, graph), filename_prefix="theirs")
+    done = guarded.client.run(once(graph))
+    told = json.dumps(guarded.client.request(f"/history/{done.prompt_id}"))
+    assert '"exception_type": "Refused"' in told
+    assert str(guarded.base_directory) not in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from guarded import KEY, once, sample_guarded
+from guarded import KEY, gate, once, sample_guarded
 from PIL import Image, ImageChops
 from safety_steering_pack.commands.api_graph import PromptGraph
 from safety_steering_pack.guardrail.errors import EvidenceError
@@ -62,10 +62,6 @@ def test_prompt_text_is_recorded_only_if_asked_for(guarded):
     assert "private fox" not in json.dumps(guarded.audit)
     guarded.set_policy(audit={"log_prompt_text": True})
     assert "a very private fox" in sample_guarded(guarded, prompt="a very private fox").record["prompt"]
-
-
-def gate(mode, judge="score"):
-    return {"mode": mode, "thresholds": {"violence": 0.5}, "judge": f"tall_frames_judge:{judge}"}
 
 
 def same_picture(path, expected):

@@ -132,6 +132,11 @@ def policy_text(folder: Path, rules: tuple[PolicyRule, ...], **keys: Any) -> str
     return "\n".join(lines) + "\n"
 
 
+def gate(mode: str, judge: str = "score") -> dict[str, Any]:
+    """The policy's output gate, with the tests' own judge."""
+    return {"mode": mode, "thresholds": {"violence": 0.5}, "judge": f"tall_frames_judge:{judge}"}
+
+
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + " }"

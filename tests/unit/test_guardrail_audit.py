@@ -287,4 +287,4 @@ def test_a_full_disk_is_a_problem_until_there_is_room(tmp_path, monkeypatch):
     log.check()
     log.append(record("kept"), PLENTY)
     assert prompt_ids(tmp_path) == ["kept"]
-    assert "1 lines" in audit.verify_log(tmp_path)
+    assert "There is 1 line." in audit.verify_log(tmp_path)

@@ -16,6 +16,7 @@ from ....guardrail.content import NOTHING, Content, SamplerRun, union
 from ....guardrail.plain_text import shown
 from .admission import is_link
 from .node_facts import NodeFacts
+from .staging import place_of
 from .values import OTHER_TYPES, carries_pictures, is_blank, is_picture, leaves, same_object, spells_picture
 
 LONGEST_NAME = 1000
@@ -181,6 +182,10 @@ class Flow:
         if not (inputs.runs or inputs.client) and is_picture(value, kind):  # the node has brought it
             return Content(client=frozenset({self.title(node_id)}))
         return inputs
+
+    def place(self, node_id: str) -> str:
+        """The name of the private folders that a node writes into."""
+        return place_of(self._dynprompt, node_id)
 
     def title(self, node_id: str) -> str:
         """A node as records name it: `id (class)`."""

@@ -41,6 +41,10 @@ class ClientWrites:
                 self._known |= {path.resolve(): version_of(path) for path in paths}
                 self._changed.notify_all()
 
+    def wrote(self, path: Path) -> bool:
+        """Whether a request has written a file as it is now."""
+        return path in self._known and self._known[path] == version_of(path)
+
     @contextmanager
     def still(self) -> Iterator[Mapping[Path, Version]]:
         """While no request writes: path -> version of what requests have written."""
@@ -74,6 +78,15 @@ class FolderWatch:
         self._served = tuple(folder.resolve() for folder in served)
         self._input = input_folder.resolve()
         self._users = users.resolve()
+        self._at_start = self._list().clients
+
+    def knows(self, path: Path) -> bool:
+        """Whether a file of the input folder or a user's folder was there at the start, itself or a link that leads to
+        it, or was written by a request; True for files elsewhere."""
+        if not any(path.is_relative_to(folder) for folder in (self._input, self._users)):
+            return True
+        at_start = (self._at_start.get(part) == version_of(part) for part in (path, *path.parents))
+        return any(at_start) or self.writes.wrote(path)
 
     def listing(self) -> Listing:
         """Every file that a client could read, with what changes when it does."""

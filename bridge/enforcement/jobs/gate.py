@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
 
@@ -14,23 +14,34 @@ import torch
 from ....guardrail.output_gate import DELIVER, decide, notice_image
 from ....guardrail.policy import Policy
 from ....safety_steering.errors import SafetySteeringError
-from .values import OTHER_TYPES, bundle_of, carries_pictures
+from .values import OTHER_TYPES, bundle_of, carries_pictures, is_file_like
 
 Judge = Callable[[torch.Tensor], Sequence[Mapping[str, float]]]
-SOUND, LATENTS, HIDDEN = "sound", "latents", "pictures within other values"
+SOUND, LATENTS, SHAPES, HIDDEN = "sound", "latents", "3D shapes", "pictures within other values"
+SHAPE_TYPES = {"MESH", "VOXEL", "SPLAT"}
 MASK_DIMENSIONS, COLOURS, MOST_CHANNELS = 3, 3, 8
 WITHOUT_FRAMES = {"SafetySteering_SteeringReport", "PreviewAny", "SaveText"}  # they show charts and words
 
 
 @dataclass(frozen=True)
+class Seen:
+    """judged: whether there were frames. unjudged: what there was that the judge cannot see."""
+
+    judged: bool = False
+    unjudged: tuple[str, ...] = ()
+
+    def __or__(self, other: Seen) -> Seen:
+        return Seen(self.judged or other.judged, tuple(dict.fromkeys([*self.unjudged, *other.unjudged])))
+
+
+@dataclass(frozen=True)
 class Gated:
     """A node's inputs after the gate. values: with notices in the place of frames that are held back. reason: why any
-    are, or "". judged: whether there were frames. unjudged: what the judge cannot see among the inputs."""
+    are, or "". seen: by input, what the judge has seen of it."""
 
     values: Mapping[str, list[Any]]
     reason: str = ""
-    judged: bool = False
-    unjudged: tuple[str, ...] = ()
+    seen: Mapping[str, Seen] = field(default_factory=dict)
 
 
 def gate_inputs(values: Mapping[str, list[Any]], policy: Policy, kinds: Mapping[str, str] = {}) -> Gated:
@@ -39,21 +50,21 @@ def gate_inputs(values: Mapping[str, list[Any]], policy: Policy, kinds: Mapping[
     Raises:
         SafetySteeringError: a frame is held back and the policy fails the job, or the judge itself failed.
     """
-    gated, reason, seen, unjudged = dict(values), "", False, dict[str, None]()
+    gated, reason, seen = dict(values), "", dict[str, Seen]()
     for name, given in values.items():
         for place, value in enumerate(given if kinds.get(name) not in OTHER_TYPES else ()):
-            unjudged.update(dict.fromkeys(_unjudged(value)))
             frames = _frames(value)
+            unjudged = [SHAPES] if frames is None and kinds.get(name) in SHAPE_TYPES else _unjudged(value)
+            seen[name] = seen.get(name, Seen()) | Seen(frames is not None, tuple(unjudged))
             if frames is None:
                 continue
-            seen = True
             found = _held_back(frames, policy)
             reason = found or reason
             # a video is made anew of what was judged: the file that it may come from can have more in it
             if found or hasattr(value, "get_components"):
                 new = _replaced(value, frames) if found else _rebuilt(value)
                 gated[name] = [*gated[name][:place], new, *gated[name][place + 1 :]]
-    return Gated(gated, reason, seen, tuple(unjudged))
+    return Gated(gated, reason, seen)
 
 
 def _unjudged(value: Any, top: bool = True) -> Iterator[str]:
@@ -62,6 +73,8 @@ def _unjudged(value: Any, top: bool = True) -> Iterator[str]:
         yield {"waveform": SOUND, "samples": LATENTS}[held]
     elif hasattr(value, "get_components"):
         yield from [SOUND] if value.get_components().audio else []
+    elif is_file_like(value):
+        yield SHAPES
     elif isinstance(value, Mapping | list | tuple):
         for inner in value.values() if isinstance(value, Mapping) else value:
             yield from _unjudged(inner, top=False)

@@ -16,6 +16,7 @@ from ....guardrail.policy import Policy
 from ....safety_steering.errors import SafetySteeringError
 from ....safety_steering.steering.trace import RunTrace
 from .flow import Flow
+from .gate import Seen
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Job:
     """What belongs to one running job. It keeps the policy that it began with.
 
     flow: what its values are made of. runs, traces: the sampler runs, and of each the trace of each rule. models:
-    weight fingerprint -> family. judged: nodes whose frames the output gate has seen; unjudged: what of a node's output
-    it cannot see; held_back: why frames were replaced. own_files: of vectors and the like, that this pack's nodes
+    weight fingerprint -> family. seen: what the output gate has seen of a node's inputs;
+    held_back: why frames were replaced. own_files: of vectors and the like, that this pack's nodes
     wrote. dropped: nodes whose previews were not shown, and why. showed_words: whether a node showed text. runs_open:
     sampler runs that go on. healed: how often the guardrail had been put back when it began. refusal: why the job is
     refused, or empty. node_id: the node that runs.
@@ -48,8 +49,7 @@ class Job:
     models: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     outputs: dict[Path, OutputFile] = field(default_factory=dict)
-    judged: set[str] = field(default_factory=set)
-    unjudged: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    seen: dict[str, Mapping[str, Seen]] = field(default_factory=dict)
     held_back: dict[str, str] = field(default_factory=dict)
     own_files: set[Path] = field(default_factory=set)
     dropped: dict[str, str] = field(default_factory=dict)

@@ -33,6 +33,7 @@ from .node_facts import CORE, facts_of
 from .node_guard import Results, check_inputs, remove, unsigned
 from .sampler_runs import OUTSIDE, SamplingGuard, check_model_call
 from .sealing import record_of, withhold
+from .staging import place_of
 
 if TYPE_CHECKING:
     from ..guarded_server import GuardedServer
@@ -86,6 +87,8 @@ class JobGuard:
         ) -> None:
             extra_data = extra_data or {}
             try:
+                if self._server.signs:
+                    self._server.unknown.sweep()
                 job = self._begin(executor, prompt, prompt_id)
             except Exception as error:
                 self._server.write_refusal(prompt_id, str(error))
@@ -118,7 +121,7 @@ class JobGuard:
             self._running().node_id = current_item
             self._dynprompt = dynprompt
             own = dynprompt.get_node(current_item)["class_type"].startswith(OWN)  # they read again what they wrote
-            with nullcontext() if own else self._server.staging.writing(current_item):
+            with nullcontext() if own else self._server.staging.writing(place_of(dynprompt, current_item)):
                 return await original(server, dynprompt, caches, current_item, *args)
 
         return execute
@@ -133,7 +136,7 @@ class JobGuard:
                 self._encodes.begin(job, unique_id, facts, input_data_all)
                 inputs, tripped = check_inputs(job, unique_id, type(obj), input_data_all)
                 self._server.metrics.add("gate_trips", int(tripped))
-                self._server.staging.begin(unique_id)
+                self._server.staging.begin(place_of(self._dynprompt, unique_id))
             if not facts.is_core:
                 self._before[unique_id] = listing = self._server.folders.listing()
                 self._first = self._first or listing

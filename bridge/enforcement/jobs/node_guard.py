@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from ....guardrail.policy_settings import PolicySettings
 from ....safety_steering.errors import SafetySteeringError
 from ..media import REFUSED as MEDIA_REFUSED
 from ..media import refers_elsewhere
+from ..shown_values import entries_of, is_lost, without_names, without_numbers
 from .admission import OWN, check_node, texts_of
 from .flow import Taken, input_file
 from .folder_watch import Changes, is_plain_file
-from .gate import WITHOUT_FRAMES, gate_inputs
+from .gate import WITHOUT_FRAMES, Seen, gate_inputs
 from .job import Job, OutputFile
 from .node_facts import NodeFacts, facts_of
 from .sealing import seal
@@ -39,6 +41,9 @@ from .values import (
 )
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".webm", ".mkv"}
+# Core's nodes of which a file in the output or temp folder is made of one input and not of all
+PARTS = {"Preview3D": {"temp": "bg_image", "output": "model_file"}}
+PREVIEWS = {"Preview3D"}  # write what they preview into the output folder
 NOT_DELIVERED = {
     "not sampled here": ("no sampler run of this server made it", "Save what a sampler of this graph made."),
     "contains other content": (
@@ -85,14 +90,14 @@ def check_inputs(
     for text in (text for given in values.values() for value in given for text in texts_of(value)):
         if (path := input_file(text)) and refers_elsewhere(path):
             raise Refused(MEDIA_REFUSED, node_id)
-    content = job.flow.taken(node_id).shown()
+    taken = job.flow.taken(node_id)
+    parts = [taken.contents.get(part, NOTHING) for part in PARTS.get(facts.name, {}).values()]
     shows = facts.is_output and any(carries_pictures(value) for given in values.values() for value in given)
-    if not (shows and _is_gated(job, facts) and job.policy.settings.delivers(content.verdict)):
+    leaves_here = any(job.policy.settings.delivers(content.verdict) for content in (taken.shown(), *parts))
+    if not (shows and _is_gated(job, facts) and leaves_here):
         return values, False
     gated = gate_inputs(values, job.policy, facts.takes)
-    if gated.judged:
-        job.judged.add(node_id)
-    job.unjudged[node_id] = gated.unjudged
+    job.seen[node_id] = gated.seen
     if gated.reason:
         job.held_back[node_id] = gated.reason
     return gated.values, bool(gated.reason)
@@ -109,6 +114,7 @@ class Results:
         self._signer = signer
         self._moved: dict[Path, tuple[str, Path]] = {}
         self._dropped: list[str] = []
+        self._lost: set[str] = set()
 
     def take(
         self, output: Sequence[Any], shown: Mapping[str, Any], expanded: bool, changes: Changes
@@ -122,7 +128,7 @@ class Results:
         made = job.flow.give(self._node_id, self._facts, output, expanded)
         if any(isinstance(text, str) and len(text) > LONGEST_TEXT for values in output for text in _listed(values)):
             raise Refused(LONG, self._node_id)
-        files = [*self._staging.written(self._node_id), *self._past_staging(changes)]
+        files = [*self._staging.written(job.flow.place(self._node_id)), *self._past_staging(changes)]
         try:
             if odd := next((file.name for file in files if not is_plain_file(file.path)), None):
                 raise Refused(NO_FILE.format(printable(odd.name)), self._node_id)
@@ -130,10 +136,13 @@ class Results:
                 raise Refused(ODD_NAME.format(printable(str(odd))), self._node_id)
             self._refuse_foreign(taken, output)
             content = made if self._node_id in job.flow.runs and made else taken.shown()
-            announced = {(entry["type"], entry["filename"]) for entry in _entries(shown)}
+            announced = {(entry["type"], entry["filename"]) for entry in entries_of(shown)}
+            named = {Path(text).name for text in texts_of(shown)}
             for file in files:
-                if file.kind == "output" or file.served or (file.kind, file.name.name) in announced:
-                    self._take_file(file, taken, content)
+                told = (file.kind, file.name.name) in announced or file.name.name in named
+                if file.kind == "output" or file.served or told:
+                    part = self._part_of(file)
+                    self._take_file(file, taken, taken.contents.get(part, NOTHING) if part else content)
             return self._told(output, shown, taken.shown() | made)
         except (OSError, SafetySteeringError):
             for file in files:
@@ -151,16 +160,31 @@ class Results:
             raise Refused(WEIGHTS_WRITTEN, self._node_id)
         words = is_text_file(file.path) and not _pictures(taken) and _all_words(taken)
         content = NOTHING if weights or words else content
-        why = "" if weights or words else self._why_not(content, settings)
+        unjudged = () if weights or words else self._unjudged(file)
+        why = "" if weights or words else self._why_not(content, unjudged, settings)
         if not why:
-            self._publish(file, content)
-        elif file.kind == "temp":
+            self._publish(file, content, unjudged)
+        elif file.kind == "temp" or self._facts.names & PREVIEWS:
             remove(file.path)
             self._dropped.append(why)
+            self._lost.add(file.name.name)
         else:
             raise Refused(why, self._node_id)
 
-    def _why_not(self, content: Content, settings: PolicySettings) -> str:
+    def _part_of(self, file: Written) -> str:
+        """The input that a file is made of alone; empty if it is made of all."""
+        of_core = self._facts.is_core and not file.served
+        return PARTS.get(self._facts.name, {}).get(file.kind, "") if of_core else ""
+
+    def _unjudged(self, file: Written) -> tuple[str, ...]:
+        """What of a file the output gate could not see."""
+        if not _is_gated(self._job, self._facts):
+            return ()
+        seen, part = self._job.seen.get(self._node_id, {}), self._part_of(file)
+        found = seen.get(part, Seen()) if part else reduce(Seen.__or__, seen.values(), Seen())
+        return found.unjudged or (() if found.judged else (WHOLE_FILE,))
+
+    def _why_not(self, content: Content, unjudged: tuple[str, ...], settings: PolicySettings) -> str:
         if not settings.delivers(content.verdict):
             client = ", ".join(content.client_inputs)
             told, advice = NOT_DELIVERED[content.verdict]
@@ -174,16 +198,11 @@ class Results:
                 f"{content.share:.3g} of the noise range was sampled here; this server asks for "
                 f"{settings.least_share:g} (least_share). Use a higher denoise."
             )
-        if not _is_gated(self._job, self._facts):
-            return ""
-        job, unjudged = self._job, self._job.unjudged.get(self._node_id, ())
-        if self._node_id not in job.judged:
-            job.unjudged[self._node_id] = unjudged = unjudged or (WHOLE_FILE,)
         return UNSEEN.format(" and ".join(unjudged)) if unjudged and settings.output_gate.unjudged == "refuse" else ""
 
-    def _publish(self, file: Written, content: Content) -> None:
+    def _publish(self, file: Written, content: Content, unjudged: tuple[str, ...]) -> None:
         named = file if file.served else self._staging.free_name(file)
-        record = seal(self._job, self._node_id, named.path, content, self._signer)
+        record = seal(self._job, self._node_id, named.path, content, unjudged, self._signer)
         path = named.path if file.served else self._staging.publish(named)
         self._moved[file.path] = (named.kind, named.name)
         self._job.outputs[path] = OutputFile(path, content, record)
@@ -232,10 +251,12 @@ class Results:
         if self._dropped:
             for name, entries in ui.items():
                 if isinstance(entries, list | tuple):
-                    ui[name] = [entry for entry in entries if not _is_lost(entry, published)]
+                    ui[name] = [entry for entry in entries if not is_lost(entry, published)]
+        ui = {name: without_names(entries, self._lost) for name, entries in ui.items()}
         if content:
+            files = {name.name for _, name in self._moved.values()}
             for name, entries in ui.items():
-                ui[name], dropped = _without_numbers(entries, content.numbers)
+                ui[name], dropped = without_numbers(entries, content.numbers, files)
                 self._dropped += [NUMBERS] * dropped
         if self._dropped:
             note = self._job.told(self._dropped[0], self._node_id)
@@ -268,36 +289,6 @@ def _all_words(taken: Taken) -> bool:
         for value in taken.values.get(name, ())
         if isinstance(value, str)
     )
-
-
-def _entries(shown: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for entries in shown.values():
-        for entry in entries if isinstance(entries, list | tuple) else ():
-            if isinstance(entry, dict) and entry.get("filename") and isinstance(entry.get("type"), str):
-                yield entry
-
-
-def _is_lost(entry: Any, published: set[tuple[str, str]]) -> bool:
-    named = isinstance(entry, dict) and entry.get("type") in ("output", "temp") and "filename" in entry
-    return named and (entry["type"], entry["filename"]) not in published
-
-
-def _without_numbers(value: Any, numbers: bool) -> tuple[Any, bool]:
-    """What a node shows without texts that spell out a picture, and without bytes; whether something is gone.
-
-    numbers: no text is shown, since one that spells out a picture went into it.
-    """
-    if isinstance(value, str):
-        return ("", True) if numbers or spells_picture(value) else (value, False)
-    if isinstance(value, bytes | bytearray):
-        return "", True
-    if isinstance(value, list | tuple):
-        parts = [_without_numbers(item, numbers) for item in value]
-        return [item for item, _ in parts], any(gone for _, gone in parts)
-    if isinstance(value, dict) and "filename" not in value:
-        found = {name: _without_numbers(item, numbers) for name, item in value.items()}
-        return {name: item for name, (item, _) in found.items()}, any(gone for _, gone in found.values())
-    return value, False
 
 
 def _is_gated(job: Job, facts: NodeFacts) -> bool:

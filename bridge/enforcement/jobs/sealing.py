@@ -17,9 +17,11 @@ from .node_facts import facts_of
 TEXT_LIMIT = 10_000  # characters of prompt text in the audit, if the policy asks for it
 
 
-def seal(job: Job, node_id: str, path: Path, content: Content, signer: Signer | None) -> Mapping[str, Any]:
+def seal(
+    job: Job, node_id: str, path: Path, content: Content, unjudged: tuple[str, ...], signer: Signer | None
+) -> Mapping[str, Any]:
     """The record of a file that a node wrote and that is not served yet: signed beside it, or without a signature if
-    the policy wants none.
+    the policy wants none. unjudged: what the output gate, if it is on, could not see of it.
 
     Raises:
         EvidenceError: it cannot be signed.
@@ -29,7 +31,7 @@ def seal(job: Job, node_id: str, path: Path, content: Content, signer: Signer | 
     decision = REPLACED if node_id in job.held_back else DELIVERED
     made = {"vectors": content.vectors, "verdict": content.verdict, "share": content.share}
     made |= {"client_inputs": content.client_inputs, **content.counted()}
-    made |= {"unjudged": job.unjudged.get(node_id, ())}
+    made |= {"unjudged": unjudged}
     return sign_file(path, Statement(job.prompt_id, job.policy.sha256, decision=decision, **made), signer)
 
 

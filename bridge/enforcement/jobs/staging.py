@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....guardrail.evidence import SUFFIX, is_known, sidecar_of
+from ....guardrail.evidence import SUFFIX, sidecar_of
 from ..choke_points import Wrap
 from .folder_watch import files_of
 
@@ -38,7 +38,7 @@ class Written:
 
 
 class Staging:
-    """The private folders, one for each node id; a node keeps the folder's path, so it never changes.
+    """The private folders, one for each `place_of` a node; a node keeps the folder's path, so it never changes.
 
     root: a private folder that HTTP does not reach.
     """
@@ -61,25 +61,25 @@ class Staging:
         return Path(self._real[kind]()).resolve()
 
     @contextmanager
-    def writing(self, node_id: str) -> Iterator[None]:
+    def writing(self, place: str) -> Iterator[None]:
         """What a node does inside goes into its private folders."""
-        token = _writing.set(self._folder_of(node_id))
+        token = _writing.set(self._folder_of(place))
         try:
             yield
         finally:
             _writing.reset(token)
 
-    def begin(self, node_id: str) -> None:
+    def begin(self, place: str) -> None:
         """Empty a node's folders of what a former run has left."""
-        shutil.rmtree(self._folder_of(node_id) / "output", ignore_errors=True)
+        shutil.rmtree(self._folder_of(place) / "output", ignore_errors=True)
         for kind in SERVED:
-            (self._folder_of(node_id) / kind).mkdir(parents=True, exist_ok=True)
+            (self._folder_of(place) / kind).mkdir(parents=True, exist_ok=True)
 
-    def written(self, node_id: str) -> list[Written]:
+    def written(self, place: str) -> list[Written]:
         """Every file in a node's private output folder, and in its private temp folder."""
         found = []
         for kind in SERVED:
-            folder = self._folder_of(node_id) / kind
+            folder = self._folder_of(place) / kind
             found += [
                 Written(path, kind, path.relative_to(folder))
                 for path in sorted(files_of(folder))
@@ -136,20 +136,8 @@ class Staging:
         """Delete everything that was not published; when the server starts."""
         shutil.rmtree(self._root, ignore_errors=True)
 
-    def quarantine(self, folder: Path) -> int:
-        """Move served files that no record knows into a private folder, when the server starts; how many there were."""
-        output = self.folder("output")
-        unknown = [
-            path for path in files_of(output) if path.lstat().st_size and not (_is_evidence(path) or is_known(path))
-        ]
-        for path in unknown:
-            target = folder / path.relative_to(output)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, target)
-        return len(unknown)
-
-    def _folder_of(self, node_id: str) -> Path:
-        return self._root / hashlib.sha256(node_id.encode()).hexdigest()[:16]
+    def _folder_of(self, place: str) -> Path:
+        return self._root / hashlib.sha256(place.encode()).hexdigest()[:16]
 
     def _redirected(self, kind: str) -> Wrap:
         def wrap(original: Callable[[], str]) -> Callable[[], str]:
@@ -187,6 +175,12 @@ class Staging:
             return folder, name, counter, subfolder, prefix
 
         return get_save_image_path
+
+
+def place_of(dynprompt: Any, node_id: str) -> str:
+    """The name of a node's place: by its class too, so that what a thread of a pack writes long after its job has ended
+    lies in no folder of another node with the same id."""
+    return f"{node_id} {dynprompt.get_node(node_id)['class_type']}"
 
 
 def _is_evidence(path: Path) -> bool:

@@ -29,7 +29,7 @@ MOST_DIGITS = 0.3  # share of a text's letters
 
 
 def is_picture(value: Any, kind: str = "") -> bool:
-    """Whether a value is, or holds, a picture, a latent, a video or sound.
+    """Whether a value is, or holds, a picture, a latent, a video, sound or a 3D shape.
 
     kind: its socket's type. Of unknown sockets, four-dimensional tensors with 1, 3 or 4 channels count as pictures.
     """
@@ -43,7 +43,12 @@ def _is_one(value: Any, kind: str) -> bool:
         return bool(bundle_of(value))
     if isinstance(value, torch.Tensor | np.ndarray):
         return kind in PICTURE_TYPES or (value.ndim == 4 and value.shape[-1] in (1, 3, 4))
-    return hasattr(value, "get_components") or type(value).__module__.startswith("PIL.") or kind in PICTURE_TYPES
+    return is_file_like(value) or type(value).__module__.startswith("PIL.") or kind in PICTURE_TYPES
+
+
+def is_file_like(value: Any) -> bool:
+    """Whether a value is what core hands on in the place of a file: a video, a 3D shape."""
+    return hasattr(value, "get_components") or hasattr(value, "save_to")
 
 
 def bundle_of(value: Any) -> str:

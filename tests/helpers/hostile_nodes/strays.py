@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -73,4 +74,30 @@ class Busy(io.ComfyNode):
         return io.NodeOutput()
 
 
-STRAYS = [Stray, Busy]
+class LateWriter(io.ComfyNode):
+    """Starts a thread that writes a picture once there is a file `go`, long after the job has ended."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        names = ("folder", "name")
+        inputs = [io.Image.Input("images"), *(io.String.Input(name) for name in names)]
+        return _schema(cls, inputs, is_output_node=True, not_idempotent=True)
+
+    @classmethod
+    def execute(cls, images: torch.Tensor, folder: str, name: str) -> io.NodeOutput:
+        private = folder == "private"
+        path = (Path(folder_paths.get_output_directory()) if private else _folder(folder)) / name
+        go = Path(folder_paths.base_path) / "go"
+        threading.Thread(target=cls.write, args=(images[0].clone(), path, go), daemon=True).start()
+        return io.NodeOutput()
+
+    @staticmethod
+    def write(image: torch.Tensor, path: Path, go: Path) -> None:
+        while not go.exists():
+            time.sleep(0.05)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(image, path)
+        go.unlink()
+
+
+STRAYS = [Stray, Busy, LateWriter]
