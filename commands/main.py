@@ -17,6 +17,7 @@ from .evaluate import add_command as add_evaluate
 from .extract import add_extract_command
 from .fit import add_fit_command
 from .guardrail import add_commands as add_guardrail
+from .prompts import add_prompts_command
 from .server import add_server_commands
 
 
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         "file", help="a safety vector or a diffusion model, *.safetensors; of a model only the header is read"
     )
     inspect.set_defaults(run=_inspect)
+    add_prompts_command(commands)
     add_evaluate(commands)
     add_extract_command(commands)
     add_fit_command(commands)

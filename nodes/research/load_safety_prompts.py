@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ...bridge.folders import PROMPTS, find, names, sha256_of
-from ...safety_steering.prompts.columns import category_name
-from ...safety_steering.prompts.files import data_files, load_prompts
+from ...safety_steering.prompts.files import data_files
 from ...safety_steering.prompts.prompt_set import describe_prompts
-from ..inputs import is_valid, names_in
+from ...safety_steering.prompts.selection import Selection, load_selected
+from ..inputs import is_valid
 from ..types import CATEGORY, SafetyPromptsType
 
 SAID_BY_FILE = "as the file says"
@@ -126,13 +126,15 @@ class LoadSafetyPrompts(io.ComfyNode):
         split_seed: int,
         limit: int,
     ) -> io.NodeOutput:
-        loaded = load_prompts(
-            find(PROMPTS, prompts), columns=columns, unpaired="" if unpaired == SAID_BY_FILE else unpaired
+        selection = Selection(
+            columns=columns,
+            unpaired="" if unpaired == SAID_BY_FILE else unpaired,
+            categories=categories,
+            limit=limit,
+            train=train,
+            validation=validation,
+            seed=split_seed,
         )
-        if kept := names_in(categories):
-            loaded = loaded.of_categories([category_name(name) for name in kept])
-        if limit:
-            loaded = loaded.limited(limit, split_seed)
-        loaded = loaded.split(train, validation, split_seed)
+        loaded = load_selected(find(PROMPTS, prompts), selection)
         preview = describe_prompts(loaded)
         return io.NodeOutput(loaded, preview, ui=ui.PreviewText(preview))

@@ -90,7 +90,7 @@ def open_table(path: Path) -> Table:
     if suffix_of(path) not in READERS:
         raise PromptFileError(f"Its kind is none of {', '.join(READERS)}. Save it as one of them.")
     if not path.is_file():
-        raise PromptFileError("The file is missing. Put it into models/safety_prompts.")
+        raise PromptFileError("The file is missing. Check its name and its folder; nodes read models/safety_prompts.")
     size = path.stat().st_size
     if size > MAX_FILE_BYTES and suffix_of(path) != ".parquet":  # of parquet files only some columns are read
         raise PromptFileError(f"It has {size} bytes; at most {MAX_FILE_BYTES} are read. Keep the rows you need.")
