@@ -22,7 +22,8 @@ MAX_HEADER_BYTES = 64 * 1024 * 1024
 MAX_MARK_BYTES = 64 * 1024  # of one quantisation mark, a small JSON text
 MAX_SHARDS = 1000
 COMFY, BITSANDBYTES = ".comfy_quant", re.compile(r"(.+)\.quant_state\.bitsandbytes__(\w+)")
-SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.safetensors", re.IGNORECASE)
+# model-00001-of-00003.safetensors, and with other digits, underscores or a variant's name behind
+SHARD = re.compile(r"(.+?[-_])(\d{1,6})([-_]of[-_])(\d{1,6})((?:\.[\w-]+)*\.safetensors)", re.IGNORECASE)
 UNKNOWN = "packed in an unknown way"
 WHOLE_VALUES = ("U8", "I8", "I16", "I32", "U16", "U32")  # dtypes that may hold several weights in a value
 
@@ -74,10 +75,10 @@ def shard_of(path: str | os.PathLike[str]) -> Shard | None:
     """Which shard of a model a file is, by its name: `model-00001-of-00003.safetensors`; None if it is whole."""
     path = Path(path)
     found = SHARD.fullmatch(path.name)
-    if found is None or not 1 <= int(found[2]) <= int(found[3]) <= MAX_SHARDS or int(found[3]) == 1:
+    if found is None or not 1 <= int(found[2]) <= int(found[4]) <= MAX_SHARDS or int(found[4]) == 1:
         return None
     others = {number: file for number, file in _shards(path).items() if not file.is_file()}
-    return Shard(int(found[2]), int(found[3]), tuple(others))
+    return Shard(int(found[2]), int(found[4]), tuple(others))
 
 
 def read_model(path: str | os.PathLike[str]) -> Header:
@@ -94,10 +95,9 @@ def read_model(path: str | os.PathLike[str]) -> Header:
 
 def _shards(path: Path) -> dict[int, Path]:
     """The other shards of a shard's model, by number."""
-    name, number, count = SHARD.fullmatch(path.name).groups()  # type: ignore[union-attr]  # the caller has matched it
-    return {
-        i: path.with_name(f"{name}-{i:05}-of-{count}.safetensors") for i in range(1, int(count) + 1) if i != int(number)
-    }
+    name, number, of, count, end = SHARD.fullmatch(path.name).groups()  # type: ignore[union-attr]  # the caller has matched it
+    others = (i for i in range(1, int(count) + 1) if i != int(number))
+    return {i: path.with_name(f"{name}{i:0{len(number)}}{of}{count}{end}") for i in others}
 
 
 def _marks(file: BinaryIO, start: int, entries: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -145,9 +145,13 @@ def _true_shape(name: str, shapes: Shapes, dtype: str, mark: Mapping[str, Any]) 
         return "nvfp4", (*shape[:-1], 2 * shape[-1])  # two weights a byte
     if given == "convrot_w4a4" and len(scale) == 2 and 64 * scale[-1] == 2 * shape[-1]:
         return given, (*shape[:-1], 2 * shape[-1])
+    if given == "mxfp4" or (dtype == "U8" and len(scale) == 2 and 32 * scale[-1] == 2 * shape[-1]):
+        return "mxfp4", (*shape[:-1], 2 * shape[-1])
     if given:
         return given, shape
-    if dtype in WHOLE_VALUES and len(shape) > 1 and not scale:
+    if dtype == "I8" and f"{layer}.SCB" in shapes:
+        return "bitsandbytes int8", shape
+    if dtype in WHOLE_VALUES and len(shape) > 1 and (not scale or dtype != "I8"):
         return UNKNOWN, ()
     if dtype.startswith("F8") and math.prod(shape) > 1:
         return f"float8 {dtype.removeprefix('F8_')}", shape

@@ -207,7 +207,25 @@ CONVROT = {f"{LAYER}.weight": ("I8", (1536, 2048)), f"{LAYER}.weight_scale": ("F
             {},
             "int8_tensorwise (1 tensors)",
         ),
+        (
+            {f"{LAYER}.weight": PACKED, f"{LAYER}.weight_scale": ("U8", (1536, 128))},
+            {},
+            {},
+            "mxfp4 (1 tensors)",
+        ),
+        (
+            {f"{LAYER}.weight": ("I8", (1536, 4096)), f"{LAYER}.SCB": ("F32", (1536,))},
+            {},
+            {},
+            "bitsandbytes int8 (1 tensors)",
+        ),
         ({f"{LAYER}.weight": ("U8", (1536, 1111))}, {}, {}, "packed in an unknown way (1 tensors)"),
+        (
+            {f"{LAYER}.weight": PACKED, f"{LAYER}.weight_scale": ("F16", (1536, 64))},
+            {},
+            {},
+            "packed in an unknown way (1 tensors)",
+        ),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
@@ -239,6 +257,24 @@ def test_a_damaged_mark_is_one_sentence(tmp_path, mark):
     path.write_bytes(len(text).to_bytes(8, "little") + text + mark)
     with pytest.raises(SafetySteeringError, match="is not a safetensors file"):
         read_header(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model-{:05}-of-00002.fp16.safetensors",
+        "model.fp16-{:05}-of-00002.safetensors",
+        "model_{}_of_2.safetensors",
+        "Model-{:04}-OF-0002.safetensors",
+    ],
+)
+def test_a_shard_is_told_however_it_is_named(tmp_path, name):
+    """One of these was taken for a whole model."""
+    parts = [dict(list(WAN.items())[i::2]) for i in range(2)]
+    files = [write_header(tmp_path / name.format(i), part) for i, part in enumerate(parts, 1)]
+    told = inspect_checkpoint(files[1], FAMILIES).splitlines()
+    assert told[-1] == "shard     2 of 2; described with the others, which are beside it"
+    assert inspect_checkpoint(write_header(tmp_path / "one_of_2_kinds.safetensors", WAN), FAMILIES).count("shard") == 0
 
 
 def test_a_shard_is_described_with_the_others_and_says_which_it_is(tmp_path, capsys):
