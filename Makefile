@@ -73,7 +73,7 @@ test-matrix: install  ## the tests on an older ComfyUI, other Pythons and the lo
 workflows: install  ## build the workflows from ComfyUI's own templates again
 	@$(RUN) tools/start.py workflow_builder.build
 
-locales: install  ## renew locales/en from the nodes and js/settings.js
+locales: install  ## renew locales/ from the nodes, js/settings.js and tools/translations
 	@$(RUN) tools/start.py locales
 
 models-doc: install  ## renew docs/models.md from the model map and its cases

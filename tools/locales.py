@@ -1,7 +1,7 @@
-"""Writes locales/en, the words that ComfyUI's frontend shows and that translators start from.
+"""Writes locales/en, the words that ComfyUI's frontend shows, and the same in each language of tools/translations.
 
-The words are those of the node definitions and of js/settings.js. Labels are the inputs' own names, because README,
-help pages and error messages call them by these.
+The words are those of the node definitions and of js/settings.js. English labels are the inputs' own names, because
+README, help pages and error messages call them by these.
 
     .venv/bin/python tools/start.py locales           # `make locales`
 """
@@ -17,9 +17,11 @@ from typing import Any
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 import pack
+import translation
 from comfy_tree import comfyui_on_path
 
-FOLDER = REPO_ROOT / "locales" / "en"
+FOLDER = REPO_ROOT / "locales"
+ENGLISH = FOLDER / "en"
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 MESSAGE_SYNTAX = set("@{}|")  # vue-i18n does not show these as they are
 CONSTANT = re.compile(r'const (\w+) = "([^"]+)";')
@@ -128,10 +130,18 @@ def written(content: Mapping[str, Any]) -> str:
 
 def main() -> None:
     comfyui_on_path()
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, content in render(definitions(), (REPO_ROOT / "js" / "settings.js").read_text(encoding="utf-8")).items():
-        (FOLDER / name).write_text(written(content), encoding="utf-8")
-        print(f"wrote {(FOLDER / name).relative_to(REPO_ROOT)}")
+    english = render(definitions(), (REPO_ROOT / "js" / "settings.js").read_text(encoding="utf-8"))
+    write(ENGLISH, english)
+    for language in translation.languages():
+        write(FOLDER / language, translation.translated(english, translation.table_of(language)))
+
+
+def write(folder: Path, files: Mapping[str, Any]) -> None:
+    """Writes a locale, file name -> content, into its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(written(content), encoding="utf-8")
+        print(f"wrote {(folder / name).relative_to(REPO_ROOT)}")
 
 
 if __name__ == "__main__":
