@@ -182,7 +182,7 @@ class ComfyClient:
         request = urllib.request.Request(self.address + path, body, headers)
         with self._opener.open(request, timeout=60) as response:
             text = response.read()
-        return json.loads(text) if text else None
+        return json.loads(text.decode(errors="replace")) if text else None  # a page may be in any encoding
 
     def submit(self, prompt: Mapping[str, Any]) -> str:
         """Queue an API-format prompt and return its id at once. Raises PromptRejected."""
