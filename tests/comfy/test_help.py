@@ -86,7 +86,6 @@ def test_every_page_names_each_input_and_output_once_and_no_other(nodes):
 def test_no_page_speaks_of_an_input_that_is_nowhere(nodes):
     others = {
         "class_type",
-        "is_unsafe",
         "outlier_share",
         "cross_attention",
         *("is_unsafe", "is_toxic"),  # columns of other people's prompt files
