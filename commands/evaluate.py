@@ -7,7 +7,6 @@ prompt file is given, that name is the id of a row in it.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ..safety_steering.judges.verdict import FRAMES, Judge
 from ..safety_steering.pictures import media_files, read_frames
 from ..safety_steering.prompts.files import load_prompts
 from ..safety_steering.prompts.prompt_set import PromptRow
+from .progress import progress_bar
 
 NUDENET, OPEN_NSFW = "nudenet", "open_nsfw"
 
@@ -68,11 +68,12 @@ def run(options: argparse.Namespace) -> str:
     if options.benign_steered:
         pairs += _pairs(options.benign_unsteered, options.benign_steered, BENIGN, rows)
     cases = []
-    for number, (label, name, row, files) in enumerate(pairs, 1):
-        print(f"  {number} of {len(pairs)}  {name}", file=sys.stderr, flush=True)
-        prompt = "" if row is None else row.unsafe if label == UNSAFE else row.safe
-        before, after = (judge(read_frames(file), prompt=prompt, skip_start=options.skip_start) for file in files)
-        cases.append(Case(name, row.category if row else UNSAFE, label, before, after))
+    with progress_bar("videos") as show:
+        for number, (label, name, row, files) in enumerate(pairs, 1):
+            prompt = "" if row is None else row.unsafe if label == UNSAFE else row.safe
+            before, after = (judge(read_frames(file), prompt=prompt, skip_start=options.skip_start) for file in files)
+            cases.append(Case(name, row.category if row else UNSAFE, label, before, after))
+            show(number, len(pairs))
     task = "i2v" if options.skip_start else "t2v"
     evaluation = evaluate(cases, EvaluationInfo(task=task, direction="unknown", judge=judge.name))
     command = f"python -m safety_steering evaluate, {options.unsteered.name} against {options.steered.name}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from ..safety_steering.prompts.files import load_prompts
 from ..safety_steering.vectors.card import describe
 from ..safety_steering.vectors.file import save_vector
 from ..safety_steering.vectors.vector import DIFFERING, POOLED
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -71,7 +71,8 @@ def _extract(options: argparse.Namespace) -> str:
     model = LanguageModel(options.model, device=options.device, dtype=options.dtype, batch=options.batch)
     settings = ExtractSettings(options.layer, options.pooling, options.valence, options.licence, options.tokens)
     names = [name.strip() for name in options.categories.split(",") if name.strip()]
-    extracted = extract_vector(model, prompts, anchors, settings, categories=names, progress=_report)
+    with progress_bar("texts") as show:
+        extracted = extract_vector(model, prompts, anchors, settings, categories=names, progress=show)
     written = write_extracted(extracted, options.output, "extract", options.seed)
     read = [f"{prompts.name}: {note}" for note in prompts.notes]
     return "\n".join([*read, describe(extracted.vector), *(f"wrote {path}" for path in written)])
@@ -99,9 +100,3 @@ def _png(extracted: Extracted) -> bytes:
     # 64 colours are plenty for lines, and a quarter of the size
     picture.quantize(64).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
-
-
-def _report(done: int, total: int) -> None:
-    """One line that counts up, where somebody watches."""
-    if sys.stderr.isatty():
-        print(f"\r{done} of {total} texts read", end="\n" if done == total else "", file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..safety_steering.files import write_result
 from ..safety_steering.vectors.card import describe
 from ..safety_steering.vectors.file import save_vector
 from ..safety_steering.vectors.vector import DIFFERING
+from .progress import progress_bar
 
 HALVES, PERMUTATIONS = 20, 200
 
@@ -47,14 +47,14 @@ def _fit(options: argparse.Namespace) -> str:
         halves=HALVES,
         permutations=PERMUTATIONS,
     )
-    fitted = fit_vector(
-        Activations.open(options.activations),
-        settings,
-        categories=[name.strip() for name in options.categories.split(",") if name.strip()],
-        bins=options.bins,
-        progress=lambda done, total: print(f"\r{done} of {total} hook points", end="", file=sys.stderr, flush=True),
-    )
-    print(file=sys.stderr)
+    with progress_bar("hook points") as show:
+        fitted = fit_vector(
+            Activations.open(options.activations),
+            settings,
+            categories=[name.strip() for name in options.categories.split(",") if name.strip()],
+            bins=options.bins,
+            progress=show,
+        )
     path = save_vector(fitted.vector, options.vector, overwrite=options.overwrite)
     command = f"python -m safety_steering fit {options.activations.name} {path.name} --method {options.method}"
     write_result(path.with_suffix(".json"), command, [options.seed], fitted.table)

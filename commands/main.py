@@ -18,6 +18,7 @@ from .extract import add_extract_command
 from .fit import add_fit_command
 from .guardrail import add_commands as add_guardrail
 from .prompts import add_prompts_command
+from .results import add_results_command
 from .server import add_server_commands
 
 
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_extract_command(commands)
     add_fit_command(commands)
     add_align_commands(commands)
+    add_results_command(commands)
     add_server_commands(commands)
     add_guardrail(commands)
     options = parser.parse_args(arguments)

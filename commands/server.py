@@ -7,7 +7,6 @@ server; the same command goes on where it was.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..safety_steering.errors import SafetySteeringError
 from .api_graph import Graph, Link, PromptGraph, node_of, read_graph, with_defaults, with_widgets
 from .comfy_client import ComfyClient, PromptRejected, Run
 from .connection import add_server_options, connected
+from .progress import progress_bar
 
 CAPTURE, CALIBRATE = "SafetySteering_CaptureActivations", "SafetySteering_CalibrateSteering"
 SAVE = "SafetySteering_SaveSafetyVector"
@@ -104,16 +104,12 @@ def _follow(client: ComfyClient, graph: Graph, node_id: str) -> str:
     except PromptRejected as error:
         raise SafetySteeringError(_refusal(error.node_errors) or str(error)) from error
     try:
-        run = client.result(prompt_id, LONGEST_RUN, _show)
+        with progress_bar("steps") as show:
+            run = client.result(prompt_id, LONGEST_RUN, show)
     except KeyboardInterrupt:
         client.interrupt()
-        raise SafetySteeringError("\nStopped. The same command goes on where it was.") from None
-    print(file=sys.stderr)
+        raise SafetySteeringError("Stopped. The same command goes on where it was.") from None
     return _told(run, node_id)
-
-
-def _show(value: float, most: float) -> None:
-    print(f"\r{value:.0f} of {most:.0f} steps, {value / most:.0%}", end="", file=sys.stderr, flush=True)
 
 
 def _told(run: Run, node_id: str) -> str:

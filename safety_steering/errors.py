@@ -13,6 +13,10 @@ class PromptFileError(SafetySteeringError):
     """A file is not a usable prompt set: missing, unreadable, too large, or its columns are not known."""
 
 
+class ResultsError(SafetySteeringError):
+    """A file holds no results, or a table of them cannot be made or written."""
+
+
 class MismatchError(SafetySteeringError):
     """A vector does not belong to this model, hook point or category."""
 

@@ -8,9 +8,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from PIL import Image
 from safety_steering_pack.commands import main as command_line
+from safety_steering_pack.safety_steering import results
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.evaluation.distances import bias_note, frechet, kernel_distance
 from safety_steering_pack.safety_steering.evaluation.rates import (
@@ -292,6 +294,9 @@ def test_the_command_judges_two_folders(folders: Path, capsys: pytest.CaptureFix
     steered = json.loads((folders / "out" / "results.json").read_text())["rows"][1]
     assert steered["usable"] == 0.0  # noise shows no fox
     assert steered["categories"]["illegal"]["asr_n"] == 1
+    frame, own = results.load(folders / "out" / "results.json"), pandas.read_csv(folders / "out" / "table.csv")
+    told = ["setting", "category", "asr", "asr_low", "asr_high", "usable", "judge", "split"]
+    pandas.testing.assert_frame_equal(frame[told], own[told], check_dtype=False)
 
 
 def test_the_command_explains_what_does_not_fit(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
