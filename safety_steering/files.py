@@ -167,6 +167,8 @@ def write_result(
 def commit() -> str:
     """The checked-out commit of this pack, or "unknown" outside of a git checkout."""
     folder = Path(__file__).resolve().parent
+    if not (folder.parent / ".git").exists():  # another repository may lie around an installed copy
+        return "unknown"
     try:
         asked = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10, check=False
