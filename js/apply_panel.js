@@ -28,6 +28,8 @@ const UNTIL_RUN = {
     [APPLY]: "As recommended for the vector, times level. A run shows what that is and why.",
     [SAFE]: "A run shows which vector and settings were taken, and why.",
 };
+// how far a panel makes its node grow: two Safe Models stand above other nodes on one screen
+const TALLEST = { [APPLY]: 260, [SAFE]: 170 };
 const panels = new WeakMap();
 
 app.registerExtension({
@@ -42,7 +44,7 @@ app.registerExtension({
 });
 
 export function addStrip(node) {
-    const names = ["choice", "points", "window", "notices", "trace"];
+    const names = ["trace", "notices", "choice", "points", "window"]; // what happened comes first
     const parts = Object.fromEntries(names.map((name) => [name, element("div")]));
     let asked;
     let points = null;
@@ -69,7 +71,7 @@ export function addStrip(node) {
         if (question !== asked) return;
         points = { vector, ...found };
         draw();
-    });
+    }, TALLEST[node.comfyClass]);
     panel.body.append(...Object.values(parts));
     panels.set(node, panel);
 

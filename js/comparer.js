@@ -47,7 +47,9 @@ function compare(unsteered, steered, film) {
         onInput: show,
         onCommit: () => {},
     });
-    const pictures = () => [picture(steered, "Steered"), picture(unsteered, "Unsteered", "ss-left")];
+    // whatever its shape, a video makes the node no taller than the style sheet allows
+    const shaped = (width, height) => stage.style.setProperty("--ss-ratio", width / height);
+    const pictures = () => [picture(steered, "Steered", "", shaped), picture(unsteered, "Unsteered", "ss-left")];
     const tags = [
         element("span", { class: "ss-tag ss-tag-left" }, "unsteered"),
         element("span", { class: "ss-tag ss-tag-right" }, "steered"),
@@ -55,7 +57,7 @@ function compare(unsteered, steered, film) {
     if (film) {
         const screens = [screen("Steered"), screen("Unsteered", "ss-left")];
         stage.append(...screens, divider, ...tags);
-        const button = play(film, screens, () => stage.replaceChildren(...pictures(), divider, ...tags));
+        const button = play(film, screens, shaped, () => stage.replaceChildren(...pictures(), divider, ...tags));
         stage.append(button);
     } else stage.append(...pictures(), divider, ...tags);
     stage.addEventListener("pointermove", (event) => {
@@ -70,8 +72,9 @@ function compare(unsteered, steered, film) {
     return element("div", { class: "ss-compare" }, stage, slider.root);
 }
 
-function picture(file, alt, kind = "") {
-    return element("img", { class: `ss-side ${kind}`, src: fileUrl(file), alt, draggable: "false" });
+function picture(file, alt, kind = "", shaped = () => {}) {
+    const load = ({ target }) => shaped(target.naturalWidth, target.naturalHeight);
+    return element("img", { class: `ss-side ${kind}`, src: fileUrl(file), alt, draggable: "false", load });
 }
 
 function screen(label, kind = "") {
@@ -79,11 +82,12 @@ function screen(label, kind = "") {
 }
 
 /** Plays the film, its right half on the first canvas and its left half on the second. Returns the play button. */
-function play(film, [right, left], failed) {
+function play(film, [right, left], shaped, failed) {
     const video = element("video", { src: fileUrl(film), preload: "auto", loop: "", error: failed });
     [video.muted, video.playsInline] = [true, true];
     const paint = () => {
         const [width, height] = [video.videoWidth / 2, video.videoHeight];
+        shaped(width, height);
         for (const [canvas, from] of [
             [left, 0],
             [right, width],

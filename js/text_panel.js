@@ -7,6 +7,7 @@ import { showPanels } from "./settings.js";
 import { APPLY, LOADER, MIXER, SAFE } from "./lib/upstream.js";
 
 const OWN = "SafetySteering_";
+const TALLEST = 170; // how far the words make a node grow; the rest is scrolled
 // all but the last draw what a run tells; the report is a picture that holds its words
 const OTHERS = [LOADER, MIXER, APPLY, SAFE, "SafetySteering_SafetyAB", "SafetySteering_SteeringReport"];
 
@@ -22,7 +23,7 @@ function addText(node) {
     chain(node, "onExecuted", (output) => {
         const lines = [output?.text ?? []].flat().flatMap((text) => String(text).split("\n"));
         if (!lines.some((line) => line.trim())) return;
-        panel ??= addPanel(node, "What the run told", () => {});
+        panel ??= addPanel(node, "What the run told", () => {}, TALLEST);
         panel.body.replaceChildren(element("div", { class: "ss-words" }, ...lines.map(paragraph)));
     });
 }

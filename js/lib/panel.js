@@ -15,10 +15,17 @@ api.addEventListener("graphChanged", () => refreshPanels());
 /**
  * Adds a panel. It comes after the node's own widgets and is never saved, so a workflow is the same with and without it.
  * `refresh` is called whenever something in the graph may have changed; it should return quickly when nothing has.
+ * `limit`: the height in pixels up to which the panel makes its node grow; what does not fit then is scrolled.
  */
-export function addPanel(node, label, refresh) {
+export function addPanel(node, label, refresh, limit = Infinity) {
     const body = element("div", { class: "safety-steering", role: "group", "aria-label": label });
     const host = element("div", { class: "safety-steering-host" }, body);
+    const bounded = Number.isFinite(limit);
+    if (bounded) {
+        host.classList.add("ss-bounded");
+        host.tabIndex = 0;
+        host.dataset.captureWheel = "true"; // with the focus in it the wheel scrolls it, else it zooms the canvas
+    }
     let height = 40;
     // Vue nodes tell widgets apart by name and type: with a type of its own, a node that undo has made anew is drawn anew
     const number = node.widgets?.filter(({ name }) => name.startsWith(NAME)).length ?? 0;
@@ -31,9 +38,10 @@ export function addPanel(node, label, refresh) {
     widget.serialize = false;
     if (node.size[0] < WIDTH) node.setSize([WIDTH, node.size[1]]);
     const observer = new ResizeObserver(() => {
-        const needed = body.offsetHeight + 2 * MARGIN;
+        const needed = Math.min(body.offsetHeight + 2 * MARGIN, limit);
         if (body.offsetHeight === 0 || Math.abs(needed - height) < 2) return;
         height = needed;
+        if (bounded) host.style.minHeight = `${height - 2 * MARGIN}px`;
         growToFit(node);
     });
     observer.observe(body);
