@@ -8,6 +8,7 @@ import { element } from "./lib/dom.js";
 import { addPanel, chain, lastOutput, soon, widgetOf } from "./lib/panel.js";
 import { askHookPoints } from "./lib/server.js";
 import { drawTrace } from "./lib/sparkline.js";
+import { say } from "./lib/words.js";
 import { showPanels, showWarnings } from "./settings.js";
 import {
     APPLY,
@@ -25,8 +26,8 @@ import {
 const TRACE = "safety_steering.trace";
 const WATCHED = ["settings", "hook_points", "window_start", "window_end", "strength"];
 const UNTIL_RUN = {
-    [APPLY]: "As recommended for the vector, times level. A run shows what that is and why.",
-    [SAFE]: "A run shows which vector and settings were taken, and why.",
+    [APPLY]: () => say("As recommended for the vector, times level. A run shows what that is and why."),
+    [SAFE]: () => say("A run shows which vector and settings were taken, and why."),
 };
 // how far a panel makes its node grow: two Safe Models stand above other nodes on one screen
 const TALLEST = { [APPLY]: 260, [SAFE]: 170 };
@@ -54,7 +55,7 @@ export function addStrip(node) {
         const lines = [output?.text ?? []].flat().flatMap((text) => String(text).split("\n"));
         const [warnings, choice] = [true, false].map((is) => lines.filter((line) => line.startsWith("Warning") === is));
         parts.notices.replaceChildren(...warnings.map((line) => element("p", { class: "ss-note ss-caution" }, line)));
-        const shown = choice.some(Boolean) || manual() ? choice : [UNTIL_RUN[node.type]];
+        const shown = choice.some(Boolean) || manual() ? choice : [UNTIL_RUN[node.type]()];
         parts.choice.replaceChildren(...shown.map((line) => element("p", { class: "ss-quiet ss-choice" }, line)));
     };
     const panel = addPanel(node, "Steering", async (force = false) => {
@@ -99,7 +100,7 @@ function receiveTrace(trace) {
     if (!["acted", "nothing found", "off"].includes(trace.status) && showWarnings()) {
         app.extensionManager?.toast?.add({
             severity: "warn",
-            summary: "Nothing was steered",
+            summary: say("Nothing was steered"),
             detail: trace.summary,
             life: 10_000,
         });

@@ -11,6 +11,7 @@ import { makeSlider } from "./lib/slider.js";
 import { showPanels } from "./settings.js";
 import { AUTO, BUNDLED, MIXER, TRANSFER, decidingWidget, upstreamVector } from "./lib/upstream.js";
 import { noteChange } from "./lib/undo.js";
+import { say } from "./lib/words.js";
 
 const STANDARD = Object.freeze({ value: "standard" });
 const RANGE = { min: 0, max: 2, step: 0.05, mark: 1 };
@@ -68,7 +69,7 @@ export function addSliders(node) {
         seen = deciding("preset").value;
         if (!now) {
             rows = null;
-            const sentence = "The mix does not read. Write it like: violence=1, sexual=0.5";
+            const sentence = say("The mix does not read. Write it like: violence=1, sexual=0.5");
             panel.body.replaceChildren(element("p", { class: "ss-note ss-wrong", role: "status" }, sentence));
             return;
         }
@@ -134,7 +135,7 @@ function makeRows(names, moved) {
     const lines = parts.map(({ name, output, slider }) =>
         element("div", { class: "ss-row" }, element("span", { class: "ss-name", title: name }, name), slider.root, output),
     );
-    const empty = "Connect a safety vector to see its categories.";
+    const empty = say("Connect a safety vector to see its categories.");
     const root = element(
         "div",
         {},
@@ -153,10 +154,12 @@ function makeRows(names, moved) {
         }
         const steered = parts.filter(({ name }) => weights.get(name));
         const words = steered.map(({ name }) => `${name} ${short(weights.get(name))}`).join(", ");
-        sum.textContent = steered.length ? `${steered.length} of ${names.length} steered` : "Off: nothing is steered";
-        bar.setAttribute("aria-label", words || "nothing is steered");
+        sum.textContent = steered.length
+            ? say("{count} of {all} steered", { count: steered.length, all: names.length })
+            : say("Off: nothing is steered");
+        bar.setAttribute("aria-label", words || say("Off: nothing is steered"));
         note.hidden = !unknown.size;
-        note.textContent = `Not steered, the vector lacks: ${[...unknown.keys()].join(", ")}`;
+        note.textContent = say("Not steered, the vector lacks: {names}", { names: [...unknown.keys()].join(", ") });
     };
     return { root, names, show };
 }

@@ -5,6 +5,7 @@ import { element } from "./lib/dom.js";
 import { addPanel, chain, lastOutput } from "./lib/panel.js";
 import { fileUrl } from "./lib/server.js";
 import { makeSlider } from "./lib/slider.js";
+import { say } from "./lib/words.js";
 import { autoplay, showPanels } from "./settings.js";
 
 const NODE = "SafetySteering_SafetyAB";
@@ -31,7 +32,7 @@ function addComparer(node) {
         panel.body.replaceChildren(compare(unsteered, steered, film), told(difference), caption(report));
     };
     const panel = addPanel(node, "Unsteered and steered", () => show(lastOutput(node)));
-    panel.body.append(element("p", { class: "ss-quiet" }, "Run the workflow to compare."));
+    panel.body.append(element("p", { class: "ss-quiet" }, say("Run the workflow to compare.")));
     chain(node, "onExecuted", show);
 }
 
@@ -40,7 +41,7 @@ function compare(unsteered, steered, film) {
     const divider = element("div", { class: "ss-divider" });
     const show = (share) => stage.style.setProperty("--ss-share", `${share}%`);
     const slider = makeSlider({
-        label: "Steered from here to the right, unsteered to the left, in percent",
+        label: say("Steered from here to the right, unsteered to the left, in percent"),
         min: 0,
         max: 100,
         step: 1,
@@ -49,13 +50,13 @@ function compare(unsteered, steered, film) {
     });
     // whatever its shape, a video makes the node no taller than the style sheet allows
     const shaped = (width, height) => stage.style.setProperty("--ss-ratio", width / height);
-    const pictures = () => [picture(steered, "Steered", "", shaped), picture(unsteered, "Unsteered", "ss-left")];
+    const pictures = () => [picture(steered, say("Steered"), "", shaped), picture(unsteered, say("Unsteered"), "ss-left")];
     const tags = [
-        element("span", { class: "ss-tag ss-tag-left" }, "unsteered"),
-        element("span", { class: "ss-tag ss-tag-right" }, "steered"),
+        element("span", { class: "ss-tag ss-tag-left" }, say("unsteered")),
+        element("span", { class: "ss-tag ss-tag-right" }, say("steered")),
     ];
     if (film) {
-        const screens = [screen("Steered"), screen("Unsteered", "ss-left")];
+        const screens = [screen(say("Steered")), screen(say("Unsteered"), "ss-left")];
         stage.append(...screens, divider, ...tags);
         const button = play(film, screens, shaped, () => stage.replaceChildren(...pictures(), divider, ...tags));
         stage.append(button);
@@ -104,7 +105,7 @@ function play(film, [right, left], shaped, failed) {
     const button = element("button", { type: "button", class: "ss-play", click: toggle });
     const mark = () => {
         button.textContent = video.paused ? "▶" : "❚❚";
-        button.setAttribute("aria-label", video.paused ? "Play" : "Pause");
+        button.setAttribute("aria-label", video.paused ? say("Play") : say("Pause"));
     };
     function toggle(event) {
         event.stopPropagation();

@@ -9,6 +9,7 @@ import { askCard } from "./lib/server.js";
 import { showPanels } from "./settings.js";
 import { APPLY, AUTO, BUNDLED, FIT, LOADER, MIXER, SAFE, TRANSFER } from "./lib/upstream.js";
 import { noteChange } from "./lib/undo.js";
+import { say } from "./lib/words.js";
 
 const [SUBGRAPH_INPUT, SUBGRAPH_OUTPUT, BYPASSED] = [-10, -20, 4];
 const [GAP, BELOW] = [60, 120];
@@ -31,7 +32,7 @@ app.registerExtension({
         addStrip(node);
     },
     getNodeMenuItems(node) {
-        return node.comfyClass === SAFE ? [{ content: "Open as nodes", callback: () => openAsNodes(node) }] : [];
+        return node.comfyClass === SAFE ? [{ content: say("Open as nodes"), callback: () => openAsNodes(node) }] : [];
     },
 });
 

@@ -7,6 +7,7 @@ import { askCard } from "./lib/server.js";
 import { showPanels } from "./settings.js";
 import { LOADER, decidingWidget } from "./lib/upstream.js";
 import { noteChange } from "./lib/undo.js";
+import { say } from "./lib/words.js";
 
 // what is written into the workflow about the chosen file, so that whoever opens it elsewhere can find the same one
 const RECORD = "safety_vector";
@@ -83,19 +84,26 @@ function table(card) {
     const auc = (name) => (name in card.auc ? `${name} (AUC ${short(card.auc[name])})` : name);
     const { strength, intervention, hook_points: points } = card.suggested;
     const [space, ...more] = card.spaces;
+    const measured = say("measured");
     const rows = {
-        "made for": card.model || card.family || "another model's language",
-        steers: card.categories.map(auc).join(", "),
-        space: more.length ? `${space} and ${more.length} more` : space,
-        measured: card.measured_on.length ? `on ${card.measured_on.join(", ")}` : "on no model yet: judge it yourself",
-        suggested: [`strength ${short(strength)}`, intervention, points.length ? `at ${points[0]}` : ""]
+        [say("made for")]: card.model || card.family || say("another model's language"),
+        [say("steers")]: card.categories.map(auc).join(", "),
+        [say("space")]: more.length ? say("{space} and {count} more", { space, count: more.length }) : space,
+        [measured]: card.measured_on.length
+            ? say("on {models}", { models: card.measured_on.join(", ") })
+            : say("on no model yet: judge it yourself"),
+        [say("suggested")]: [
+            say("strength {number}", { number: short(strength) }),
+            intervention,
+            points.length ? say("at {place}", { place: points[0] }) : "",
+        ]
             .filter(Boolean)
             .join(", "),
-        licence: card.licence || "not given",
+        [say("licence")]: card.licence || say("not given"),
         sha256: card.sha256,
     };
     const cells = Object.entries(rows).flatMap(([name, value]) => {
-        const quiet = name === "measured" && !card.measured_on.length ? "ss-caution" : null;
+        const quiet = name === measured && !card.measured_on.length ? "ss-caution" : null;
         return [element("dt", {}, name), element("dd", { title: value, class: quiet }, value)];
     });
     return element("dl", { class: "ss-card" }, ...cells);
@@ -103,21 +111,23 @@ function table(card) {
 
 function otherVersion(card, recorded) {
     if (!recorded || recorded.sha256 === card.sha256) return [];
-    const sentence = `This workflow was made with another version of the file (sha256 ${recorded.sha256}).`;
+    const { sha256 } = recorded;
+    const sentence = say("This workflow was made with another version of the file (sha256 {sha256}).", { sha256 });
     return [element("p", { class: "ss-note ss-caution", role: "status" }, sentence)];
 }
 
 function missing(name, problem, recorded, again) {
     const absent = problem.includes("was not found");
-    const lines = [element("strong", {}, absent ? "This safety vector is missing" : "This safety vector cannot be used")];
+    const title = absent ? say("This safety vector is missing") : say("This safety vector cannot be used");
+    const lines = [element("strong", {}, title)];
     lines.push(element("p", { class: "ss-file" }, plainName(name)));
-    if (recorded?.fits) lines.push(element("p", {}, `For ${recorded.fits}.`));
+    if (recorded?.fits) lines.push(element("p", {}, say("For {fits}.", recorded)));
     if (recorded?.sha256) lines.push(element("p", { class: "ss-hash" }, `sha256 ${recorded.sha256}`));
-    if (recorded?.origin) lines.push(element("p", {}, `Where from: ${recorded.origin}.`));
-    else if (absent) lines.push(element("p", {}, "The workflow does not say where it comes from: ask its maker."));
-    const advice = absent ? "Put the file into models/safety_vectors, or choose another above." : problem;
+    if (recorded?.origin) lines.push(element("p", {}, say("Where from: {origin}.", recorded)));
+    else if (absent) lines.push(element("p", {}, say("The workflow does not say where it comes from: ask its maker.")));
+    const advice = absent ? say("Put the file into models/safety_vectors, or choose another above.") : problem;
     lines.push(element("p", {}, advice));
-    lines.push(element("button", { type: "button", class: "ss-button", click: again }, "Look again"));
+    lines.push(element("button", { type: "button", class: "ss-button", click: again }, say("Look again")));
     return element("div", { class: "ss-note ss-wrong", role: "alert" }, ...lines);
 }
 
@@ -133,10 +143,11 @@ function warn(node, name) {
     if (warned.has(key)) return;
     warned.add(key);
     const sha256 = node.properties[RECORD]?.sha256;
+    const file = `${plainName(name)}${sha256 ? `, sha256 ${sha256.slice(0, 16)}…` : ""}`;
     app.extensionManager?.toast?.add({
         severity: "warn",
-        summary: "A safety vector is missing",
-        detail: `${plainName(name)}${sha256 ? `, sha256 ${sha256.slice(0, 16)}…` : ""}. The node says what to do.`,
+        summary: say("A safety vector is missing"),
+        detail: say("{file}. The node says what to do.", { file }),
         life: 8000,
     });
 }

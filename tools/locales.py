@@ -1,7 +1,7 @@
 """Writes locales/en, the words that ComfyUI's frontend shows, and the same in each language of tools/translations.
 
-The words are those of the node definitions and of js/settings.js. English labels are the inputs' own names, because
-README, help pages and error messages call them by these.
+The words are those of the node definitions, of js/settings.js, and of what the panels of js/ say. English labels are
+the inputs' own names, because README, help pages and error messages call them by these.
 
     .venv/bin/python tools/start.py locales           # `make locales`
 """
@@ -25,6 +25,11 @@ ENGLISH = FOLDER / "en"
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 MESSAGE_SYNTAX = set("@{}|")  # vue-i18n does not show these as they are
 CONSTANT = re.compile(r'const (\w+) = "([^"]+)";')
+SAY = re.compile(r'\bsay\(\s*"([^"]+)"')
+PANEL = re.compile(r'\baddPanel\(\s*node,\s*"([^"]+)"')  # js/lib/panel.js says its label
+COMMENT = re.compile(r"//.*")
+UNSEEN = re.compile(r'(?<!function )\bsay\((?!\s*"|label\))')
+PANELS = "safetySteering"  # where js/lib/words.js looks
 SETTING = re.compile(
     r'id: (\w+),\s+category: \["([^"]+)", "([^"]+)", "[^"]+"\],\s+name: "([^"]+)",\s+tooltip: "([^"]+)",'
 )
@@ -69,8 +74,23 @@ def _inputs_of_choices(choices: Sequence[Mapping[str, Any]], prefix: str) -> dic
     }
 
 
-def render(nodes: Mapping[str, Any], settings_js: str) -> dict[str, dict[str, Any]]:
-    """File name -> its content.
+def panel_words(scripts: Sequence[str]) -> list[str]:
+    """The sentences that the panels' scripts say. Raises ValueError for one that is not written out in the call."""
+    code = [COMMENT.sub("", source) for source in scripts]
+    for source in code:
+        if unseen := UNSEEN.search(source):
+            raise ValueError(f"Write the sentence into the call: {source[unseen.start() : unseen.start() + 60]}")
+    found = [sentence for source in code for sentence in SAY.findall(source) + PANEL.findall(source)]
+    return sorted(set(found))
+
+
+def scripts() -> list[str]:
+    """The text of each script of the panels."""
+    return [path.read_text(encoding="utf-8") for path in sorted((REPO_ROOT / "js").rglob("*.js"))]
+
+
+def render(nodes: Mapping[str, Any], settings_js: str, panels: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """File name -> its content. ``panels`` are the sentences of the panels.
 
     Raises ValueError for a name or description that the frontend would not show as it is written, and for a setting
     that is not written as the others.
@@ -81,6 +101,7 @@ def render(nodes: Mapping[str, Any], settings_js: str) -> dict[str, dict[str, An
         "main.json": {
             "nodeCategories": {_plain(name): name for name in sorted(node_categories)},
             "settingsCategories": {_plain(name): name for name in categories},
+            **({PANELS: {sentence: sentence for sentence in panels}} if panels else {}),
         },
         "nodeDefs.json": {_key(name): _node(definition) for name, definition in nodes.items()},
         "settings.json": settings,
@@ -130,7 +151,8 @@ def written(content: Mapping[str, Any]) -> str:
 
 def main() -> None:
     comfyui_on_path()
-    english = render(definitions(), (REPO_ROOT / "js" / "settings.js").read_text(encoding="utf-8"))
+    settings = (REPO_ROOT / "js" / "settings.js").read_text(encoding="utf-8")
+    english = render(definitions(), settings, panel_words(scripts()))
     write(ENGLISH, english)
     for language in translation.languages():
         write(FOLDER / language, translation.translated(english, translation.table_of(language)))

@@ -1,7 +1,8 @@
 """The locale in other languages: locales/en with every text replaced by what tools/translations/<language>.json says.
 
 A table has the English text as its key: a text that changes in a node lacks its translation until somebody writes one.
-`names` holds names of nodes, inputs, outputs and categories; `texts` holds sentences. Ids and keys stay as they are.
+`names` holds names of nodes, inputs, outputs and categories; `texts` holds sentences; `panels` what js/ says. Ids and
+keys stay as they are.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 TABLES = Path(__file__).resolve().parent / "translations"
-NAMES, TEXTS = "names", "texts"
-SENTENCES = {"description", "tooltip"}  # the fields that hold one
+NAMES, TEXTS, PANELS = "names", "texts", "panels"
+SECTION_OF = {"description": TEXTS, "tooltip": TEXTS, "safetySteering": PANELS}  # of what stands under a key
 
 
 class TranslationError(ValueError):
@@ -59,10 +60,10 @@ def _said(content: Any, section: str) -> Iterator[tuple[str, str]]:
         yield section, content
         return
     for key, value in content.items():
-        yield from _said(value, TEXTS if key in SENTENCES else section)
+        yield from _said(value, SECTION_OF.get(key, section))
 
 
 def _replaced(content: Any, section: str, table: Mapping[str, Mapping[str, str]]) -> Any:
     if isinstance(content, str):
         return table[section][content]
-    return {key: _replaced(value, TEXTS if key in SENTENCES else section, table) for key, value in content.items()}
+    return {key: _replaced(value, SECTION_OF.get(key, section), table) for key, value in content.items()}

@@ -3,6 +3,7 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { element } from "./dom.js";
+import { say } from "./words.js";
 
 const NAME = "safety_steering_panel";
 const MARGIN = 6;
@@ -18,7 +19,7 @@ api.addEventListener("graphChanged", () => refreshPanels());
  * `limit`: the height in pixels up to which the panel makes its node grow; what does not fit then is scrolled.
  */
 export function addPanel(node, label, refresh, limit = Infinity) {
-    const body = element("div", { class: "safety-steering", role: "group", "aria-label": label });
+    const body = element("div", { class: "safety-steering", role: "group", "aria-label": say(label) });
     const host = element("div", { class: "safety-steering-host" }, body);
     const bounded = Number.isFinite(limit);
     if (bounded) {

@@ -2,9 +2,9 @@
 // texts that a text encoder has read.
 
 import { element, shape, short } from "./dom.js";
+import { say } from "./words.js";
 
 const [WIDTH, HEIGHT, BARS] = [300, 54, 16];
-const CACHED = "Nothing ran anew: this is the earlier run that the result in the cache comes from.";
 
 /** The elements for a trace. */
 export function drawTrace(trace) {
@@ -12,7 +12,8 @@ export function drawTrace(trace) {
     const quiet = ["nothing found", "off"].includes(trace.status);
     const kind = acted ? "ss-good" : quiet ? "ss-quiet" : "ss-note ss-caution";
     const parts = [element("p", { class: `ss-happened ${kind}`, role: "status" }, trace.summary)];
-    if (trace.cached) parts.push(element("p", { class: "ss-quiet" }, CACHED));
+    const cached = say("Nothing ran anew: this is the earlier run that the result in the cache comes from.");
+    if (trace.cached) parts.push(element("p", { class: "ss-quiet" }, cached));
     for (const warning of trace.warnings) parts.push(element("p", { class: "ss-note ss-caution" }, warning));
     if (acted) parts.push(chart(trace), legend());
     return parts;
@@ -28,10 +29,10 @@ function chart({ series, texts }) {
     const parts = series.map(({ sigma, note, shift }, index) => {
         const acted = shift != null;
         const tall = acted ? Math.max(1, (BARS * shift) / most) : HEIGHT;
-        const words = acted ? `shift ${short(100 * shift, 1)} %` : note || "left alone";
+        const words = acted ? say("shift {percent} %", { percent: short(100 * shift, 1) }) : note || say("left alone");
         const box = { x: index * wide + 0.5, y: HEIGHT - tall, width: Math.max(0.5, wide - 1), height: tall };
         const bar = shape("rect", { ...box, class: acted ? "ss-shift" : "ss-alone" });
-        bar.append(shape("title", {}, `${texts ? "text" : "sigma"} ${short(sigma, 3)}: ${words}`));
+        bar.append(shape("title", {}, `${texts ? say("text") : "sigma"} ${short(sigma, 3)}: ${words}`));
         return bar;
     });
     for (const side of ["before", "after"]) {
@@ -40,6 +41,7 @@ function chart({ series, texts }) {
             .filter(Boolean);
         if (points.length > 1) parts.push(shape("polyline", { class: `ss-line ss-${side}`, points: points.join(" ") }));
     }
+    const count = series.filter(({ shift }) => shift != null).length;
     return shape(
         "svg",
         {
@@ -47,7 +49,9 @@ function chart({ series, texts }) {
             viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
             preserveAspectRatio: "none",
             role: "img",
-            "aria-label": `${texts ? "Texts that were read" : "Steps of the run from noise to picture"}; ${series.filter(({ shift }) => shift != null).length} steered`,
+            "aria-label": texts
+                ? say("Texts that were read; {count} steered", { count })
+                : say("Steps of the run from noise to picture; {count} steered", { count }),
         },
         ...parts,
     );
@@ -58,9 +62,9 @@ function legend() {
     return element(
         "div",
         { class: "ss-legend ss-quiet" },
-        entry("before", "before"),
-        entry("after", "after: up is safe"),
-        entry("shift", "shift"),
-        entry("alone", "left alone"),
+        entry("before", say("before")),
+        entry("after", say("after: up is safe")),
+        entry("shift", say("shift")),
+        entry("alone", say("left alone")),
     );
 }

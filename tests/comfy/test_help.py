@@ -144,7 +144,7 @@ def test_pages_have_no_links_that_the_frontend_would_lead_astray(nodes):
 
 def test_the_locale_is_what_the_nodes_say(nodes):
     settings = (REPO_ROOT / "js" / "settings.js").read_text(encoding="utf-8")
-    rendered = locales.render(nodes, settings)
+    rendered = locales.render(nodes, settings, locales.panel_words(locales.scripts()))
     assert {path.name for path in locales.ENGLISH.iterdir()} == set(rendered)
     for name, content in rendered.items():
         assert (locales.ENGLISH / name).read_text(encoding="utf-8") == locales.written(content), "run `make locales`"

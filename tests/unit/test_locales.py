@@ -72,3 +72,11 @@ def test_a_setting_that_is_written_otherwise_is_not_left_out():
     other = SETTINGS + SETTINGS.replace("tooltip", "hint")
     with pytest.raises(ValueError, match="not written as"):
         locales.render({"Pack.Node": NODE}, other)
+
+
+def test_the_panels_sentences_are_found_and_one_that_is_made_elsewhere_is_refused():
+    scripts = ['say("Two {things}.", { things });  // say(what)', 'addPanel(node, "A panel", refresh); say(\n "One.");']
+    assert locales.panel_words(scripts) == ["A panel", "One.", "Two {things}."]
+    assert locales.render({}, SETTINGS, ["One."])["main.json"]["safetySteering"] == {"One.": "One."}
+    with pytest.raises(ValueError, match=r"into the call: say\(sentence"):
+        locales.panel_words(["say(sentence)"])
