@@ -76,7 +76,7 @@ READABLE = {
 }
 READING = {"GET", "HEAD", "OPTIONS"}
 FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
-STREAMING = {"/", "/ws", "/view"}  # their answers may have begun when they fail
+STREAMING = {"/", "/ws"}  # their answers may have begun when they fail
 UNREADABLE = "ComfyUI could not take this request ({}). Check its fields, file names and encoding, which is UTF-8."
 REFUSED_TYPE = "safety_steering_refused"
 

@@ -11,7 +11,7 @@ from guarded import PolicyRule, moved, once, outcome, refusal_of
 from safetensors.torch import save_file
 from safety_steering_pack.commands.api_graph import PromptGraph
 from safety_steering_pack.guardrail.evidence import verify_file
-from steered_graphs import patch
+from steered_graphs import FAMILIES, patch
 from tiny.graphs import save_latent
 from tiny.models import TINY_MODELS
 
@@ -223,6 +223,39 @@ def test_the_share_of_several_runs(guarded, sigmas, share):
     ((verdict, _, found),) = saved_verdicts(guarded, graph)
     assert verdict == "steered from client content"
     assert found == pytest.approx(share, abs=1e-3)
+
+
+def test_of_several_pictures_the_share_is_that_of_the_least_sampled_one(guarded):
+    graph = PromptGraph()
+    touched = FAMILIES["flux"].graph(graph, steps=2).samples
+    empty = graph.prompt[touched[0]]["inputs"]["latent_image"]
+    theirs = graph.add("LatentBatch", samples1=empty, samples2=empty)
+    masks = [graph.add("SolidMask", value=value, width=64, height=64)[0] for value in (1.0, 0.001)]
+    pictures = [graph.add("MaskToImage", mask=mask)[0] for mask in masks]
+    both = graph.add("ImageBatch", image1=pictures[0], image2=pictures[1])
+    mask = graph.add("ImageToMask", image=both[0], channel="red")
+    masked = graph.add("SetLatentNoiseMask", samples=theirs[0], mask=mask[0])
+    graph.prompt[touched[0]]["inputs"] |= {"latent_image": masked[0]}
+    second = graph.add("LatentFromBatch", samples=touched, batch_index=1, length=1)
+    save_latent(graph, second[0], "second")
+    ((_, _, found),) = saved_verdicts(guarded, graph, rules=(PolicyRule(key="flux"),))
+    assert found == pytest.approx(0.001, abs=1e-4)
+
+
+def test_latents_in_which_the_noise_drowns(guarded):
+    """Multiplied latents keep their picture at any noise level, so little of them counts as sampled here."""
+    graph = PromptGraph()
+    touched = on_their_latent(guarded, graph, "0.9, 0.0")
+    loud = their_latent(guarded, graph)
+    for _ in range(2):
+        loud = graph.add("LatentMultiply", samples=loud, multiplier=10.0)[0]
+    graph.prompt[touched[0]]["inputs"]["latent_image"] = loud
+    save_latent(graph, touched, "loud")
+    ((verdict, _, found),) = saved_verdicts(guarded, graph)
+    assert verdict == "steered from client content"
+    assert found < 0.01
+    guarded.set_policy(least_share=0.3)
+    assert "(least_share)" in refusal_of(guarded, graph)
 
 
 def test_sigmas_that_the_model_does_not_have(guarded):

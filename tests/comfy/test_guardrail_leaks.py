@@ -253,25 +253,35 @@ def test_nothing_is_served_before_it_is_signed_also_if_the_server_is_killed(base
         assert "1 file without a record" in server.log()
 
 
-def frames_sent(guarded, graph):
-    """How many binary messages a client gets while its job runs."""
+def messages_of(guarded, graph, listener="frames"):
+    """What a client hears while a job runs that it has sent with the client id `frames`."""
 
     async def listen():
         async with (
             aiohttp.ClientSession() as session,
-            session.ws_connect(f"{guarded.address}/ws?clientId=frames") as socket,
+            session.ws_connect(f"{guarded.address}/ws?clientId={listener}") as socket,
         ):
-            body = {"prompt": once(graph), "client_id": "frames", "extra_data": {"preview_method": "latent2rgb"}}
+            body = {"prompt": once(graph), "extra_data": {"preview_method": "latent2rgb"}}
+            body |= {"client_id": "frames"} if listener == "frames" else {}
             async with session.post(f"{guarded.address}/prompt", json=body) as answer:
                 assert answer.status == 200, await answer.text()
-            count = 0
+            heard = []
             async for message in socket:
-                count += message.type == aiohttp.WSMsgType.BINARY
-                if message.type == aiohttp.WSMsgType.TEXT and json.loads(message.data)["type"] == "execution_success":
-                    return count
+                heard.append(message.data if message.type == aiohttp.WSMsgType.BINARY else json.loads(message.data))
+                told = heard[-1] if isinstance(heard[-1], dict) else {}
+                waiting = told.get("data", {}).get("status", {}).get("exec_info", {}).get("queue_remaining")
+                if told.get("type") == "execution_success" or (
+                    listener != "frames" and waiting == 0 and len(heard) > 2
+                ):
+                    return heard
 
     with ThreadPoolExecutor(1) as own_thread:  # in the tests' own thread a browser's event loop may be running
         return own_thread.submit(asyncio.run, asyncio.wait_for(listen(), 60)).result()
+
+
+def frames_sent(guarded, graph):
+    """How many binary messages a client gets while its job runs."""
+    return sum(isinstance(message, bytes) for message in messages_of(guarded, graph))
 
 
 def test_frames_over_the_websocket_are_those_of_sampler_runs(guarded):
@@ -290,3 +300,62 @@ def test_a_refused_job_names_no_folder_of_the_server(guarded):
     told = json.dumps(guarded.client.request(f"/history/{done.prompt_id}"))
     assert '"exception_type": "Refused"' in told
     assert str(guarded.base_directory) not in told
+
+
+@pytest.mark.parametrize("how", ["list", "rows", "keys", "file", "few"])
+def test_a_picture_that_a_node_shows_as_numbers(guarded, how):
+    graph = PromptGraph()
+    shown = graph.add("Hostile_ShowNumbers", images=their_picture(guarded, graph), how=how)
+    graph.add("SaveImage", images=steered(graph), filename_prefix="beside")
+    done = guarded.client.run(once(graph)).succeeded()
+    told = done.outputs[shown.id]
+    if how == "few":
+        assert len(told["values"]) == 3
+    else:
+        assert "This text carries pictures and not words" in told["text"][0]
+        assert sum(letter.isdigit() for letter in json.dumps(told)) < 100
+
+
+def test_the_names_of_many_frames_are_no_picture(guarded):
+    graph = PromptGraph()
+    many = graph.add("RepeatImageBatch", image=steered(graph), amount=60)
+    shown = graph.add("SaveImage", images=many[0], filename_prefix="2026-11-29/take_1_of_2")  # 6 numbers each
+    done = guarded.client.run(once(graph)).succeeded()
+    assert len(done.outputs[shown.id]["images"]) == 60
+
+
+@pytest.mark.parametrize("slot", [0, 1], ids=["a list", "one by one"])
+def test_a_picture_as_plain_numbers(guarded, slot):
+    graph = PromptGraph()
+    pixels = graph.add("Hostile_Pixels", images=their_picture(guarded, graph))
+    shown = graph.add("PreviewAny", source=pixels[slot])
+    graph.add("SaveImage", images=steered(graph), filename_prefix="beside")
+    done = guarded.client.run(once(graph)).succeeded()
+    assert sum(letter.isdigit() for letter in json.dumps(done.outputs[shown.id])) < 100
+
+
+def test_a_preview_of_an_input_beside_an_output_that_core_has_cached(guarded):
+    graph = PromptGraph()
+    graph.add("SaveImage", images=steered(graph), filename_prefix="beside")
+    guarded.client.run(once(graph)).succeeded()
+    shown = graph.add("PreviewImage", images=their_picture(guarded, graph))
+    for _ in range(2):
+        done = guarded.client.run(graph.prompt).succeeded()
+        assert "no sampler run of this server made it" in done.outputs[shown.id]["text"][0]
+
+
+@pytest.mark.parametrize("how", ["base64", "address", "numbers", "words"])
+def test_a_picture_in_a_message_of_a_pack(guarded, how):
+    graph = PromptGraph()
+    graph.add("Hostile_Tell", images=their_picture(guarded, graph), how=how)
+    graph.add("SaveImage", images=steered(graph), filename_prefix="beside")
+    heard = [message for message in messages_of(guarded, graph) if isinstance(message, dict)]
+    assert ("hostile.tell" in {message["type"] for message in heard}) == (how == "words")
+
+
+def test_a_job_without_a_client_is_told_to_nobody(guarded):
+    """Core would tell everybody who listens, with the id by which the job can be read."""
+    graph = PromptGraph()
+    graph.add("SaveImage", images=steered(graph), filename_prefix="beside")
+    heard = [message for message in messages_of(guarded, graph, listener="another") if isinstance(message, dict)]
+    assert {message["type"] for message in heard} <= {"status", "feature_flags"}

@@ -164,6 +164,15 @@ def test_what_core_fails_at_is_the_requests_fault(guarded, path, data, method, h
     assert guarded.status()["serving"]
 
 
+@pytest.mark.parametrize("asked", ["preview=webp;90", "preview=jpeg;99999999999999", "channel=rgb", "channel=a"])
+def test_a_file_that_is_no_picture_seen_as_one(guarded, asked):
+    assert answer(guarded, "/upload/image", form(b"nopicture.png"), "POST", FORM)[0] == 200
+    before = len(guarded.log())
+    status, said = answer(guarded, f"/view?filename=nopicture.png&type=input&{asked}", method="GET")
+    assert (status, json.loads(said)["error"]["type"]) == (400, "safety_steering_refused")
+    assert "Error handling request" not in guarded.log()[before:]
+
+
 def test_settings_are_whole_after_a_bad_body(guarded):
     assert answer(guarded, "/settings", {"a": 1})[0] == 200
     answer(guarded, "/settings", {"b": nested(400)})

@@ -17,7 +17,16 @@ from ....guardrail.plain_text import shown
 from .admission import is_link
 from .node_facts import NodeFacts
 from .staging import place_of
-from .values import OTHER_TYPES, carries_pictures, is_blank, is_picture, leaves, same_object, spells_picture
+from .values import (
+    OTHER_TYPES,
+    carries_pictures,
+    is_blank,
+    is_picture,
+    leaves,
+    many_numbers,
+    same_object,
+    spells_picture,
+)
 
 LONGEST_NAME = 1000
 MOST_ORIGINS = 65_536  # cached results; one whose origin is forgotten counts as the client's
@@ -42,6 +51,7 @@ class Taken:
             for name, content in self.contents.items()
             if name not in self.values
             or any(carries_pictures(value) or isinstance(value, str) for value in self.values[name])
+            or many_numbers(list(self.values[name]))
         )
 
     def latents(self) -> Content:
@@ -163,6 +173,8 @@ class Flow:
 
     def _of_result(self, node_id: str, facts: NodeFacts, slot: int, values: Sequence[Any]) -> Content:
         kind = facts.gives[slot] if slot < len(facts.gives) else ""
+        if all(isinstance(value, int | float) for value in values) and many_numbers(list(values)):
+            return self.taken(node_id).content  # one by one they are nothing
         return union(_noted(self._of_value(node_id, facts, kind, value), value) for value in values)
 
     def _of_value(self, node_id: str, facts: NodeFacts, kind: str, value: Any) -> Content:

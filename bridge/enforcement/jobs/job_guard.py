@@ -22,6 +22,7 @@ from ....safety_steering.errors import NotSteeredError
 from ...steering.lost import lost_steerings
 from ..choke_points import UnknownCore, Wrap
 from ..clean_logs import cleaned_error
+from ..shown_values import carries_picture
 from .admission import OWN, check_prompt
 from .encodes import EncodeGuard
 from .flow import Flow, Origins
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from ..guarded_server import GuardedServer
 
 
+# What core tells clients of jobs; anything else is a pack's message
+CORE_EVENTS = {"status", "progress", "progress_state", "executing", "executed", "feature_flags", "logs"} | {
+    f"execution_{what}" for what in ("start", "cached", "success", "error", "interrupted")
+}
 LEFT = "A node of this job left a file ({}) that could not be judged and signed. It is removed."
 
 
@@ -169,10 +174,18 @@ class JobGuard:
 
     def _around_message(self, original: Callable[..., None]) -> Callable[..., None]:
         def send_sync(server: Any, event: Any, data: Any, sid: Any = None) -> None:
-            """Frames are sent to the job's own client, while a sampler run goes on; else they were not steered."""
+            """Frames are sent to the job's own client, while a sampler run goes on; else they were not steered.
+
+            What is told of a job of no client would be told to all, with the id by which it can be read.
+            """
             frames = isinstance(event, int) or isinstance(data, bytes | bytearray)
             job = self.job
             if frames and job is not None and (job.runs_open == 0 or sid is None or job.is_gated):
+                return
+            if sid is None and isinstance(data, Mapping) and "prompt_id" in data:
+                return
+            if not frames and event not in CORE_EVENTS and carries_picture(data):
+                logging.warning("Safety Steering: a message of a pack with a picture in it was not sent.")
                 return
             original(server, event, data, sid)
 
@@ -227,7 +240,10 @@ class JobGuard:
         _note_lost(job, executor)
         self._sweep(job)
         self._undo(job, executor)
-        if job.dropped and not (job.outputs or job.showed_words):
+        shown = (
+            executor.history_result.get("outputs", {}).keys() if executor.success else ()
+        )  # also out of core's cache
+        if job.dropped and not (job.outputs or job.showed_words or set(shown) - set(job.dropped)):
             job.refusal = job.refusal or next(iter(job.dropped.values()))
         if job.refusal:
             _drop_outputs(job)

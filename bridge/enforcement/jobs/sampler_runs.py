@@ -31,6 +31,8 @@ from .patch_digest import patches_digest
 GUARD_KEY = "safety_steering_guardrail"
 OUT_OF_RANGE = "the sampler called the model at noise levels that it does not have."
 ADVICE = "Use sigmas of one of ComfyUI's schedulers."
+LARGEST = 3.0  # root mean square of a model's own latents, at most
+PACKED = 3  # dimensions of latents of several kinds that core has packed into one tensor
 OUTSIDE = "A model was called in a way that the host's safety policy cannot steer. Use the sampler nodes of ComfyUI."
 
 
@@ -137,7 +139,11 @@ class GuardedRun:
                 check_steered(trace)
             traces += texts
         node_id = running_node(self._job)
-        span = removed_noise(executor.class_obj, *args)
+        began = self._job.flow.taken(node_id).latents()
+        low, high = removed_noise(executor.class_obj, *args)
+        if began.client or not began.runs:
+            high = low + (high - low) * heard(executor.class_obj, args[1])
+        span = (low, high)
         run = self._described(node_id, traces, span, args[1])
         self._job.runs.append(run)
         told = set(map(id, self._job.traces))  # several runs may be of one prompt
@@ -221,10 +227,21 @@ class GuardedRun:
 def removed_noise(
     guider: Any, noise: Any, latent: torch.Tensor, sampler: Any, sigmas: torch.Tensor, mask: Any = None, *rest: Any
 ) -> tuple[float, float]:
-    """The part of the noise range that a run removes, 0 clean to 1 pure noise; of a masked latent the masked share."""
+    """The part of the noise range that a run removes, 0 clean to 1 pure noise; of a masked latent the masked share.
+
+    Of several pictures it is that of the one of which the least is removed.
+    """
     most = float(guider.model_patcher.get_model_object("model_sampling").sigma_max)
     high, low = (min(1.0, max(0.0, float(sigma) / most)) for sigma in (sigmas[0], sigmas[-1]))
-    return low, low + max(0.0, high - low) * (1.0 if mask is None else float(mask.mean().clamp(0, 1)))
+    return low, low + max(0.0, high - low) * (1.0 if mask is None else float(mask.flatten(1).mean(1).min().clamp(0, 1)))
+
+
+def heard(guider: Any, latent: torch.Tensor) -> float:
+    """How much of a run's noise counts, 0 to 1: in latents that are far larger than a model's own it drowns."""
+    if latent.ndim > PACKED:
+        latent = guider.model_patcher.model.process_latent_in(latent)  # in this scale a model's own have about 1
+    power = float(latent.float().flatten(1).square().mean(1).max())
+    return min(1.0, LARGEST**2 / power) if power > 0 else 1.0
 
 
 def check_steered(trace: RunTrace) -> None:

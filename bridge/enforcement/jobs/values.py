@@ -26,6 +26,9 @@ LONGEST_TOKEN = 2048  # letters without a space: base64 of a picture has more
 # markup and text formats that draw: SVG, data addresses, PNM, XBM, XPM and PostScript
 DRAWN = re.compile(r"\x00|<svg|data:image|\A\s*(P[1-6]\s|/\* XPM|%!PS|%PDF|#define \w+_width\s)", re.IGNORECASE)
 MOST_DIGITS = 0.3  # share of a text's letters
+MOST_NUMBERS = 256  # of a value that is no picture: as many as a histogram has
+DEEPEST_PLAIN = 8
+NUMBER = re.compile(r"\d+")
 
 
 def is_picture(value: Any, kind: str = "") -> bool:
@@ -60,10 +63,21 @@ def bundle_of(value: Any) -> str:
 
 
 def carries_pictures(value: Any, kind: str = "") -> bool:
-    """As `is_picture`, and any tensor but those of sockets that are known to be no pictures."""
+    """As `is_picture`, and any array or many numbers but those of sockets that are known to be no pictures."""
     if kind in OTHER_TYPES:
         return False
-    return is_picture(value, kind) or any(isinstance(item, torch.Tensor) and item.ndim > 1 for item in leaves(value))
+    arrays = (item for item in leaves(value) if isinstance(item, torch.Tensor | np.ndarray))
+    return is_picture(value, kind) or any(item.ndim > 1 for item in arrays) or many_numbers(value)
+
+
+def many_numbers(value: Any, *, in_texts: bool = True) -> bool:
+    """Whether a plain value has so many numbers that they may be a picture's. in_texts: count those within texts."""
+    count = 0
+    for leaf in leaves(value, DEEPEST_PLAIN):
+        count += len(NUMBER.findall(leaf)) if in_texts and isinstance(leaf, str) else isinstance(leaf, int | float)
+        if count > MOST_NUMBERS:
+            return True
+    return False
 
 
 def leaves(value: Any, depth: int = DEEPEST) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from comfy_execution.graph_utils import GraphBuilder
 from .packs import CARELESS
 from .prompts import PROMPTS
 from .strays import STRAYS
+from .tells import TELLS
 
 sys.path.append(str(Path(__file__).parent))  # as an operator's own judge is importable
 
@@ -260,7 +261,19 @@ class HostileNodes(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         patches = [ObjectPatch, WrapperRemover, Later]
         samplers = [SamplerOfTheirOwn, SamplerAroundCore, SamplerWithoutModel]
-        return [*patches, *samplers, SwallowError, Loop, ApiNode, SmallUNet, EndWorker, *CARELESS, *STRAYS, *PROMPTS]
+        return [
+            *patches,
+            *samplers,
+            SwallowError,
+            Loop,
+            ApiNode,
+            SmallUNet,
+            EndWorker,
+            *CARELESS,
+            *STRAYS,
+            *PROMPTS,
+            *TELLS,
+        ]
 
 
 async def comfy_entrypoint() -> ComfyExtension:
