@@ -51,3 +51,12 @@ def test_an_error_inside_a_script_is_shown_whole(tmp_path):
     assert done.returncode == 1
     assert "No module named 'no_such_package'" in done.stderr
     assert "There is no module" not in done.stderr
+
+
+def test_processes_that_a_script_starts_find_the_pack(tmp_path):
+    """A spawned process gets the paths of its parent and imports the script by its name, without `start`."""
+    code = f"import sys; sys.path += {[str(start.REPO_ROOT / folder) for folder in start.FOLDERS]!r}; " + (
+        "import small_world.native.compare"
+    )
+    done = subprocess.run([start.command("x")[0], "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
