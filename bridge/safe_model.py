@@ -104,7 +104,7 @@ def safe_model(
 def choose_vector(choice: str, shape: Shape, clip: Any = None) -> Chosen:
     """The vector that a user named or, for "auto", the best for a model: calibrated on it, made for it, portable.
 
-    Among vectors of one rank the user's own come before bundled ones. clip: the model's text encoder, if there is one;
+    Among vectors of one rank those made for this model with detectors come first, then the user's own. clip: the model's text encoder, if there is one;
     without it no vector is taken that steers inside of it.
 
     Raises:
@@ -113,14 +113,15 @@ def choose_vector(choice: str, shape: Shape, clip: Any = None) -> Chosen:
     if choice != AUTO:
         path = find(VECTORS, choice)
         return Chosen(path.name, _vector(path), "chosen by you")
-    ranked: dict[int, Chosen] = {}
+    ranked: dict[tuple[int, bool], Chosen] = {}
     for name in _own_first():
         try:
             found = _vector(find(VECTORS, name))
             rank, why = _rank(found, shape, clip)
         except (MismatchError, VectorFileError):
             continue  # of another model, or damaged
-        ranked.setdefault(rank, Chosen(name, found, f"chosen by auto: {why}"))
+        without_detectors = found.info.kind != PORTABLE and found.detectors is None
+        ranked.setdefault((rank, without_detectors), Chosen(name, found, f"chosen by auto: {why}"))
     if not ranked:
         raise SafetySteeringError(
             f"No file in models/safety_vectors fits this model ({shape.name}), and none is portable. Put a vector "

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
-from safety_steering_pack.safety_steering.vectors.detector import LEVELS, Detector, Detectors
-from safety_steering_pack.safety_steering.vectors.vector import SafetyVector
-from steered_graphs import FAMILIES, apply_vector, plain, put_vector, sample
+from steered_graphs import FAMILIES, apply_vector, plain, put_vector, sample, with_detector
 
 KEYS = pytest.mark.parametrize("key", ["wan", "wan22_i2v", "ltxv_guide", "flux"])
-WIDTH = 4096
 GATE = {"gate": "prompt", "gate.false_alarm": 0.01, "gate.token_threshold": 10.0, "hook_points": "all"}
 FAR = 1e6
-
-
-def with_detector(vector: SafetyVector, space: str, center: float, std: float = 1.0) -> SafetyVector:
-    """The vector with a detector along the first channel, which opens below `center`."""
-    axis = torch.zeros(WIDTH)
-    axis[0] = 1
-    one = Detector(axis, torch.tensor(center), torch.tensor(std), torch.zeros(len(LEVELS)))
-    found = Detectors("conditioning", space, dict.fromkeys(vector.categories, one), benign=100)
-    return replace(vector, detectors=found)
 
 
 def run(server, key, center, **settings):

@@ -19,6 +19,7 @@ from steered_graphs import (
     random_file,
     run_anew,
     sample,
+    with_detector,
 )
 from tiny.graphs import save_latent, wan21_t2v
 from tiny.models import TINY_MODELS
@@ -171,6 +172,9 @@ def test_auto_takes_the_calibrated_then_the_native_then_the_portable_vector(fold
     put("c_native", native)
     assert taken() == ("c_native", f"chosen by auto: made for this model, {shape.name}, and not calibrated on it")
     own = Suggestion(strength=3.0, hook_points=("conditioning",), basis="calibrated", basis_model=shape.name)
+    put("detecting", with_detector(native, native.at("conditioning").space))
+    assert taken()[0] == "detecting"
+    (folder / "detecting.safetensors").unlink()
     put("d_elsewhere", native.with_info(suggestion=replace(own, basis_model="another")))
     assert taken()[0] == "c_native"
     put("e_here", native.with_info(suggestion=own))

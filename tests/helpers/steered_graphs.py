@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -14,6 +14,7 @@ from comfy_server import ComfyServer
 from safetensors.torch import load_file
 from safety_steering_pack.commands.api_graph import PromptGraph
 from safety_steering_pack.commands.comfy_client import Run
+from safety_steering_pack.safety_steering.vectors.detector import LEVELS, Detector, Detectors
 from safety_steering_pack.safety_steering.vectors.file import save_vector
 from safety_steering_pack.safety_steering.vectors.vector import SafetyVector
 from tiny.graphs import (
@@ -33,6 +34,7 @@ from tiny.graphs import (
 )
 from tiny.vectors import random_vector
 
+TEXT_WIDTH = 4096
 DEFAULTS: dict[str, Any] = {
     "strength": 2.0,
     "intervention": "add",
@@ -72,7 +74,7 @@ class TinyFamily:
         blocks = [f"block.{name}.{i}.image" for name, count in self.block_counts.items() for i in range(count)]
         spaces = {name: (f"{self.name}/{name}", self.width) for name in blocks + (self.reads if reads else [])}
         return random_vector(
-            {self.block: spaces[self.block], **spaces, "conditioning": (self.text_space, 4096)},
+            {self.block: spaces[self.block], **spaces, "conditioning": (self.text_space, TEXT_WIDTH)},
             family=self.family,
             block_counts=self.block_counts,
             **options,
@@ -112,6 +114,15 @@ FAMILIES = {
 def sampler_of(key: str) -> dict[str, Any]:
     """Options for `sample`: KSampler and SamplerCustomAdvanced by turns, so that tests of all families use both."""
     return {"guider": cfg_guider} if list(FAMILIES).index(key) % 2 else {}
+
+
+def with_detector(vector: SafetyVector, space: str, center: float = 0.0, std: float = 1.0) -> SafetyVector:
+    """The vector with a detector along the first channel of the text states, which opens below `center`."""
+    axis = torch.zeros(TEXT_WIDTH)
+    axis[0] = 1
+    one = Detector(axis, torch.tensor(center), torch.tensor(std), torch.zeros(len(LEVELS)))
+    found = Detectors("conditioning", space, dict.fromkeys(vector.categories, one), benign=100)
+    return replace(vector, detectors=found)
 
 
 def put_vector(server: ComfyServer, name: str, vector: SafetyVector) -> str:
