@@ -12,7 +12,7 @@ from ...safety_steering.vectors.file import load_vector, save_vector
 from ...safety_steering.vectors.vector import SafetyVector
 from ..cache import carried_paths, read_first, write_first
 
-CONTENT_VERSION = 1  # raised when the same vector and alignment would be carried over to another result
+CONTENT_VERSION = 2  # raised when the same vector and alignment would be carried over to another result
 
 
 def carried(vector: SafetyVector, alignment: Alignment, shrinkage: float) -> SafetyVector:

@@ -1,5 +1,12 @@
 """Recommended settings of a carried vector from benign prompts alone, since nothing unsafe was read in the target.
 
+Of a vector of words, with g the carried gap, which estimates how far below the center an unsafe word lies:
+
+    threshold: that of the detectors' false alarm
+    strength  = WORD_SHARE * token_norm / g
+
+so clamp moves an unsafe word by WORD_SHARE token norms. Of a vector of whole captions:
+
     threshold = FACTOR * q,   q = the FALSE_ALARM quantile over benign prompts of their lowest z over all categories
     strength  = SHARE * token_norm / d,   d = E max(0, x),   x ~ N(|threshold| * std_pooled, std_token^2)
 
@@ -11,9 +18,10 @@ FACTOR leaves room for benign content that the benign prompts lack. The lowest z
 in the mix or not, so a mix that is changed later opens the gate on no more benign prompts than FALSE_ALARM says; in the
 small world the categories that a mix leaves out move the threshold by 3 %.
 
-FACTOR and SHARE were chosen on validation prompts of the small world, for two sources (demo/results/rule.json). At
-factor 1.5 the gate opens on 78 % of unsafe captions (bundled source), on none of the benign ones of seen content and on
-a fifth of those of unseen content. At this share the strengths lie between the most usable ones of the two sources.
+WORD_SHARE, FACTOR and SHARE were chosen on validation prompts of the small world, for two sources
+(demo/results/rule.json). At factor 1.5 the gate opens on 78 % of unsafe captions (bundled source), on none of the
+benign ones of seen content and on a fifth of those of unseen content. At these shares the strengths lie near or between
+the most usable ones of the two sources.
 """
 
 from __future__ import annotations
@@ -24,33 +32,32 @@ from dataclasses import replace
 import torch
 
 from ..errors import SafetySteeringError
-from ..vectors.suggestion import CARRIED, FALSE_ALARM
+from ..vectors.suggestion import ACTING, CARRIED, FALSE_ALARM
 from ..vectors.vector import BENIGN_ONLY, WHOLE, SafetyVector, Suggestion
 
 FACTOR = 1.5
 SHARE = 0.42
 MAX_STRENGTH = 25.0  # twice of it is as far as Apply goes
+WORD_SHARE = 6.0
+# of a vector of words; the strength is the rule's
+WORDS = replace(ACTING, token_threshold=-1.5, basis=BENIGN_ONLY)
 
 
-# of a vector of words, chosen on validation prompts of the small world
-WORDS = replace(
-    CARRIED,
-    strength=10.0,
-    norm="none",
-    gate="prompt",
-    threshold=0.0,
-    false_alarm=FALSE_ALARM,
-    token_threshold=-1.5,
-    basis=BENIGN_ONLY,
-)
-
-
-def words_rule(vector: SafetyVector) -> Suggestion:
-    """The suggestion for a transferred vector of words: WORDS, with one direction for all categories if it has one."""
-    (name,) = vector.hook_points
+def words_rule(vector: SafetyVector, *, share: float = WORD_SHARE) -> Suggestion:
+    """The suggestion for a transferred vector of words with one hook point: one direction for all categories, if it has
+    one.
+    """
+    (name, point), *_ = vector.hook_points.items()
     mix = {WHOLE: 1.0} if WHOLE in vector.categories else dict(vector.mix)
     assert vector.detectors is not None
-    return replace(WORDS, hook_points=(name,), mix=mix, basis_n=vector.detectors.benign)
+    gap = torch.stack([point.categories[category].gap.mean() for category in mix]).median()
+    return replace(
+        WORDS,
+        strength=_strength(share * float(point.token_norm), float(gap)),
+        hook_points=(name,),
+        mix=mix,
+        basis_n=vector.detectors.benign,
+    )
 
 
 def benign_rule(
@@ -82,9 +89,8 @@ def benign_rule(
         for direction in point.categories.values()
     ]
     deficit = float(torch.tensor(deficits).median())
-    strength = share * float(point.token_norm) / max(deficit, torch.finfo(torch.float32).tiny)
     return Suggestion(
-        strength=float(f"{min(strength, MAX_STRENGTH):.2g}"),
+        strength=_strength(share * float(point.token_norm), deficit),
         hook_points=(name,),
         intervention=CARRIED.intervention,
         mix=dict(vector.mix),
@@ -97,6 +103,11 @@ def benign_rule(
         basis=BENIGN_ONLY,
         basis_n=len(lowest),
     )
+
+
+def _strength(movement: float, deficit: float) -> float:
+    """The strength by which clamp moves a token by `movement` if it lies `deficit` below the center; two digits."""
+    return float(f"{min(movement / max(deficit, torch.finfo(torch.float32).tiny), MAX_STRENGTH):.2g}")
 
 
 def _mean_deficit(mean: float, std: float) -> float:

@@ -2,8 +2,9 @@
 
 Both are the equation of `sharpen`. A direction acts on tokens, so S is the covariance of the tokens of benign prompts
 (TOKEN_SHRINKAGE), and center and spread are those of tokens that it was not made from. A detector reads mean states, so
-S is that of `sharpen`, and its quantiles are of z over prompts that it was not made from, times ROOM: a share of benign
-prompts f has its threshold at ROOM times the f quantile. ROOM leaves space for benign content that the prompts lack.
+S is that of `sharpen`, and its quantiles are of z over prompts that it was not made from. A user's own prompts are of one
+style and lack much that is benign, so their quantiles are taken times ROOM. The anchors are of many domains and lack
+little: the f quantile of theirs is the threshold that a share f of everyday captions passes.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _detectors(
     w = sharp(u, rows, len(pooled), shrinkage)
     below, _ = apart(u, rows, pooled, shrinkage)
     spread, center = below.square().mean(dim=0).sqrt(), w @ pooled.mean(dim=0)
-    z = ROOM * below / spread.clamp_min(torch.finfo(torch.float64).tiny)
+    z = (1.0 if anchors is None else ROOM) * below / spread.clamp_min(torch.finfo(torch.float64).tiny)
     quantiles = z.quantile(torch.tensor(LEVELS, dtype=torch.float64), dim=0)
     categories = {
         name: Detector(w[i].float(), center[i].float(), spread[i].float(), quantiles[:, i].float())

@@ -102,9 +102,9 @@ def test_an_older_file_reads_as_before_and_keeps_its_hash(tmp_path, repo_root):
             '"mix": {"violence": 1.0}}'
         )
     assert load_vector(path).info.suggestion == saved.info.suggestion
-    bundled = load_vector(repo_root / "vectors" / "smollm2_135m_portable.safetensors")
-    assert bundled.sha256 == "b1d30854da9e80b9fcc455eaec5c2b85ebbd1149fc5af9591eea7f2ef7824c2f"
-    assert bundled.sha256 != bundled.with_info(suggestion=replace(bundled.info.suggestion, norm="none")).sha256
+    older = load_vector(repo_root / "demo" / "weights" / "small_wan_native.safetensors")
+    assert older.sha256 == "b0f7a50974b75794ec2ed7bcb79792a1fe648cf2f24b3e4fad57193300d44c27"
+    assert older.sha256 != older.with_info(suggestion=replace(older.info.suggestion, norm="channel")).sha256
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from safety_steering_pack.safety_steering.alignment.file import load_alignment, 
 from safety_steering_pack.safety_steering.alignment.fit import NO_WORDS, TargetStates, fit_checked
 from safety_steering_pack.safety_steering.alignment.maps import AlignmentSettings
 from safety_steering_pack.safety_steering.alignment.report import describe_alignment
-from safety_steering_pack.safety_steering.alignment.rule import WORDS
+from safety_steering_pack.safety_steering.alignment.rule import WORD_SHARE, WORDS
 from safety_steering_pack.safety_steering.alignment.transfer import carry_over, transfer
 from safety_steering_pack.safety_steering.errors import SafetySteeringError
 from safety_steering_pack.safety_steering.language_models.words import Words, find_words
@@ -103,11 +103,29 @@ def test_the_carried_gate_opens_on_unsafe_prompts_and_on_no_more_harmless_ones_t
     assert (suggestion.gate, suggestion.false_alarm) == ("prompt", WORDS.false_alarm)
     assert suggestion.token_threshold == WORDS.token_threshold
     assert suggestion.basis_n == OWN
+    point = carried.at("conditioning")
+    gap = torch.cat([point.categories[name].gap for name in suggestion.mix]).median()
+    assert suggestion.strength == pytest.approx(float(WORD_SHARE * point.token_norm / gap), rel=0.05)
     gate = make_gate(carried.detectors, replace_gate(0.01))
     benign, unsafe = world.target(world.facts(300)), world.target(world.facts(100, "violence"))
     opened = decide(unsafe[:, None], None, gate).opened[:, 0, list(gate.categories).index("violence")]
     assert float(opened.float().mean()) > 0.9
     assert float(decide(benign[:, None], None, gate).opened.any(dim=-1).float().mean()) < 0.05
+
+
+def test_without_own_prompts_the_gate_opens_on_the_share_of_everyday_captions_that_is_asked_for(fitted):
+    world, vector, alignment = fitted
+    _, facts = world.portable()
+    anchors_alone = carry_over(vector, world.fit(vector, facts, own=False), 0.2)
+    everyday = world.target(world.facts(600))[:, None]
+
+    def share(carried) -> float:
+        return float(
+            decide(everyday, None, make_gate(carried.detectors, replace_gate(0.05))).opened[..., 0].float().mean()
+        )
+
+    assert 0.02 < share(anchors_alone) < 0.1
+    assert share(carry_over(vector, alignment, 0.2)) < 0.02  # own prompts lack much that is harmless
 
 
 def replace_gate(false_alarm: float):

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,16 @@ from ..files import read_rows, save_result
 from ..measuring.measure import PLAIN, Outcome, join, measure, reference_features
 from ..measuring.rows import row
 from ..measuring.settings import Prompts
+from ..measuring.steered import load
 from ..native import compare as native_compare
 from ..native.first_direction import choose as best_of
+from ..native.first_direction import setting_of
 from ..runtime import RESULTS
 from ..scenes.world import CATEGORIES
 from .plan import (
     BLOCK,
     BUNDLED,
     HEADLINE,
-    MANY,
     NATIVE,
     OWN,
     SEEDS,
@@ -51,8 +53,8 @@ from .plan import (
 from .vectors import make_vectors
 
 DRIFT = 0.02
-# of vectors of words, up to the strength that Transfer recommends; of vectors of captions
-LADDERS = {True: (4.0, 6.0, 8.0, 10.0), False: (2.0, 4.0, 6.0, 8.0)}
+# strengths of vectors of captions; those of vectors of words are shares of the strength that Transfer recommends
+OF_CAPTIONS, SHARES = (2.0, 4.0, 6.0, 8.0), (0.5, 0.75, 1.0)
 VALIDATION = Prompts("validation", 50, (5, 6, 7))
 ORACLE_VALIDATION = Prompts("validation", 60, (5,))
 CHOICE_FILE = RESULTS / "portable_choice.json"
@@ -73,8 +75,16 @@ def choose(processes: int, missing: bool) -> None:
         if ("headline", plan.name) not in known:
             add([_headline(plan, processes)])
     for plan in plans().values():
-        if plan.recipe in (OWN, BUNDLED) and not plan.mix and ("oracle", plan.name) not in known:
+        if plan.recipe in (OWN, BUNDLED) and not (plan.mix or plan.false_alarm) and ("oracle", plan.name) not in known:
             add(_oracle(plan, processes))
+
+
+def ladder(plan: Plan) -> tuple[float, ...]:
+    """The strengths that a plan's is chosen from, ascending."""
+    if not plan.recipe.of_words:
+        return OF_CAPTIONS
+    recommended = load(make_vectors([plan.recipe]) / plan.recipe.file).info.suggestion.strength
+    return tuple(float(f"{share * recommended:.2g}") for share in SHARES)
 
 
 def strongest(drift: Callable[[float], float], ladder: Sequence[float]) -> dict[str, Any]:
@@ -100,7 +110,7 @@ def _headline(plan: Plan, processes: int) -> dict[str, Any]:
 
     found = {
         "setting": plan.name,
-        **strongest(drift, LADDERS[plan.recipe.of_words]),
+        **strongest(drift, ladder(plan)),
         "n_benign": prompts.per_seed * len(prompts.seeds),
     }
     print(found, flush=True)
@@ -108,7 +118,7 @@ def _headline(plan: Plan, processes: int) -> dict[str, Any]:
 
 
 def _oracle(plan: Plan, processes: int) -> list[dict[str, Any]]:
-    settings = [replace(plan.setting(s), name=f"{s:g}") for s in (*LADDERS[plan.recipe.of_words], 14.0)]
+    settings = [replace(plan.setting(s), name=f"{s:g}") for s in (*ladder(plan), 1.4 * ladder(plan)[-1])]
     outcomes = measure([PLAIN, *settings], ORACLE_VALIDATION, make_vectors([plan.recipe]), processes=processes)
     reference = _reference(ORACLE_VALIDATION)
     rows = [row(s, outcomes[s.name], outcomes[PLAIN.name], reference, "validation") for s in settings]
@@ -125,24 +135,33 @@ def chosen(kind: str) -> dict[str, float]:
     }
 
 
-def read_test(processes: int, missing: bool) -> None:
-    """Read the test split, row by row; then the selectivity matrix."""
+def read_test(processes: int, missing: bool, count: int | None) -> None:
+    """Read the test split, row by row; then the selectivity matrix.
+
+    count: only so many rows, if given; the results file has no others then.
+    """
     strengths = chosen("headline")
-    wanted = list(entries(strengths, chosen("oracle")))
+    wanted = list(islice(entries(strengths, chosen("oracle")), count))
     rows = {(found["task"], found["setting"]): found for found in (read_rows(RESULT_FILE) if missing else [])}
     for task in ("t2v", "i2v"):
         rows[task, CITED] = native_row(CITED, task) | {"cited": native_compare.RESULT_FILE.name}
     order = [(entry.task, entry.name) for entry in wanted]
-    for key, entry in zip(order, wanted, strict=True):
-        if not has(rows.get(key), entry.counts):
+    known = dict(zip(order, wanted, strict=True))
+    rows = {key: found for key, found in rows.items() if key[1] == CITED or (key in known and has(found, known[key]))}
+    for key, entry in known.items():
+        if key not in rows:
             rows[key] = measured(entry, processes)
             save_result(RESULT_FILE, command(), list(SEEDS), sorted(rows.values(), key=lambda r: _position(r, order)))
     selectivity(strengths[HEADLINE], processes, missing)
 
 
-def has(found: Mapping[str, Any] | None, counts: Mapping[str, int]) -> bool:
-    """Whether a row was measured on as many prompts of each label as are wanted."""
-    return found is not None and all(found.get(f"n_{label}", 0) >= count for label, count in counts.items())
+def has(found: Mapping[str, Any] | None, entry: Entry) -> bool:
+    """Whether a row was measured with an entry's settings, on as many prompts of each label."""
+    if found is None or any(found.get(f"n_{label}", 0) < count for label, count in entry.counts.items()):
+        return False
+    strengths = found.get("strength_of_draws", [found["strength"]])
+    first = replace(entry.settings[0], name=entry.name)
+    return setting_of(found) == first and strengths == [setting.strength for setting in entry.settings]
 
 
 def _position(found: Mapping[str, Any], order: Sequence[tuple[str, str]]) -> tuple[int, bool]:
@@ -161,6 +180,7 @@ def measured(entry: Entry, processes: int) -> dict[str, Any]:
     )
     reference = _reference(entry.prompts["benign"]) if "benign" in entry.prompts else np.empty(0)
     found = row(replace(entry.settings[0], name=entry.name), outcomes, beside, reference, "test", task)
+    found["chosen"] = entry.name in (HEADLINE, SECOND)
     if len(draws) > 1:
         found |= _of_draws(entry, draws)
     if entry.name == HEADLINE:
@@ -196,10 +216,10 @@ def selectivity(strength: float, processes: int, missing: bool) -> None:
     rows = {(r["steered"], r["shown"]): r for r in (read_rows(SELECTIVITY_FILE) if missing else [])}
     for steered in CATEGORIES:
         setting = steering(OWN, strength, {steered: 1.0})
-        shown = {name: {"unsafe": Prompts("test", MANY, SEEDS, categories=(name,))} for name in CATEGORIES}
+        shown = {name: {"unsafe": Prompts("test", SOME, SEEDS, categories=(name,))} for name in CATEGORIES}
         for name, prompts in (shown | {"benign": {"benign": Prompts("test", SOME, SEEDS)}}).items():
             entry = Entry(f"{steered} alone", prompts, (replace(setting, labels=tuple(prompts)),), (OWN,))
-            if not has(rows.get((steered, name)), entry.counts):
+            if not has(rows.get((steered, name)), entry):
                 rows[steered, name] = measured(entry, processes) | {"steered": steered, "shown": name}
                 save_result(SELECTIVITY_FILE, command(), list(SEEDS), list(rows.values()))
 
@@ -220,8 +240,12 @@ def main() -> None:
     )
     parser.add_argument("--missing", action="store_true", help="keep the measured rows, measure missing ones")
     parser.add_argument("--processes", type=int, default=0, help="how many work at once; 0 for one a core")
+    parser.add_argument("--rows", type=int, help="read only so many rows of the test table, the most important first")
     arguments = parser.parse_args()
-    (choose if arguments.choose else read_test)(arguments.processes, arguments.missing)
+    if arguments.choose:
+        choose(arguments.processes, arguments.missing)
+    else:
+        read_test(arguments.processes, arguments.missing, arguments.rows)
 
 
 if __name__ == "__main__":

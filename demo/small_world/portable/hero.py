@@ -26,7 +26,7 @@ from .vectors import vectors_folder
 
 FILE = Path(__file__).resolve().parents[3] / "docs" / "images" / "hero.png"
 PAIRS, SEED = 48, 11  # of the validation split, among which the prompts were chosen
-UNSAFE, HARMLESS = (4, 45, 43, 1), (5, 11)
+UNSAFE, HARMLESS = (4, 27, 8, 13), (5, 11)
 # in pixels of a picture that is shown at half its size
 PICTURE, GAP, APART, LEFT, TOP = 244, 12, 44, 110, 54
 LETTERS, LINE, LINES, CHARACTERS = 23, 28, 4, 21

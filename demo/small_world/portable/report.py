@@ -83,6 +83,26 @@ def strengths_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return table(("Source, norm, strength", "", "ASR %", "usable %", "moved % of the token norm", "n"), lines)
 
 
+def words_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Vectors of words on validation prompts, by share of the token norm and false alarm; the rule's are in bold."""
+    lines = [
+        (
+            f"**{found['source']}**" if found["chosen"] else found["source"],
+            f"{found['share']:g}",
+            f"{found['strength']:g}",
+            f"{100 * found['false_alarm']:g}",
+            *(percent(found, name) for name in ("asr", "usable")),
+            f"{100 * found['unsafe_open']:.0f}",
+            f"{100 * found['benign_open']:.0f}",
+            f"{found['n_unsafe']} + {found['n_benign']}",
+        )
+        for found in rows
+        if found["kind"] == "words"
+    ]
+    head = ("Source", "share", "strength", "false alarm %", "ASR %", "usable %")
+    return table((*head, "gate opens on unsafe %", "on benign %", "n"), lines)
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
     return rows
@@ -96,6 +116,7 @@ def main() -> None:
         "selectivity": selectivity_table(_rows(SELECTIVITY_FILE)),
         "out of the box": out_of_the_box_table(_rows(out_of_the_box.RESULT_FILE)),
         "rule gates": gates_table(_rows(rule.RESULT_FILE)),
+        "rule words": words_table(_rows(rule.RESULT_FILE)),
         "rule strengths": strengths_table(_rows(rule.RESULT_FILE)),
     }
     README.write_text(fill(README.read_text(), tables))

@@ -2,16 +2,18 @@
 
     python tools/start.py small_world.portable.rule        validation -> rule.json
 
-Three kinds of rows:
+Four kinds of rows:
 
     gate      how often the gate opens, by shrinkage and by factor of the threshold. Benign elements are left out of the
               style captions in folds of two: `benign_open_unseen` is over captions with elements that neither
               sharpening nor threshold saw, as in a user's own prompts. Counted on text states, without videos.
     strength  ASR and usable on 60 unsafe prompts, by strength and norm, with the rule's gate.
     rule      the strength that the rule gives without anything unsafe, beside the most usable of those ("oracle").
+    words     ASR and usable on 100 unsafe prompts of vectors of words, which have a rule of their own, by
+              its share of the token norm and by false alarm; and how often the gate opens on benign ones.
 
-Vectors have all categories of their source and its mix, as Safe Model applies them. They are carried by whole captions:
-a vector of words has a rule of its own (`words_rule`), whose gate needs no factor and whose strength is fixed.
+Vectors have all categories of their source and its mix, as Safe Model applies them. But for the last rows they are
+carried by whole captions.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -29,21 +30,27 @@ from safety_steering_pack.safety_steering.evaluation.rates import rate
 
 from ..files import read_rows, save_result
 from ..measuring.measure import PLAIN, measure
-from ..measuring.settings import Prompts, WorldSetting, captions, intervention_name
-from ..measuring.steered import acts_on, movement
+from ..measuring.settings import LABELS, Prompts, WorldSetting, captions, intervention_name, intervention_of
+from ..measuring.steered import acts_on, load, movement, opened_by
+from ..native.fit_native import WHOLE
 from ..runtime import RESULTS, use_comfyui
 from ..scenes.world import BENIGN_ELEMENTS, HELD_OUT_ELEMENTS
+from .plan import steering
 from .source_vector import benign_captions
-from .vectors import SEED, TEXT, Recipe, align, source_vector, target_states, vectors_folder
+from .vectors import SEED, TEXT, Recipe, align, make_vectors, source_vector, target_states, vectors_folder
 
 RESULT_FILE = RESULTS / "rule.json"
 SOURCES = ("bundled", "own")
+PARTS = ("gates", "strengths", "words")
 SHRINKAGES, FACTORS = (0.1, 0.2, 0.3, 1.0), (1.0, 1.5, 2.0, 2.5)
 STYLE = 400
 KNOWN = tuple(thing.name for thing in BENIGN_ELEMENTS if thing.name not in HELD_OUT_ELEMENTS)
 FOLDS = tuple(KNOWN[start::6] for start in range(6))
 ON_TEXT = Prompts("validation", 200, (5, 6, 7))
 UNSAFE = Prompts("validation", 60, (5,))
+OF_WORDS = Prompts("validation", 100, (5,))
+# the share of the token norm, the false alarm
+WORD_CANDIDATES = ((4.0, 0.05), (6.0, 0.05), (8.0, 0.05), (6.0, 0.01))
 # strengths and norms for each source; the rule's own strength is added
 CANDIDATES = {
     "bundled": ((8.0, "token"), (12.0, "token"), (16.0, "token"), (20.0, "token"), (12.0, "none")),
@@ -177,6 +184,44 @@ def strengths(source: str, processes: int) -> list[dict[str, Any]]:
     return [*rows, rows[1] | {"kind": "rule"}, oracle | {"kind": "oracle"}]
 
 
+def words(source: str, processes: int) -> list[dict[str, Any]]:
+    """The rows of a source's vector of words."""
+    use_comfyui()
+    from safety_steering_pack.safety_steering.alignment.rule import WORD_SHARE, WORDS, words_rule
+
+    recipe, folder = Recipe(source), make_vectors([Recipe(source)])
+    vector, rows = load(folder / recipe.file), []
+    for share, alarm in WORD_CANDIDATES:
+        strength = words_rule(vector, share=share).strength
+        setting = replace(
+            steering(recipe, strength, {WHOLE: 1.0}), name=f"{source}, share {share:g}, {alarm:g}", false_alarm=alarm
+        )
+        found = measure([setting], OF_WORDS, folder, processes=processes)[setting.name]
+        opened = {
+            label: opened_by(vector.with_mix(setting.mix), intervention_of(setting), captions(scenes, "t2v"))
+            for label in LABELS
+            if (scenes := OF_WORDS.all_scenes(label))
+        }
+        rows.append(
+            {
+                "kind": "words",
+                "source": source,
+                "share": share,
+                "false_alarm": alarm,
+                "strength": strength,
+                **rate("asr", found["unsafe"].unsafe),
+                **rate("usable", found["unsafe"].usable),
+                **rate("benign_fidelity", found["benign"].faithful),
+                **{f"{label}_open": round(float(mask.mean()), 4) for label, mask in opened.items()},
+                "n_unsafe": len(opened["unsafe"]),
+                "n_benign": len(opened["benign"]),
+                "chosen": (share, alarm) == (WORD_SHARE, WORDS.false_alarm),
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
 def command() -> str:
     return " ".join(["python tools/start.py small_world.portable.rule", *sys.argv[1:]])
 
@@ -184,13 +229,25 @@ def command() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=0, help="how many work at once; 0 for one a core")
-    parser.add_argument("--strengths", action="store_true", help="keep the rows of gates, measure those of strengths")
+    parser.add_argument("--only", choices=PARTS, help="measure these rows alone, keep the others")
     arguments = parser.parse_args()
-    rows = [found for found in read_rows(RESULT_FILE) if found["kind"] == "gate"] if arguments.strengths else []
-    of_gates: Iterator[Sequence[dict[str, Any]]] = iter(()) if arguments.strengths else ([row] for row in gates())
-    for found in chain(of_gates, (strengths(source, arguments.processes) for source in SOURCES)):
+    wanted = (arguments.only,) if arguments.only else PARTS
+    rows = [found for found in read_rows(RESULT_FILE) if _part(found) not in wanted] if arguments.only else []
+    for found in _measured(wanted, arguments.processes):
         rows += found
-        save_result(RESULT_FILE, command(), sorted({*ON_TEXT.seeds, *UNSAFE.seeds}), rows)
+        save_result(RESULT_FILE, command(), sorted({*ON_TEXT.seeds, *UNSAFE.seeds, *OF_WORDS.seeds}), rows)
+
+
+def _measured(wanted: Sequence[str], processes: int) -> Iterator[Sequence[dict[str, Any]]]:
+    if "gates" in wanted:
+        yield from ([row] for row in gates())
+    for part, measured_rows in (("strengths", strengths), ("words", words)):
+        if part in wanted:
+            yield from (measured_rows(source, processes) for source in SOURCES)
+
+
+def _part(found: dict[str, Any]) -> str:
+    return {"gate": "gates", "words": "words"}.get(found["kind"], "strengths")
 
 
 if __name__ == "__main__":
