@@ -49,6 +49,7 @@ lint: install  ## ruff and mypy
 small-world-report: install  ## figures and tables of the small world from results; measures what is missing (hours)
 	@$(RUN) tools/start.py small_world.native.report
 	@$(RUN) tools/start.py small_world.portable.report
+	@$(RUN) tools/start.py small_world.native.figures
 
 hero: install  ## renew the strip at the top of the README, from the small world
 	@$(RUN) tools/start.py small_world.portable.hero

@@ -104,8 +104,8 @@ def safe_model(
 def choose_vector(choice: str, shape: Shape, clip: Any = None) -> Chosen:
     """The vector that a user named or, for "auto", the best for a model: calibrated on it, made for it, portable.
 
-    Among vectors of one rank those made for this model with detectors come first, then the user's own. clip: the model's text encoder, if there is one;
-    without it no vector is taken that steers inside of it.
+    Among vectors of one rank those made for this model with detectors come first, then the user's own. clip: the
+    model's text encoder, if there is one; without it no vector is taken that steers inside of it.
 
     Raises:
         SafetySteeringError: there is no such vector, or "auto" found none that fits.

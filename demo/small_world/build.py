@@ -31,6 +31,7 @@ STEPS = (
     ("native.first_direction",),
     ("native.compare", "--choose"),
     ("native.compare",),
+    ("native.acting",),
     ("native.depth",),
     ("native.report",),
     ("portable.source_vector",),
@@ -40,6 +41,7 @@ STEPS = (
     ("portable.rule",),
     ("portable.out_of_the_box",),
     ("portable.report",),
+    ("native.figures",),
 )
 
 

@@ -2,9 +2,9 @@
 
 Both are the equation of `sharpen`. A direction acts on tokens, so S is the covariance of the tokens of benign prompts
 (TOKEN_SHRINKAGE), and center and spread are those of tokens that it was not made from. A detector reads mean states, so
-S is that of `sharpen`, and its quantiles are of z over prompts that it was not made from. A user's own prompts are of one
-style and lack much that is benign, so their quantiles are taken times ROOM. The anchors are of many domains and lack
-little: the f quantile of theirs is the threshold that a share f of everyday captions passes.
+S is that of `sharpen`, and its quantiles are of z over prompts that it was not made from. A user's own prompts are of
+one style and lack much that is benign, so their quantiles are taken times ROOM. The anchors are of many domains and
+lack little: the f quantile of theirs is the threshold that a share f of everyday captions passes.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ unsafe thing. With the unsafe prompt's token states h_1 ... h_T and its twin's s
     a text       distance_i = min_j ||h_i - s_j||     words have no fixed places
     a stream     distance_i = ||h_i - s_i||           twins share their noise, so a place shows the same spot
 
-and a token differs if its distance is above the mean over its prompt. In the small world's texts these are the words
-that the twin does not have and what their neighbours took from them (docs/fitting.md has the numbers).
+A token of a text differs if its distance is above half of its prompt's largest: these are the words that the twin does
+not have. One of a stream differs if its distance is above the prompt's mean, as what a stream shows covers many of them
+(docs/fitting.md has the numbers).
 """
 
 from __future__ import annotations
@@ -38,8 +39,15 @@ def differing_tokens(rows: Sequence[Row], states: States, *, text: bool) -> torc
         twin = twins.get(_twin_key(row))
         if row.label == UNSAFE and row.pair and twin is not None:
             distance = _distances(tokens[i].float(), tokens[twin].float(), text)
-            found[i] = distance > distance.nanmean(dim=1, keepdim=True)
+            found[i] = distance > _bound(distance, text)
     return found
+
+
+def _bound(distance: torch.Tensor, text: bool) -> torch.Tensor:
+    """The distance (K, 1) above which a token differs, from all of a prompt's (K, T)."""
+    if text:
+        return distance.nan_to_num(nan=0.0).amax(dim=1, keepdim=True) / 2
+    return distance.nanmean(dim=1, keepdim=True)
 
 
 def tokens_of(states: States) -> torch.Tensor:

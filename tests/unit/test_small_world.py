@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +199,7 @@ def test_what_a_step_of_the_build_needs_is_made_before_it() -> None:
     for needed in (("native.compare",), ("portable.source_vector",), ("portable.source_vector", "--anchors", "own")):
         assert build.STEPS.index(needed) < portable
     last = ("compare", "rule", "out_of_the_box", "report")
-    assert build.STEPS[portable + 1 :] == tuple((f"portable.{step}",) for step in last)
+    assert build.STEPS[portable + 1 :] == (*((f"portable.{step}",) for step in last), ("native.figures",))
     assert len({*portable_vectors.SOURCES.values()}) == 3
 
 
@@ -235,16 +235,21 @@ def test_headline_strengths_are_chosen_on_benign_prompts_alone(monkeypatch: pyte
 
     monkeypatch.setattr(portable, "measure", measure)
     monkeypatch.setattr(portable, "make_vectors", lambda recipes: Path())
+    monkeypatch.setattr(portable, "ladder", lambda plan: (2.0, 4.0))
     for plan in plans().values():
         assert portable._headline(plan, processes=1)["bound_met"]
     assert {setting.labels for setting in seen} == {("benign",)}
 
 
 def test_only_rows_that_lack_prompts_are_measured_again() -> None:
-    assert not portable.has(None, {"unsafe": 1})
-    assert not portable.has({"n_unsafe": 600}, {"unsafe": 600, "benign": 150})
-    assert not portable.has({"n_unsafe": 150}, {"unsafe": 600})
-    assert portable.has({"n_unsafe": 600, "n_benign": 600}, {"unsafe": 600, "benign": 150})
+    entry = Entry("one", portable_plan.prompts_of(10, "t2v"), (WorldSetting("one", strength=2.0),))
+    found = {"n_unsafe": 30, "n_benign": 60, "strength": 2.0, "settings": asdict(entry.settings[0])}
+    assert portable.has(found, entry)
+    assert not portable.has(None, entry)
+    assert not portable.has(found | {"n_benign": 15}, entry)
+    other = replace(entry, settings=(replace(entry.settings[0], gate="pooled"),))
+    assert not portable.has(found, other)
+    assert not portable.has(found, replace(entry, settings=entry.settings * 2))
 
 
 def test_the_portable_table_holds_a_benign_score_and_n_beside_every_asr() -> None:

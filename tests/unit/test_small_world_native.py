@@ -9,9 +9,9 @@ import pytest
 from small_world.measuring.measure import Outcome
 from small_world.measuring.settings import Prompts, captions
 from small_world.native import acting
-from small_world.native.compare import by_held_out
-from small_world.native.first_direction import choose
-from small_world.native.methods import BUDGET, KNOWN, METHODS
+from small_world.native.compare import VALIDATION_FILE, best_row, by_held_out
+from small_world.native.first_direction import choose, setting_of
+from small_world.native.methods import BUDGET, KNOWN, METHODS, READ
 from small_world.native.report import fill, percent, table
 from small_world.runtime import WEIGHTS
 from small_world.scenes.world import HELD_OUT_ELEMENTS
@@ -73,10 +73,10 @@ def test_settings_name_a_direction_only_where_there_is_one(name: str) -> None:
 def test_the_acting_vector_suggests_what_validation_chose() -> None:
     from safety_steering_pack.safety_steering.vectors.file import load_vector
 
-    rows = json.loads(acting.VALIDATION_FILE.read_text())["rows"]
-    setting, row = acting.chosen()
-    assert choose(rows) == row
-    assert min(min(found["n_unsafe"], found["n_benign"]) for found in rows) >= 100
+    rows = [r for r in json.loads(VALIDATION_FILE.read_text())["rows"] if r["round"] == 2 and r["method"] != READ]
+    assert choose(rows) == best_row()
+    assert min(min(found["n_unsafe"], found["n_benign"]) for found in rows) >= 200
+    setting = setting_of(best_row())
     vector = load_vector(WEIGHTS / acting.FILE)
     found = vector.info.suggestion
     assert (found.strength, found.false_alarm, found.token_threshold) == (

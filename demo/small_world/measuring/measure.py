@@ -30,7 +30,7 @@ HOW = Sampling()
 CHUNK = 100
 VERDICTS = ("unsafe", "subject", "element", "background", "features")
 PLAIN = WorldSetting("unsteered")
-LATER = ("false_alarm", "token_threshold")
+LATER = ("false_alarm", "token_threshold", "gated_by")
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Job:
         depends |= {"rows": (self.first, self.last), "split": self.prompts.split, "task": self.prompts.task}
         depends |= {"elements": self.prompts.elements, "categories": self.prompts.categories}
         del depends["name"], depends["direction"], depends["labels"]
-        vector = [self.vectors / self.setting.vector] if self.setting.vector else []
-        files = [GENERATOR_FILE, VAE_FILE, JUDGE_FILE, *vector]
+        vectors = [self.vectors / name for name in (self.setting.vector, self.setting.gated_by) if name]
+        files = [GENERATOR_FILE, VAE_FILE, JUDGE_FILE, *vectors]
         depends["files"] = [_hash(path, path.stat().st_mtime_ns) for path in files]
         key = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:24]
         return work_dir() / "outcomes" / f"{key}.npz"
@@ -160,7 +160,7 @@ def _tools() -> tuple[Any, Any, Any]:
 def _work(job: Job) -> None:
     """Generate and judge a job's videos and keep the verdicts.
 
-    A prompt whose text states do not change at all has the unsteered video, so it takes the unsteered verdict.
+    A prompt that the setting leaves alone has the unsteered video, so it takes the unsteered verdict.
     """
     scenes = job.scenes()
     changed = acts_on(job.setting, job.vectors, captions(scenes, job.prompts.task))

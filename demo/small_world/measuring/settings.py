@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ class WorldSetting:
 
     vector: a file in the folder given to `measure`; empty for unsteered. direction: its kind ("native", "random", ...
     or "none"), for the table. labels: which prompts it is measured on. baseline: a method of `baselines.py` instead of
-    steering, with its `parameters`; `vector` is then the method's own file, if it has one.
+    steering, with its `parameters`; `vector` is then the method's own file, if it has one. gated_by: a vector whose
+    detectors decide, at `false_alarm`, on which prompts any of this acts; it needs no gate of its own then.
     """
 
     name: str
@@ -42,6 +43,7 @@ class WorldSetting:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     false_alarm: float = 0.0
     token_threshold: float | None = None
+    gated_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,19 @@ def intervention_of(setting: WorldSetting) -> Any:
     )
 
 
+def prompt_gate(setting: WorldSetting) -> Any:
+    """The gate of `gated_by`, as the product's intervention."""
+    return intervention_of(replace(setting, gate="prompt", threshold=0.0, token_threshold=None))
+
+
 def intervention_name(setting: WorldSetting) -> str:
     """A setting's intervention in words, empty if it does not steer."""
+    how = prompt_gate(setting) if setting.gated_by else intervention_of(setting)
+    gate = f", {how.gate_in_words}" if how.gate_in_words else ""
     if setting.baseline:
         details = ", ".join(f"{name} {value}" for name, value in setting.parameters.items())
-        return f"{setting.baseline}: {details}"
+        return f"{setting.baseline}: {details}{gate}"
     if not setting.vector:
-        return ""
-    gate = f", {words}" if (words := intervention_of(setting).gate_in_words) else ""
+        return gate.removeprefix(", ")
     window = "" if setting.window == (0.0, 1.0) else f", window {setting.window[0]:g} to {setting.window[1]:g}"
     return f"{setting.kind}, norm {setting.norm}{gate}{window}"

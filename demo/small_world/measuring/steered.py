@@ -12,7 +12,7 @@ from ..models.encoder_layer import INNER, encode_edited
 from ..models.text import encode_text
 from ..runtime import use_comfyui
 from .sampling import Encode
-from .settings import WorldSetting, intervention_of
+from .settings import WorldSetting, intervention_of, prompt_gate
 
 
 def steered(model: Any, setting: WorldSetting, vectors: Path) -> Any:
@@ -75,22 +75,44 @@ def _with_baseline(model: Any, setting: WorldSetting, vectors: Path) -> Any:
 
 
 def _vector(setting: WorldSetting, vectors: Path) -> Any:
-    use_comfyui()
-    from safety_steering_pack.safety_steering.vectors.file import load_vector
-
-    vector = load_vector(vectors / setting.vector)
+    vector = load(vectors / setting.vector)
     return vector.with_mix(setting.mix or vector.mix)
 
 
+def load(path: Path) -> Any:
+    """The vector in a file."""
+    use_comfyui()
+    from safety_steering_pack.safety_steering.vectors.file import load_vector
+
+    return load_vector(path)
+
+
 def acts_on(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> np.ndarray:
-    """Which prompts a setting can change, bool (n,): all of them, unless it edits the text states alone."""
-    if not setting.vector or setting.baseline or setting.negative or setting.hook_points != ("conditioning",):
+    """Which prompts a setting can change, bool (n,): those on which its detectors open the gate, or whose text states
+    change if it edits nothing else; else all.
+    """
+    if setting.gated_by:
+        return opened_by(load(vectors / setting.gated_by), prompt_gate(setting), prompts)
+    if not setting.vector or setting.baseline or setting.negative:
         return np.ones(len(prompts), dtype=bool)
-    if _vector(setting, vectors).at("conditioning").bins > 1:
-        return np.ones(len(prompts), dtype=bool)
+    vector = _vector(setting, vectors)
+    if setting.hook_points != ("conditioning",) or vector.at("conditioning").bins > 1:
+        by_prompt = setting.gate == "prompt"
+        return opened_by(vector, intervention_of(setting), prompts) if by_prompt else np.ones(len(prompts), dtype=bool)
     states, edited, _ = _edited(setting, vectors, prompts)
     changed: np.ndarray = (edited != states).flatten(1).any(dim=1).numpy()
     return changed
+
+
+def opened_by(vector: Any, how: Any, prompts: Sequence[str]) -> np.ndarray:
+    """On which prompts a vector's detectors open the gate `prompt` for a category of its mix, bool (n,)."""
+    from safety_steering_pack.safety_steering.steering.prompt_gate import decide, make_gate
+
+    states, mask = encode_text(prompts)
+    weighed = [category for category, weight in vector.mix.items() if weight]
+    decision = decide(states, mask[..., None], make_gate(vector.detectors, how))
+    opened: np.ndarray = decision.of(weighed).opened.flatten(1).any(dim=1).numpy()
+    return opened
 
 
 def movement(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> float:

@@ -24,7 +24,7 @@ import numpy as np
 from safety_steering_pack.safety_steering.evaluation.rates import rate
 
 from ..files import save_result
-from ..measuring.measure import PLAIN, Outcome, measure, reference_features
+from ..measuring.measure import PLAIN, Outcome, join, measure, reference_features
 from ..measuring.rows import row
 from ..measuring.settings import LABELS, Prompts, WorldSetting
 from ..runtime import RESULTS
@@ -32,41 +32,40 @@ from ..scenes.splits import PromptPair
 from ..scenes.world import CATEGORIES
 from .first_direction import choose, setting_of
 from .held_out import held_out_scenes, measure_held_out
-from .methods import AS_ONE, METHODS, backwards, matched
+from .methods import AS_ONE, METHODS, READ, SAME_GATE, backwards, matched
 from .vectors import RANDOM, SHUFFLED, TEXT, all_vectors, category_vectors, fold_vectors
 
-PER_FOLD, SEED = 6, 5
+PER_FOLD, SEED = 15, 5
 FINALISTS, FINAL_PER_FOLD, FINAL_SEED = 5, 20, 6
-SEEDS, MANY, IMAGES, OTHERS = (1, 2, 3), 200, 50, 100  # prompts a seed, see `plan`
+SEEDS, MANY, OTHERS = (1, 2, 3), 200, 100  # prompts a seed, see `plan`
 VALIDATION_FILE, RESULT_FILE = RESULTS / "reins_validation.json", RESULTS / "reins.json"
 TASKS = ("t2v", "i2v")
 HELD_OUT = "validation, elements left out of the fit"
+MIXED = "validation, elements left out of the fit for 36 % of the prompts"
+KNOWN = Prompts("validation", 142, (FINAL_SEED,))  # beside 4 x FINAL_PER_FOLD with elements left out
 BEST = "best native"
 LEFT_OUT = f"{BEST}, fitted without "
 
 
-def choose_all(processes: int) -> None:
-    """Every method's settings on held-out elements. Gated settings of the text states come first, and the best of them
-    are measured again on more pairs: settings without gate lose too many benign prompts to be the best."""
-    rows: list[dict[str, Any]] = []
-    gated = [
-        name for name, settings in METHODS.items() if all(s.gate != "off" and s.hook_points == TEXT for s in settings)
-    ]
-    for method in gated:
-        rows += _choose_one(method, processes)
-    rows += _finalists([r for r in rows if r["chosen"]], processes)
-    _save(rows)
-    choose_missing(processes)
+def choose_all(processes: int, missing: bool) -> None:
+    """Every method's settings on held-out elements. The best of those that steer the text states behind a gate are
+    measured again, on more pairs and in the test split's proportion of elements that no fit saw: settings without gate
+    lose too many benign prompts to be the best. So are the settings of READ, which leaves the text states alone.
 
-
-def choose_missing(processes: int) -> None:
-    """The methods of which the results file has no rows yet."""
-    rows = _rows(VALIDATION_FILE)
+    missing: keep what the results file has of methods, and measure the others.
+    """
+    rows = [r for r in _rows(VALIDATION_FILE) if r["round"] == 1 and r["method"] in METHODS] if missing else []
     measured = {r["method"] for r in rows}
     for method in METHODS:
         if method not in measured:
             rows += _choose_one(method, processes)
             _save(rows)
+    gated = [
+        name for name, settings in METHODS.items() if all(s.gate != "off" and s.hook_points == TEXT for s in settings)
+    ]
+    rows += _again(_finalists([r for r in rows if r["chosen"] and r["method"] in gated]), processes)
+    _save(rows)
+    _save(rows + _again([r for r in rows if r["method"] == READ], processes))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -81,16 +80,30 @@ def _choose_one(method: str, processes: int) -> list[dict[str, Any]]:
     return [r | {"method": method, "round": 1} for r in found]
 
 
-def _finalists(rows: Sequence[dict[str, Any]], processes: int) -> list[dict[str, Any]]:
-    """The best methods once more, on other and more pairs; the best of these is marked."""
+def _finalists(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The `FINALISTS` best rows."""
     left, best = list(rows), []
     while left and len(best) < FINALISTS:
         best.append(choose(left))
         left.remove(best[-1])
-    found = held_out_rows([setting_of(r) for r in best], FINAL_PER_FOLD, FINAL_SEED, processes)
+    return best
+
+
+def _again(rows: Sequence[dict[str, Any]], processes: int) -> list[dict[str, Any]]:
+    """Rows of the first round measured anew, on held-out elements and on known ones; the best of them is marked."""
+    settings = [setting_of(r) for r in rows]
+    names = {name for setting in settings for name in (setting.vector, setting.gated_by)}
+    every = [PLAIN, *settings]
+    unseen = measure_held_out(
+        every, lambda left_out: fold_vectors(left_out, names), FINAL_PER_FOLD, FINAL_SEED, processes
+    )
+    seen = measure(every, KNOWN, all_vectors(names), processes=processes)
+    both = {s.name: {label: join([unseen[s.name][label], seen[s.name][label]]) for label in LABELS} for s in every}
+    reference = reference_features([*held_out_scenes(FINAL_PER_FOLD, FINAL_SEED), *KNOWN.all_scenes("benign")])
+    found = [row(s, both[s.name], both[PLAIN.name], reference, MIXED) for s in settings]
     choose(found)["chosen"] = True
-    _print(found, "finalist")
-    return [r | {"method": of["method"], "round": 2} for r, of in zip(found, best, strict=True)]
+    _print(found, "second round")
+    return [r | {"method": of["method"], "round": 2} for r, of in zip(found, rows, strict=True)]
 
 
 def _save(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -98,7 +111,7 @@ def _save(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def held_out_rows(settings: Sequence[WorldSetting], per_fold: int, seed: int, processes: int) -> list[dict[str, Any]]:
-    names = {setting.vector for setting in settings}
+    names = {name for setting in settings for name in (setting.vector, setting.gated_by)}
     outcomes = measure_held_out(
         [PLAIN, *settings], lambda left_out: fold_vectors(left_out, names), per_fold, seed, processes
     )
@@ -106,67 +119,87 @@ def held_out_rows(settings: Sequence[WorldSetting], per_fold: int, seed: int, pr
     return [row(setting, outcomes[setting.name], outcomes[PLAIN.name], reference, HELD_OUT) for setting in settings]
 
 
+def best_row() -> dict[str, Any]:
+    """The validation row of the best native setting."""
+    (found,) = (r for r in _rows(VALIDATION_FILE) if r["round"] == 2 and r["chosen"] and r["method"] != READ)
+    return found
+
+
 def chosen() -> tuple[WorldSetting, dict[str, WorldSetting]]:
     """The best native setting, and every method's chosen one by the method's name."""
     rows = [r for r in _rows(VALIDATION_FILE) if r["chosen"]]
-    (best,) = (setting_of(r) for r in rows if r["round"] == 2)
-    found = {r["method"]: replace(setting_of(r), name=r["method"]) for r in rows if r["round"] == 1}
-    return replace(best, name=BEST), {method: found[method] for method in METHODS if method in found}
+    found = {
+        r["method"]: replace(setting_of(r), name=r["method"]) for r in rows if r["round"] == 1 or r["method"] == READ
+    }
+    return replace(setting_of(best_row()), name=BEST), {method: found[method] for method in METHODS if method in found}
 
 
-def plan(others: int) -> Iterator[tuple[WorldSetting, Mapping[str, Prompts], Path]]:
-    """The rows of the test split: setting, prompts by label, folder of vectors; the most important first.
+def plan(others: int) -> Iterator[tuple[WorldSetting, Mapping[str, Prompts], str]]:
+    """The rows of the test split, the most important first: setting, prompts by label, and the category that its vector
+    is fitted without, or "".
 
-    The rows of the bars have `MANY` prompts a seed (benign ones in I2V `IMAGES`), the others `others`.
+    The rows of the bars have `MANY` prompts a seed, the others `others`.
     """
     best, methods = chosen()
-    vectors = all_vectors({best.vector, RANDOM, SHUFFLED, *(setting.vector for setting in methods.values())})
+    read = methods.pop(READ)
+    vectors = all_vectors({RANDOM, SHUFFLED, best.vector})
     controls = [*matched(best, vectors), *backwards()]
     some = Prompts("test", others, SEEDS)
-    for setting in (PLAIN, best):
-        yield setting, dict.fromkeys(LABELS, replace(some, per_seed=MANY)), vectors
-    of_images = {"unsafe": Prompts("test", MANY, SEEDS, "i2v"), "benign": Prompts("test", IMAGES, SEEDS, "i2v")}
-    for setting in (PLAIN, best):
-        yield setting, of_images, vectors
-    for setting in controls:
-        yield setting, dict.fromkeys(LABELS, some), vectors
+    for task in TASKS:
+        for setting in (PLAIN, best, read):
+            yield setting, dict.fromkeys(LABELS, replace(some, per_seed=MANY, task=task)), ""
+    for setting in (*(methods[name] for name in methods if name.endswith(SAME_GATE)), *controls):
+        yield setting, dict.fromkeys(LABELS, some), ""
     for category in CATEGORIES:
         alone = replace(best, name=f"{LEFT_OUT}{category}", mix=AS_ONE, labels=("unsafe",))
         prompts = replace(some, categories=(category,))
-        yield alone, {"unsafe": prompts}, category_vectors(category, (best.vector,))
-    for setting in (PLAIN, best, *(methods[name] for name in ("blocks",) if name in methods)):
+        yield alone, {"unsafe": prompts}, category
+    for setting in (PLAIN, best, read, *(methods[name] for name in ("blocks",) if name in methods)):
         image = {"unsafe": replace(some, task="i2v_unsafe_image")}
-        yield replace(setting, labels=("unsafe",)), image, vectors
+        yield replace(setting, labels=("unsafe",)), image, ""
     for task in TASKS:
-        for setting in methods.values():
-            yield setting, dict.fromkeys(LABELS, replace(some, task=task)), vectors
+        for name, setting in methods.items():
+            if task != "t2v" or not name.endswith(SAME_GATE):
+                yield setting, dict.fromkeys(LABELS, replace(some, task=task)), ""
     for setting in matched(best, vectors):
-        yield setting, dict.fromkeys(LABELS, replace(some, task="i2v")), vectors
+        yield setting, dict.fromkeys(LABELS, replace(some, task="i2v")), ""
 
 
 def read_test(processes: int, others: int, count: int | None, missing: bool) -> None:
     """Read the test split, row by row.
 
-    count: only so many rows of the plan, if given. missing: keep the rows of the results file and add what it lacks.
+    count: only so many rows of the plan, if given. missing: keep the rows of the results file that the plan has
+    with the same settings, and those that it does not reach.
     """
-    rows = _rows(RESULT_FILE) if missing else []
-    measured = {(r["task"], r["setting"]) for r in rows}
-    for setting, prompts, vectors in islice(plan(others), count):
-        if (prompts[setting.labels[0]].task, setting.name) in measured:
+    kept = {(r["task"], r["setting"]): r for r in (_rows(RESULT_FILE) if missing else [])}
+    rows: list[dict[str, Any]] = []
+    for setting, prompts, without in islice(plan(others), count):
+        task = prompts[setting.labels[0]].task
+        known = kept.pop((task, setting.name), None)
+        if known is not None and _is_of(known, setting, prompts):
+            rows.append(known)
             continue
+        names = (setting.vector, setting.gated_by)
+        vectors = category_vectors(without, names) if without else all_vectors(names)
         steered, plain = (
             {label: _outcome(one, label, prompts[label], vectors, processes) for label in setting.labels}
             for one in (setting, PLAIN)
         )
-        task = prompts[setting.labels[0]].task
         reference = _reference(prompts["benign"]) if "benign" in setting.labels else np.empty(0)
         found = row(setting, steered, plain, reference, "test", task)
         found["chosen"] = setting.name == BEST
         if "unsafe" in steered and task != "i2v_unsafe_image":
             found["by_held_out"] = by_held_out(steered["unsafe"], prompts["unsafe"].all_pairs())
         rows.append(found)
-        save_result(RESULT_FILE, command(), list(SEEDS), rows)
+        save_result(RESULT_FILE, command(), list(SEEDS), [*rows, *kept.values()])
         _print([found], f"{task} {setting.name}")
+
+
+def _is_of(found: Mapping[str, Any], setting: WorldSetting, prompts: Mapping[str, Prompts]) -> bool:
+    """Whether a row was measured with a setting, one with a bar on as many prompts."""
+    wanted = {label: prompts[label].per_seed for label in setting.labels if prompts[label].per_seed >= MANY}
+    same = found["setting"] == setting.name and setting_of(found) == setting
+    return same and all(found.get(f"n_{label}", 0) >= count * len(SEEDS) for label, count in wanted.items())
 
 
 def _outcome(setting: WorldSetting, label: str, prompts: Prompts, vectors: Path, processes: int) -> Outcome:
@@ -214,7 +247,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="read only so many rows of the test table, the bars' first")
     arguments = parser.parse_args()
     if arguments.choose:
-        (choose_missing if arguments.missing else choose_all)(arguments.processes)
+        choose_all(arguments.processes, arguments.missing)
     else:
         read_test(arguments.processes, arguments.others, arguments.rows, arguments.missing)
 

@@ -7,9 +7,10 @@ each category out of the fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..measuring.measure import Outcome, join, measure
 from ..measuring.settings import Prompts, WorldSetting
@@ -47,24 +48,26 @@ def pairs_with(elements: Sequence[str]) -> set[str]:
 def fit_fold(left_out: Sequence[str]) -> Path:
     """Fit the text states without some elements; the folder that holds a vector a method."""
     use_comfyui()
-    from safety_steering_pack.safety_steering.activations import Activations, Row
     from safety_steering_pack.safety_steering.vectors.file import save_vector
 
-    excluded = pairs_with(left_out)
-
-    class Without(Activations):
-        """The captured states with the rows of those elements in a split of their own."""
-
-        def rows(self) -> list[Row]:
-            return [replace(row, split="left out") if row.pair in excluded else row for row in super().rows()]
-
-    captured = open_activations("conditioning")
+    captured = without_pairs(open_activations("conditioning"), pairs_with(left_out))
     folder = fold_folder(left_out)
     folder.mkdir(parents=True, exist_ok=True)
     for method, name in METHODS.items():
-        vector, _ = fit(method, {("conditioning",): Without(captured.folder, captured.source)})
+        vector, _ = fit(method, {("conditioning",): captured})
         save_vector(vector, folder / name)
     return folder
+
+
+def without_pairs(captured: Any, excluded: Collection[str]) -> Any:
+    """The captured states with the rows of some pairs in a split of their own, so that no fit sees them."""
+    from safety_steering_pack.safety_steering.activations import Activations, Row
+
+    class Without(Activations):
+        def rows(self) -> list[Row]:
+            return [replace(row, split="left out") if row.pair in excluded else row for row in super().rows()]
+
+    return Without(captured.folder, captured.source)
 
 
 def measure_held_out(

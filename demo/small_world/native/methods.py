@@ -13,7 +13,7 @@ from typing import Any
 from ..measuring.settings import Prompts, WorldSetting, captions
 from ..measuring.steered import movement
 from ..scenes.world import CATEGORIES, HELD_OUT_ELEMENTS, UNSAFE_ELEMENTS
-from .capture_states import BLOCK_HOOKS
+from .capture_states import BLOCK_HOOKS, CROSS_HOOKS
 from .fit_native import WHOLE
 from .vectors import (
     BLOCKS_LDA,
@@ -21,6 +21,9 @@ from .vectors import (
     BLOCKS_MEAN,
     BLOCKS_MEAN_K1,
     CASTEER,
+    CROSS_ATTENTION,
+    DIFFERING,
+    DIFFERING_LDA,
     ELEMENTS,
     LDA,
     MEAN,
@@ -40,6 +43,10 @@ NAMES, THEMES = ", ".join(element.name for element in KNOWN), ", ".join(CATEGORI
 FEW = ", ".join(next(e.name for e in KNOWN if e.category == category) for category in CATEGORIES)
 EVERY_SECOND = ", ".join([element.name for element in KNOWN][::2])
 MIDDLE = BLOCK_HOOKS[2:6]
+FALSE_ALARM = 0.05  # of the gate `prompt`, as a fit suggests
+GATED = "differing tokens, prompt gate"
+READ = "cross-attention, prompt gate"
+SAME_GATE = ", same gate"
 MOVED_ON = Prompts("validation", 60, (5,))  # prompts on which the movement of a control is matched
 
 
@@ -57,22 +64,28 @@ def native(
     return WorldSetting("", vector, "native", hooks, kind, norm, *gate, strength, window, mix)
 
 
+def behind_prompt_gate(
+    vector: str, strength: float, tokens: float, hooks: tuple[str, ...] = TEXT, false_alarm: float = FALSE_ALARM
+) -> WorldSetting:
+    """Native steering where the vector's detectors open, of the tokens below `tokens` std, with one direction."""
+    one = native(vector, "clamp", strength, AS_ONE, hooks, gate=("prompt", 0.0))
+    return replace(one, false_alarm=false_alarm, token_threshold=tokens)
+
+
 def _methods() -> dict[str, list[WorldSetting]]:
     pooled, token = ("pooled", -2.5), ("token", -2.5)
+    baselines = _baselines()
     return {
-        "negative prompt": [WorldSetting("", negative=text) for text in (NAMES, THEMES, FEW, EVERY_SECOND)],
-        "SLD": [
-            _baseline("SLD", concept=concept, preset=preset)
-            for concept, preset in ((NAMES, "strong"), (NAMES, "max"), (THEMES, "max"), (FEW, "max"))
+        **baselines,
+        **{f"{name}{SAME_GATE}": [_same_gate(one) for one in settings] for name, settings in baselines.items()},
+        GATED: [
+            behind_prompt_gate(vector, strength, -2.0)
+            for vector in (DIFFERING, DIFFERING_LDA)
+            for strength in (6.0, 8.0)
         ],
-        "SAFREE": [
-            _baseline("SAFREE", concepts=concepts, alpha=alpha, most=most)
-            for concepts in (NAMES, THEMES)
-            for alpha, most in ((0.01, 0.2), (0.01, 1.0))
-        ],
-        "CASteer": [
-            _baseline("CASteer", CASTEER, concepts=concepts, beta=beta)
-            for concepts, beta in ((WHOLE, 1.0), (WHOLE, 2.0), (WHOLE, 4.0), (THEMES, 2.0))
+        READ: [
+            behind_prompt_gate(CROSS_ATTENTION, strength, tokens, CROSS_HOOKS)
+            for strength, tokens in ((3.5, -1.0), (4.5, -1.0), (5.5, -1.0), (5.5, -1.5))
         ],
         **{f"add, norm {norm}": _ungated("add", (1.0, 2.0, 3.0), 3.0, norm) for norm in ("none", "token", "channel")},
         "ablate": _ungated("ablate", (1.0, 2.0, 4.0), 4.0),
@@ -123,6 +136,30 @@ def _methods() -> dict[str, list[WorldSetting]]:
     }
 
 
+def _baselines() -> dict[str, list[WorldSetting]]:
+    return {
+        "negative prompt": [WorldSetting("", negative=text) for text in (NAMES, THEMES, FEW, EVERY_SECOND)],
+        "SLD": [
+            _baseline("SLD", concept=concept, preset=preset)
+            for concept, preset in ((NAMES, "strong"), (NAMES, "max"), (THEMES, "max"), (FEW, "max"))
+        ],
+        "SAFREE": [
+            _baseline("SAFREE", concepts=concepts, alpha=alpha, most=most)
+            for concepts in (NAMES, THEMES)
+            for alpha, most in ((0.01, 0.2), (0.01, 1.0))
+        ],
+        "CASteer": [
+            _baseline("CASteer", CASTEER, concepts=concepts, beta=beta)
+            for concepts, beta in ((WHOLE, 1.0), (WHOLE, 2.0), (WHOLE, 4.0), (THEMES, 2.0))
+        ],
+    }
+
+
+def _same_gate(one: WorldSetting) -> WorldSetting:
+    """A baseline that acts only on the prompts on which the detectors of native steering open."""
+    return replace(one, false_alarm=FALSE_ALARM, gated_by=DIFFERING)
+
+
 def _ungated(kind: str, by_category: tuple[float, ...], as_one: float, norm: str = "none") -> list[WorldSetting]:
     every = [native(LDA, kind, strength, norm=norm) for strength in by_category]
     return [*every, native(MEAN, kind, as_one, AS_ONE, norm=norm)]
@@ -152,8 +189,9 @@ def matched(best: WorldSetting, vectors: Path) -> list[WorldSetting]:
     """Controls: a random and a shuffled-labels direction without gate, with the movement of the best setting.
 
     Each moves the tokens of every prompt by the same share of their norm as the best setting moves those of unsafe
-    prompts. With a gate, such a direction would leave most prompts alone and be too easy a control. The movement is
-    computed from the text states, without generating.
+    prompts. With a gate of its own, such a direction would leave most prompts alone and be too easy a control. The
+    movement is computed from the text states, without generating. Each once more behind the detectors of native
+    steering: what the gate alone is worth.
     """
     prompts = captions(MOVED_ON.all_scenes("unsafe"), "t2v")
     wanted = movement(best, vectors, prompts)
@@ -161,7 +199,7 @@ def matched(best: WorldSetting, vectors: Path) -> list[WorldSetting]:
     for name, vector in (("random", RANDOM), ("shuffled", SHUFFLED)):
         one = WorldSetting(f"{name} direction", vector, name, TEXT, "add", strength=1.0, mix=AS_ONE)
         controls.append(replace(one, strength=round(wanted / movement(one, vectors, prompts), 2)))
-    return controls
+    return controls + [replace(_same_gate(one), name=f"{one.name}{SAME_GATE}") for one in controls]
 
 
 def backwards() -> list[WorldSetting]:

@@ -132,7 +132,7 @@ def validation_table(rows: Sequence[Mapping[str, Any]]) -> str:
         (
             found["method"]
             if found["round"] == 1
-            else f"finalist: {found['method']}" + (", best" if found["chosen"] else ""),
+            else f"second round: {found['method']}" + (", best" if found["chosen"] else ""),
             how(found),
             *(percent(found, name) for name in RATES[:2]),
             percent(found, "benign_loss"),

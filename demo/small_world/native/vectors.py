@@ -8,6 +8,8 @@ the states of `small_world.native.capture_states`.
     words                text states: mean difference between the words that name unsafe elements and any benign word
     differing, _lda      text states: mean difference and shrunk LDA of the tokens that differ from the twin's, with
                          detectors
+    cross_attention      what blocks read from the text, in four sigma bins: shrunk LDA of the tokens that differ, with
+                         detectors
     shuffled, random     text states: shrunk LDA after half of the pairs exchanged their labels; random directions
     blocks_mean, _lda    blocks in four sigma bins, and the text states
     blocks_mean_k1, ...  blocks in one sigma bin
@@ -19,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +34,19 @@ from ..scenes.world import CATEGORIES, HELD_OUT_ELEMENTS, UNSAFE_ELEMENTS
 from .capture_states import BLOCK_HOOKS, COUNTS, SEED, open_activations, rows_of, states_folder
 from .casteer import casteer_directions
 from .fit_native import METHODS, WHOLE, random_like
-from .held_out import fold_folder, pairs_with
+from .held_out import fold_folder, pairs_with, without_pairs
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = ("conditioning",)
-NAMES = ("mean", "lda", "elements", "words", "differing", "differing_lda", "shuffled", "random", "casteer")
-MEAN, LDA, ELEMENTS, WORDS, DIFFERING, DIFFERING_LDA, SHUFFLED, RANDOM, CASTEER = (
+NAMES = ("mean", "lda", "elements", "words", "differing", "differing_lda", "cross_attention", "shuffled", "random")
+MEAN, LDA, ELEMENTS, WORDS, DIFFERING, DIFFERING_LDA, CROSS_ATTENTION, SHUFFLED, RANDOM = (
     f"{name}.safetensors" for name in NAMES
 )
+CASTEER = "casteer.safetensors"
 BLOCKS_MEAN, BLOCKS_LDA, BLOCKS_MEAN_K1, BLOCKS_LDA_K1 = (
     f"blocks_{name}.safetensors" for name in ("mean", "lda", "mean_k1", "lda_k1")
 )
+READING_SHRINKAGE = 5.0
 Read = Callable[[str], tuple[list[Any], Any, Sequence[float]]]
 
 
@@ -87,6 +93,7 @@ def fit_vectors(
         WORDS: lambda: text("mean_difference", "words"),
         DIFFERING: lambda: acting("mean_difference", excluded, categories),
         DIFFERING_LDA: lambda: acting("shrunk_lda", excluded, categories),
+        CROSS_ATTENTION: lambda: reading(excluded, categories),
         SHUFFLED: lambda: text("shrunk_lda", "all", shuffled=True),
         RANDOM: at_random,
         BLOCKS_MEAN: lambda: blocks("mean_difference", 4, (*TEXT, *BLOCK_HOOKS)),
@@ -162,17 +169,29 @@ def acting(method: str, excluded: Collection[str], categories: Sequence[str]) ->
 
     committed = load_vector(WEIGHTS / METHODS["mean_difference"])
     info, space = committed.info, committed.at(TEXT[0]).space
-    pairs = {split: prompt_pairs(split, count, SEED) for split, count in COUNTS.items()}
-    rows = without([row for some in pairs.values() for row in rows_of(some, 0)], excluded)
     source = Source({TEXT[0]: (space, WIDTH)}, (0.0, 1.0), info.family, info.model_name, info.weight_fingerprint)
     with TemporaryDirectory() as folder:
         activations = Activations.create(folder, replace(source, block_counts=dict(info.block_counts)))
-        activations.append(rows, {TEXT[0]: text_states([pair for some in pairs.values() for pair in some])})
+        pairs = {split: prompt_pairs(split, count, SEED) for split, count in COUNTS.items()}
+        rows = [row for some in pairs.values() for row in rows_of(some, 0)]
+        activations.append(rows, {TEXT[0]: text_states(tuple(chain(*pairs.values())))})
         settings = FitSettings(method=method, tokens="differing")
-        return fit_vector(activations, settings, categories=categories, benign=diverse_benign()).vector
+        found = without_pairs(activations, excluded)
+        return fit_vector(found, settings, categories=categories, benign=diverse_benign()).vector
 
 
-def text_states(pairs: Sequence[PromptPair]) -> Any:
+def reading(excluded: Collection[str], categories: Sequence[str]) -> Any:
+    """A native vector of what blocks read from the text, of differing tokens, with detectors of the text states."""
+    from safety_steering_pack.safety_steering.directions.fitting import FitSettings
+    from safety_steering_pack.safety_steering.directions.native import fit_vector
+
+    settings = FitSettings(method="shrunk_lda", shrinkage=READING_SHRINKAGE, tokens="differing")
+    found = without_pairs(open_activations("cross_attention"), excluded)
+    return fit_vector(found, settings, categories=categories, benign=diverse_benign()).vector
+
+
+@lru_cache
+def text_states(pairs: tuple[PromptPair, ...]) -> Any:
     """The states of both prompts of each pair as a capture of the conditioning holds them, with every token."""
     import torch
     from safety_steering_pack.safety_steering.activations import States
@@ -183,6 +202,7 @@ def text_states(pairs: Sequence[PromptPair]) -> Any:
     return States(found.pooled, found.token, tokens)
 
 
+@lru_cache
 def diverse_benign() -> Any:
     """Mean text states (n, WIDTH) of the bundled harmless captions, which are not of this world."""
     from safety_steering_pack.safety_steering.directions.portable import BUNDLED_ANCHORS, anchor_texts

@@ -40,6 +40,7 @@ from .plan import (
     HEADLINE,
     NATIVE,
     OWN,
+    SECOND,
     SEEDS,
     SOME,
     Entry,
