@@ -240,10 +240,9 @@ class JobGuard:
         _note_lost(job, executor)
         self._sweep(job)
         self._undo(job, executor)
-        shown = (
-            executor.history_result.get("outputs", {}).keys() if executor.success else ()
-        )  # also out of core's cache
-        if job.dropped and not (job.outputs or job.showed_words or set(shown) - set(job.dropped)):
+        # also what came out of core's cache
+        told = executor.history_result.get("outputs", {}).values() if executor.success else ()
+        if job.dropped and not (job.outputs or job.showed_words or any(_shows(ui, job.dropped) for ui in told)):
             job.refusal = job.refusal or next(iter(job.dropped.values()))
         if job.refusal:
             _drop_outputs(job)
@@ -310,6 +309,12 @@ def _note_lost(job: Job, executor: Any) -> None:
         job.warnings.append(lost.sentence)
         if job.policy.settings.lost_apply == "refuse":
             job.refusal = job.refusal or f"{lost.sentence} The host's policy asks for that (lost_apply)."
+
+
+def _shows(ui: Mapping[str, Any], dropped: Mapping[str, str]) -> bool:
+    """Whether a node's output shows more than why it, or a node of the same inputs, is not delivered."""
+    notes = tuple(dropped.values())
+    return any(value for values in ui.values() for value in values if value not in notes)
 
 
 def _drop_outputs(job: Job) -> None:
