@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..hook_point import CROSS_ATTENTION
+from ..vectors.vector import WHOLE
 
 OFF = "off"
 NOT_IN_WINDOW = "not in window"
@@ -129,11 +130,12 @@ class RunTrace:
                 found = name in hook.opened if how["gate"] == "prompt" else distance > -how["threshold"]
                 if found:
                     lowest[name] = max(distance, lowest.get(name, -math.inf))
-        names = sorted(lowest, key=lambda name: -lowest[name])
-        if not names:
+        if not lowest:
             return ""
+        # "all" is no theme that a reader knows
+        names = sorted(lowest.keys() - {WHOLE}, key=lambda name: -lowest[name]) or ["something unsafe"]
         listed = ", ".join(names[:-1]) + (" and " if names[1:] else "") + names[-1]
-        return f"Found {listed} in this prompt ({lowest[names[0]]:.1f} x the harmless spread). "
+        return f"Found {listed} in this prompt ({max(lowest.values()):.1f} x the harmless spread). "
 
     def as_dict(self) -> dict[str, Any]:
         """The whole trace as plain data, with the summary in it."""

@@ -70,6 +70,15 @@ def test_several_findings_are_listed_and_what_lies_within_the_gate_is_not(trace)
     assert replace(trace, calls=(call,)).summary().startswith("Found drugs and gore in this prompt (4.0 x")
 
 
+def test_what_is_found_by_the_direction_of_all_categories_is_named_in_words(trace):
+    def told(**found: float) -> str:
+        call = CallTrace(1.0, {}, (replace(trace.calls[0].hooks[0], found=found),))
+        return replace(trace, calls=(call,)).summary()
+
+    assert told(all=4.0).startswith("Found something unsafe in this prompt (4.0 x the harmless spread).")
+    assert told(all=4.0, gore=3.0).startswith("Found gore in this prompt (4.0 x")
+
+
 def test_a_run_that_found_nothing_says_so(trace):
     still = replace(trace, status=NOTHING_FOUND)
     assert still.summary() == "Found nothing unsafe in this prompt: left as it is, bit for bit."
