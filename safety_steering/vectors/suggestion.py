@@ -2,14 +2,15 @@
 
 Evidence of the family defaults (the small world: ASR over unsafe prompts, benign loss over harmless ones):
 
-    native    clamp, token norm, all steps: ASR 3 %, benign loss 2 points at strength 8 (demo/results/portable.json).
+    native    clamp, token norm, all steps: ASR 3 %, benign loss 2 points at strength 8
+              (demo/results/portable_captions.json).
               Strength 6 was chosen on validation (demo/results/first_direction.json: ASR 4 %). The gate at -4 opens on
               99.7 % of unsafe prompts and on 3.5 % of benign ones, at -2.5 on 10.2 % of those.
     acting    native with detectors, fitted on differing tokens: clamp, no norm, gate prompt, on tokens below -2 std.
               The false alarm of 5 % opens on 91 to 99 % of unsafe prompts with elements that no fit saw
               (docs/fitting.md); without diverse benign prompts, -4 std.
     carried   clamp, token norm, all steps, gate at -2.5, strength 8: ASR 27 and 57 % (own and bundled source), benign
-              loss 4 and 6 points (demo/results/portable.json).
+              loss 4 and 6 points (demo/results/portable_captions.json).
 
 Nothing of this was measured on another model: calibrate there.
 """

@@ -25,7 +25,7 @@ def acts(setting: WorldSetting) -> list[bool]:
 
 
 def test_a_baseline_acts_on_every_prompt_and_behind_a_gate_where_it_opens():
-    alone = replace(METHODS["SLD"][0])
+    alone = METHODS["SLD"][0]
     assert acts(alone) == [True, True]
     gated = replace(METHODS[f"SLD{SAME_GATE}"][0], gated_by=FILE)
     assert acts(gated) == [True, False]

@@ -106,13 +106,16 @@ def acts_on(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> np.
 
 def opened_by(vector: Any, how: Any, prompts: Sequence[str]) -> np.ndarray:
     """On which prompts a vector's detectors open the gate `prompt` for a category of its mix, bool (n,)."""
+    weighed = [category for category, weight in vector.mix.items() if weight]
+    opened: np.ndarray = _opened(vector, how, *encode_text(prompts), weighed).flatten(1).any(dim=1).numpy()
+    return opened
+
+
+def _opened(vector: Any, how: Any, states: Any, mask: Any, categories: Sequence[str]) -> Any:
+    """Which of these categories the gate `prompt` lets act, boolean (n, 1, C), for text states (n, N, D)."""
     from safety_steering_pack.safety_steering.steering.prompt_gate import decide, make_gate
 
-    states, mask = encode_text(prompts)
-    weighed = [category for category, weight in vector.mix.items() if weight]
-    decision = decide(states, mask[..., None], make_gate(vector.detectors, how))
-    opened: np.ndarray = decision.of(weighed).opened.flatten(1).any(dim=1).numpy()
-    return opened
+    return decide(states, mask[..., None], make_gate(vector.detectors, how)).of(categories).opened
 
 
 def movement(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> float:
@@ -123,14 +126,11 @@ def movement(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> fl
 def _edited(setting: WorldSetting, vectors: Path, prompts: Sequence[str]) -> tuple[Any, Any, Any]:
     """Text states of the prompts (n, N, D) before and after a setting, and the effect."""
     from safety_steering_pack.safety_steering.steering.interventions import intervene, stack_targets
-    from safety_steering_pack.safety_steering.steering.prompt_gate import decide, make_gate
 
     vector, how = _vector(setting, vectors), intervention_of(setting)
     states, mask = encode_text(prompts)
     targets = stack_targets(vector.at("conditioning"), vector.mix, 0).to(states.device, states.dtype)
-    opened = None
-    if how.gate == "prompt":
-        opened = decide(states, mask[..., None], make_gate(vector.detectors, how)).of(targets.categories).opened
+    opened = _opened(vector, how, states, mask, targets.categories) if how.gate == "prompt" else None
     edited, effect = intervene(states, targets, how, setting.strength, mask[..., None], opened)
     return states, edited, effect
 

@@ -102,10 +102,10 @@ def draw_words(prompts: Sequence[Coloured], token_threshold: float, path: Path) 
     sheet.save(path, format="PNG")
 
 
-def _ground(z: float) -> tuple[int, int, int]:
+def _ground(z: float) -> tuple[int, ...]:
     """White at z = 0 and above, red at -12 standard deviations and below."""
     share = min(max(-z / 12.0, 0.0), 1.0)
-    return tuple(round(255 + share * (end - 255)) for end in (226, 92, 76))  # type: ignore[return-value]
+    return tuple(round(255 + share * (end - 255)) for end in (226, 92, 76))
 
 
 def shares(found: Mapping[str, Any]) -> dict[str, float]:

@@ -142,6 +142,8 @@ def read_test(processes: int, missing: bool, count: int | None) -> None:
     count: only so many rows, if given; the results file has no others then.
     """
     strengths = chosen("headline")
+    if count is None and (missed := sorted(plans().keys() - strengths)):
+        raise ValueError(f"No strength was chosen for {'; '.join(missed)}. Run --choose --missing, or give --rows.")
     wanted = list(islice(entries(strengths, chosen("oracle")), count))
     rows = {(found["task"], found["setting"]): found for found in (read_rows(RESULT_FILE) if missing else [])}
     for task in ("t2v", "i2v"):
